@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to pusa_jax trees and back; needs no torch."""

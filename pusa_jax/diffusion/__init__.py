@@ -1,0 +1,1 @@
+"""The method: per-frame noise levels, their tables, and the one sampling loop. Imports no model."""

@@ -1,0 +1,1 @@
+"""The networks. No mesh, no file, no task."""

@@ -1,0 +1,1 @@
+"""Wan2.1: DiT, causal VAE and UMT5 text encoder."""

@@ -1,0 +1,27 @@
+"""Array aliases and the axis letters used in every signature.
+
+B batch, T pixel frames, F latent frames, H W height and width (of what the array is), C channels,
+N tokens, L text length, E text width, D model width, K heads, P head dim, S solver steps, R rank.
+"""
+
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+Latents = Float[Array, "B F H W C"]
+"""Normalised VAE codes, channels last, about unit variance."""
+
+Sigmas = Float[Array, "B F"]
+"""Noise level of each latent frame: 0 is clean, 1 is pure noise."""
+
+Timesteps = Float[Array, "B F"]
+"""What a network is told about each latent frame, in its own units (Wan: 1000 * sigma)."""
+
+Video = Float[Array, "B T H W 3"]
+"""RGB pixel frames in [-1, 1]."""
+
+Text = Float[Array, "B L E"]
+"""Text-encoder features; rows after the prompt's end are zero."""
+
+Velocity = Callable[[Latents, Timesteps], Latents]
+"""dx/dsigma = noise - clean, predicted from noisy latents and the timesteps the network is told."""

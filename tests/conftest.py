@@ -1,0 +1,47 @@
+"""Strict flags for the whole suite, and the options and closing table of the parity tests."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--golden-dir",
+        action="append",
+        default=None,
+        help="folder of golden files (may be repeated); default: tests/golden and ../shared/golden",
+    )
+    parser.addoption("--parity-table", default=None, help="also write the parity table to this file")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows: dict[tuple, list[float]] = {}
+    uncovered: dict[str, int] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == "comparison":
+                kind, error, limit, unit = value
+                rows.setdefault((kind, limit, unit), []).append(error)
+            elif name == "not covered":
+                uncovered |= value
+    if not rows:
+        return
+    lines = ["| kind | comparisons | worst error | limit | unit |", "|---|---|---|---|---|"]
+    for (kind, limit, unit), errors in sorted(rows.items()):
+        lines.append(f"| {kind} | {len(errors)} | {max(errors):.2g} | {limit:g} | {unit} |")
+    for kind, n in sorted(uncovered.items()):
+        lines.append(f"| {kind} | {n} cases | not covered | - | - |")
+    terminalreporter.section("parity with recorded reference outputs (float32 unless said)")
+    for line in lines:
+        terminalreporter.write_line(line)
+    if target := config.getoption("--parity-table"):
+        Path(target).write_text("\n".join(lines) + "\n")
