@@ -1,0 +1,105 @@
+"""The flow-matching algebra: noise levels, the straight path between clean and noise, schedules.
+
+A noise level sigma runs from 1 (pure noise) to 0 (clean): x = (1 - sigma) * clean + sigma * noise, and
+networks predict dx/dsigma = noise - clean. Everything is per latent frame: sigmas are [B, F].
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pusa_jax.typing import Latents, Sigmas
+
+
+def per_frame(levels: Sigmas) -> Float[Array, "B F 1 1 1"]:
+    """Widens one number per latent frame so that it multiplies latents; the only place that does."""
+    return levels[:, :, None, None, None]
+
+
+def interpolate(clean: Latents, noise: Latents, sigmas: Sigmas) -> Latents:
+    """Moves each latent frame along the straight path from clean to noise.
+
+    Args:
+      clean: normalised VAE latents, about unit variance.
+      noise: standard normal, same shape.
+      sigmas: noise level per frame in [0, 1]; 0 returns `clean`, 1 returns `noise` exactly.
+
+    Returns:
+      (1 - sigma) * clean + sigma * noise.
+    """
+    sigma = per_frame(sigmas)
+    return (1 - sigma) * clean + sigma * noise
+
+
+def velocity_target(clean: Latents, noise: Latents) -> Latents:
+    """What the network learns to predict, noise - clean; the same at every noise level."""
+    return noise - clean
+
+
+def pusa_schedule(
+    num_steps: int, shift: float, strength: float = 1.0
+) -> Float[np.ndarray, " steps_and_end"]:
+    """Decreasing sigmas of one run: evenly spaced levels, shifted towards noise, ending in 0.
+
+    sigma = shift * u / (1 + (shift - 1) * u) for u = strength * (1 - i / num_steps), i < num_steps.
+
+    Parity: float32 operation by operation as torch.linspace and the original scheduler do it, because
+    the original truncates products of these numbers to whole timesteps and some lie on the edge.
+
+    Args:
+      num_steps: solver steps S, at least 1.
+      shift: 1 leaves the levels evenly spaced; Wan and Pusa use 5.
+      strength: first unshifted level; below 1 a run starts from partly noised latents.
+
+    Returns:
+      float32 [S + 1].
+
+    Raises:
+      ValueError: num_steps < 1, shift <= 0 or strength outside (0, 1].
+    """
+    if num_steps < 1:
+        raise ValueError(f"the number of steps must be at least 1, got {num_steps}.")
+    if not shift > 0:
+        raise ValueError(f"shift must be positive, got {shift}.")
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}.")
+    one, first, spread = np.float32(1), np.float32(strength), np.float32(shift - 1)
+    gap = -first / np.float32(num_steps)
+    index = np.arange(num_steps + 1, dtype=np.float32)
+    from_start, from_end = first + gap * index, -gap * (np.float32(num_steps) - index)
+    levels = np.where(index < (num_steps + 1) // 2, from_start, from_end)
+    return np.float32(shift) * levels / (one + spread * levels)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseTable:
+    """The whole plan of a sampling run: a schedule times one multiplier per latent frame.
+
+    Attributes:
+      sigmas: noise level of each frame before every step and after the last, [S + 1, F].
+      timesteps: what the network is told about each frame at each step, in its own units, [S, F]. A
+        table of its own because the original rounds it while the solver steps by exact sigmas.
+    """
+
+    sigmas: Float[Array | np.ndarray, "steps_and_end F"]
+    timesteps: Float[Array | np.ndarray, "S F"]
+
+    @property
+    def num_steps(self) -> int:
+        """Solver steps S."""
+        return self.timesteps.shape[0]
+
+    def part(self, start: int, stop: int) -> "NoiseTable":
+        """Steps start..stop of the plan: for progress, or to change the network in mid-run."""
+        return NoiseTable(
+            sigmas=self.sigmas[start : stop + 1], timesteps=self.timesteps[start:stop]
+        )
+
+    def step_sizes(self) -> Float[Array, "S F"]:
+        """Change of sigma per step and frame; 0 where the network is told that a frame is clean."""
+        sigmas = jnp.asarray(self.sigmas)
+        return jnp.where(jnp.asarray(self.timesteps) == 0, 0, sigmas[1:] - sigmas[:-1])

@@ -1,0 +1,41 @@
+"""Classifier-free guidance as a wrapper: the result is again a velocity function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pusa_jax.typing import Latents, Timesteps, Velocity
+
+
+def guided(
+    velocity: Callable[[Latents, Timesteps, Any], Latents],
+    texts: Any,
+    scale: Float[Array, ""],
+) -> Velocity:
+    """Returns v_negative + scale * (v_prompt - v_negative), the two passes run one after the other.
+
+    Both passes see the same latents and timesteps. At scale 1 only the prompt's pass is run; as that is
+    decided at run time, one compiled program serves every scale.
+
+    Args:
+      velocity: the network as a function of latents, timesteps and projected text.
+      texts: projected text with a new first axis of two, prompt first, then negative prompt.
+      scale: guidance scale; 1 is off.
+    """
+
+    def call(latents: Latents, timesteps: Timesteps) -> Latents:
+        def one_pass(i, velocities):
+            text = jax.tree.map(lambda leaf: leaf[i], texts)
+            return velocities.at[i].set(velocity(latents, timesteps, text))
+
+        passes = jnp.where(scale == 1, 1, 2)
+        shape = jax.eval_shape(velocity, latents, timesteps, jax.tree.map(lambda x: x[0], texts))
+        prompt, negative = jax.lax.fori_loop(
+            0, passes, one_pass, jnp.zeros((2, *shape.shape), shape.dtype)
+        )
+        return jnp.where(scale == 1, prompt, negative + scale * (prompt - negative))
+
+    return call
