@@ -20,7 +20,9 @@ def relative_error(actual: ArrayLike, expected: ArrayLike) -> float:
     return float(np.linalg.norm(a - b) / (scale if scale > 0 else 1.0))
 
 
-def assert_close(actual: ArrayLike, expected: ArrayLike, limit: float, what: str = "array") -> float:
+def assert_close(
+    actual: ArrayLike, expected: ArrayLike, limit: float, what: str = "array"
+) -> float:
     """Asserts that the relative error is at most `limit` and returns it.
 
     Raises:

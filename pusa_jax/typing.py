@@ -14,8 +14,8 @@ Latents = Float[Array, "B F H W C"]
 Sigmas = Float[Array, "B F"]
 """Noise level of each latent frame: 0 is clean, 1 is pure noise."""
 
-Timesteps = Float[Array, "B F"]
-"""What a network is told about each latent frame, in its own units (Wan: 1000 * sigma)."""
+Timesteps = Float[Array, "B levels"]
+"""What a network is told, in its own units (Wan: 1000 * sigma): per latent frame, or once per clip."""
 
 Video = Float[Array, "B T H W 3"]
 """RGB pixel frames in [-1, 1]."""

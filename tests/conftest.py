@@ -20,7 +20,9 @@ def pytest_addoption(parser):
         default=None,
         help="folder of golden files (may be repeated); default: tests/golden and ../shared/golden",
     )
-    parser.addoption("--parity-table", default=None, help="also write the parity table to this file")
+    parser.addoption(
+        "--parity-table", default=None, help="also write the parity table to this file"
+    )
 
 
 def pytest_terminal_summary(terminalreporter, config):

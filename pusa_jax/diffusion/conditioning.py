@@ -30,9 +30,7 @@ class FrameCondition:
     multiplier: float
 
 
-def check_conditions(
-    indices: Sequence[int], multipliers: Sequence[float], num_frames: int
-) -> None:
+def check_conditions(indices: Sequence[int], multipliers: Sequence[float], num_frames: int) -> None:
     """Raises ValueError unless places and multipliers make sense for a clip of F latent frames.
 
     Refused: counts that differ, a place outside 0..F-1 or named twice, a multiplier outside [0, 1], and
@@ -77,7 +75,9 @@ def place(
       ValueError: see `check_conditions`.
     """
     multipliers = np.ones(like.shape[1], np.float32)
-    check_conditions([c.index for c in conditions], [c.multiplier for c in conditions], len(multipliers))
+    check_conditions(
+        [c.index for c in conditions], [c.multiplier for c in conditions], len(multipliers)
+    )
     clean = jnp.zeros_like(like)
     for condition in conditions:
         clean = clean.at[:, condition.index].set(condition.latents[:, 0].astype(like.dtype))

@@ -26,9 +26,7 @@ class RMSNorm(nnx.Module):
         return wide.astype(x.dtype) * _along_last(self.scale[...], x.ndim)
 
 
-def layer_norm(
-    x: Float[Array, "*rest D"], eps: float, dtype: DTypeLike
-) -> Float[Array, "*rest D"]:
+def layer_norm(x: Float[Array, "*rest D"], eps: float, dtype: DTypeLike) -> Float[Array, "*rest D"]:
     """(x - mean) / std over the last axis, computed in float32 and returned in `dtype`."""
     wide = x.astype(jnp.float32)
     wide = wide - wide.mean(axis=-1, keepdims=True)
@@ -95,7 +93,7 @@ def time_features(timestep: Float[Array, ""], freq_dim: int) -> Float[Array, " f
     product = whole * jnp.asarray(coarse, jnp.float32)
     rest = whole * jnp.asarray(turns - coarse, jnp.float32)
     rest += (timestep - whole) * jnp.asarray(turns, jnp.float32)
-    angle = 2 * np.pi * (product - jnp.floor(product) + rest)
+    angle = 2 * np.pi * (product - jnp.round(product) + rest)
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
 
 

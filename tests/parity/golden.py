@@ -55,7 +55,7 @@ class Golden:
 
     def has(self, name: str) -> bool:
         with safe_open(self.path, "np") as f:
-            return name in f.keys()  # noqa: SIM118
+            return name in f.keys()
 
     def tensor(self, name: str) -> np.ndarray:
         with safe_open(self.path, "np") as f:

@@ -135,9 +135,7 @@ class Head(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(
-        self, x: Tokens, time: Float[Array, "B f D"]
-    ) -> Float[Array, "B F S patch"]:
+    def __call__(self, x: Tokens, time: Float[Array, "B f D"]) -> Float[Array, "B F S patch"]:
         shift, scale = self.modulation[...].astype(self.dtype)[:, None, None] + time[None]
         h = layer_norm(x, self.eps, self.dtype)
         return self.linear(h * (1 + scale[:, :, None]) + shift[:, :, None])

@@ -1,0 +1,221 @@
+"""The tasks. Each one only says which pixel frames are given, where they go and how noisy they are kept.
+
+Places count latent frames: the first stands for one pixel frame, every later one for `stride` (Wan: 4).
+Default multipliers are those published for Pusa V1.0 (README and arXiv 2507.16116v2); 0 keeps a frame
+exactly, more gives the model more freedom around it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+Frames = UInt8[np.ndarray, "T H W 3"]
+Image = UInt8[np.ndarray, "H W 3"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Pixel frames encoded together, and what becomes of the latent frames they give.
+
+    Attributes:
+      frames: RGB, 1 + stride * k of them.
+      take: which latent frames of the encoded clip are used.
+      at: the place of each in the result.
+      multipliers: the noise multiplier of each.
+    """
+
+    frames: Frames
+    take: tuple[int, ...]
+    at: tuple[int, ...]
+    multipliers: tuple[float, ...]
+
+
+def latent_frames(num_frames: int, stride: int) -> int:
+    """Latent frames F of a clip of pixel frames.
+
+    Raises:
+      ValueError: num_frames is not stride * k + 1; the message has the nearest valid counts.
+    """
+    below = max((num_frames - 1) // stride, 0) * stride + 1
+    if num_frames != below or num_frames < 1:
+        raise ValueError(
+            f"the number of frames must be {stride}k+1, got {num_frames}; "
+            f"nearest are {below} and {below + stride}."
+        )
+    return (num_frames - 1) // stride + 1
+
+
+def pixel_frames(count: int, stride: int) -> int:
+    """Pixel frames of the first `count` latent frames."""
+    return (count - 1) * stride + 1
+
+
+def images_at(
+    images: Sequence[Image], at: Sequence[int], multipliers: Sequence[float]
+) -> list[Condition]:
+    """Single pictures at given places, each encoded alone: image-to-video, start-end, interpolation.
+
+    Raises:
+      ValueError: numbers of images, places and multipliers differ.
+    """
+    if not len(images) == len(at) == len(multipliers):
+        raise ValueError(
+            f"numbers of images, positions and noise multipliers must agree, got {len(images)}, "
+            f"{len(at)} and {len(multipliers)}."
+        )
+    return [
+        Condition(frames=image[None], take=(0,), at=(place,), multipliers=(multiplier,))
+        for image, place, multiplier in zip(images, at, multipliers, strict=True)
+    ]
+
+
+def video_at(
+    frames: Frames, at: Sequence[int], multipliers: Sequence[float], stride: int
+) -> list[Condition]:
+    """Latent frames of one clip kept where they are: completion, extension.
+
+    The clip is encoded in one pass, so that a late frame has seen the frames before it, and cut behind
+    the last frame that is used.
+
+    Raises:
+      ValueError: numbers of places and multipliers differ, or the clip is too short (with how many
+        frames are needed).
+    """
+    if len(at) != len(multipliers):
+        raise ValueError(
+            f"numbers of positions and noise multipliers must agree, got {len(at)} and "
+            f"{len(multipliers)}."
+        )
+    needed = pixel_frames(max(at) + 1, stride)
+    if len(frames) < needed:
+        raise ValueError(
+            f"the video has {len(frames)} frames, {needed} are needed for position {max(at)}."
+        )
+    places = tuple(at)
+    return [
+        Condition(frames=frames[:needed], take=places, at=places, multipliers=tuple(multipliers))
+    ]
+
+
+def image_to_video(image: Image, multiplier: float = 0.2) -> list[Condition]:
+    """Starts from a picture."""
+    return images_at([image], [0], [multiplier])
+
+
+def start_end(
+    first: Image, last: Image, num_latent_frames: int, multipliers: Sequence[float] = (0.2, 0.5)
+) -> list[Condition]:
+    """Goes from one picture to another."""
+    return images_at([first, last], [0, num_latent_frames - 1], multipliers)
+
+
+def loop(
+    image: Image, num_latent_frames: int, multipliers: Sequence[float] = (0.2, 0.5)
+) -> list[Condition]:
+    """Starts and ends at the same picture; noise on the end keeps the clip from standing still."""
+    return start_end(image, image, num_latent_frames, multipliers)
+
+
+def interpolate(
+    images: Sequence[Image],
+    num_latent_frames: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
+) -> list[Condition]:
+    """Passes through several key frames, evenly spread from the first to the last frame by default.
+
+    Default multipliers: 0.2 for the first picture, 0.5 for the others, as for start-end.
+
+    Raises:
+      ValueError: fewer than two images, or counts that differ.
+    """
+    if len(images) < 2:
+        raise ValueError(f"interpolation needs at least 2 images, got {len(images)}.")
+    if at is None:
+        at = np.linspace(0, num_latent_frames - 1, len(images)).round().astype(int).tolist()
+    if multipliers is None:
+        multipliers = [0.2] + [0.5] * (len(images) - 1)
+    return images_at(images, at, multipliers)
+
+
+def complete(
+    frames: Frames,
+    num_latent_frames: int,
+    stride: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
+) -> list[Condition]:
+    """Fills in what lies between the kept frames of a clip: by default its first and its last.
+
+    Default multipliers: 0.3 for every kept frame.
+    """
+    at = (0, num_latent_frames - 1) if at is None else at
+    return video_at(frames, at, [0.3] * len(at) if multipliers is None else multipliers, stride)
+
+
+def extend(
+    frames: Frames,
+    stride: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
+) -> list[Condition]:
+    """Continues a clip whose first frames are given: by default four latent frames.
+
+    Default multipliers: 0, 0.3, 0.4, 0.5 for four frames, 0 for every one of another number.
+    """
+    at = (0, 1, 2, 3) if at is None else at
+    if multipliers is None:
+        multipliers = (0.0, 0.3, 0.4, 0.5) if len(at) == 4 else [0.0] * len(at)
+    return video_at(frames, at, multipliers, stride)
+
+
+def transition(
+    first: Frames,
+    second: Frames,
+    num_latent_frames: int,
+    stride: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
+) -> list[Condition]:
+    """Leads from the end of one clip into the beginning of another.
+
+    By default the last nine frames of the first clip open the result and the first twelve of the second
+    close it (three latent frames each, exact). The second clip is encoded behind one more copy of its
+    first picture: the causal VAE then treats its frames as later frames of a clip, which they are here.
+
+    Raises:
+      ValueError: a clip is too short, or places do not split into a beginning and an end.
+    """
+    f = num_latent_frames
+    at = (0, 1, 2, f - 3, f - 2, f - 1) if at is None else at
+    multipliers = [0.0] * len(at) if multipliers is None else multipliers
+    if len(at) != len(multipliers):
+        raise ValueError(
+            f"numbers of positions and noise multipliers must agree, got {len(at)} and "
+            f"{len(multipliers)}."
+        )
+    pairs = sorted(zip(at, multipliers, strict=True))
+    opening = [(p, m) for p, m in pairs if p < f / 2]
+    closing = [(p, m) for p, m in pairs if p >= f / 2]
+    if not opening or not closing:
+        raise ValueError(f"a transition needs places in both halves of 0..{f - 1}, got {list(at)}.")
+
+    needed = pixel_frames(opening[-1][0] + 1, stride)
+    if len(first) < needed:
+        raise ValueError(f"the first video has {len(first)} frames, {needed} are needed.")
+    needed_end = stride * (f - closing[0][0])
+    if len(second) < needed_end:
+        raise ValueError(f"the second video has {len(second)} frames, {needed_end} are needed.")
+    end_clip = np.concatenate([second[:1], second[:needed_end]])
+    places = tuple(p for p, _ in closing)
+    return [
+        *video_at(first[-needed:], *zip(*opening, strict=True), stride),
+        Condition(
+            frames=end_clip,
+            take=tuple(p - closing[0][0] + 1 for p in places),
+            at=places,
+            multipliers=tuple(m for _, m in closing),
+        ),
+    ]

@@ -1,0 +1,59 @@
+"""Models as flat dictionaries of leaves: `blocks/self_attn/q/kernel` -> array, and back.
+
+Checkpoints, converters, LoRA and sharding rules speak of leaves by such paths; only this file knows how
+a Flax module is taken apart and put together again.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+from flax import nnx
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def leaves_of(module: nnx.Module) -> dict[str, jax.Array]:
+    """Path -> array (or shape, for an abstract module) of every parameter."""
+    return {_slashed(path): leaf[...] for path, leaf in _parameters(module)}
+
+
+def shapes_of(build: Callable[[], nnx.Module]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape and dtype of the parameters of what `build` would build, without building it."""
+    return {
+        _slashed(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for path, leaf in _parameters(nnx.eval_shape(build))
+    }
+
+
+def assemble(build: Callable[[], Module], leaves: Mapping[str, jax.Array]) -> Module:
+    """The module that `build` describes, holding the given leaves; nothing is initialised.
+
+    Raises:
+      ValueError: a path is missing or has no place, or a shape differs.
+    """
+    abstract = nnx.eval_shape(build)
+    graphdef, parameters, rest = nnx.split(abstract, nnx.Param, ...)
+    if nnx.to_flat_state(rest):
+        raise ValueError(f"{type(abstract).__name__} holds state besides parameters.")
+    flat = dict(nnx.to_flat_state(parameters))
+    wanted = {_slashed(path): leaf.shape for path, leaf in flat.items()}
+    given = {path: leaf.shape for path, leaf in leaves.items()}
+    if wanted != given:
+        odd = sorted(
+            path for path in wanted.keys() | given.keys() if wanted.get(path) != given.get(path)
+        )
+        raise ValueError(
+            f"{len(odd)} leaves do not fit; first: {odd[0]} is {given.get(odd[0], 'missing')}, "
+            f"the model has {wanted.get(odd[0], 'no such leaf')}."
+        )
+    filled = {path: leaf.replace(leaves[_slashed(path)]) for path, leaf in flat.items()}
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def _parameters(module):
+    return nnx.to_flat_state(nnx.state(module, nnx.Param))
+
+
+def _slashed(path: tuple) -> str:
+    return "/".join(str(part) for part in path)

@@ -1,0 +1,111 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.conditioning import FrameCondition, place
+from pusa_jax.diffusion.guidance import guided
+
+LIKE = jnp.zeros((1, 5, 2, 3, 4))
+
+
+def given(index, multiplier, value=1.0):
+    return FrameCondition(
+        index=index, latents=jnp.full((1, 1, 2, 3, 4), value), multiplier=multiplier
+    )
+
+
+def test_frames_are_laid_out_in_any_order():
+    clean, multipliers = place([given(4, 0.5, 4.0), given(0, 0.2, 2.0)], LIKE)
+    assert np.allclose(multipliers, [0.2, 1, 1, 1, 0.5])
+    assert np.allclose(clean[0, :, 0, 0, 0], [2, 0, 0, 0, 4])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ([given(5, 0.2)], "position 5 is outside the clip: use 0 to 4"),
+        ([given(-1, 0.2)], "position -1 is outside"),
+        ([given(1, 0.2), given(1, 0.3)], "position 1 is given twice"),
+        ([given(1, 1.2)], "1.2 is outside"),
+        ([given(1, -0.1)], "-0.1 is outside"),
+        ([given(i, 0.0) for i in range(5)], "nothing is left to sample"),
+    ],
+)
+def test_impossible_conditions_are_refused(conditions, message):
+    with pytest.raises(ValueError, match=message):
+        place(conditions, LIKE)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_guidance_moves_away_from_the_negative_prompt(scale):
+    x, t = jnp.ones((1, 5, 2, 3, 4)), jnp.ones((1, 5))
+    velocity = guided(lambda x, t, text: x * text, jnp.asarray([2.0, 0.5]), jnp.float32(scale))
+    assert jnp.allclose(velocity(x, t), 0.5 + scale * 1.5)
+
+
+def test_guidance_off_leaves_the_negative_pass_out():
+    x, t = jnp.ones((1, 5, 2, 3, 4)), jnp.ones((1, 5))
+    velocity = guided(lambda x, t, text: x * text, jnp.asarray([2.0, jnp.nan]), jnp.float32(1))
+    assert jnp.array_equal(velocity(x, t), 2 * x)
+
+
+def picture(value, height=4, width=6):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def clip(count):
+    return np.stack([picture(i) for i in range(count)])
+
+
+@pytest.mark.parametrize(("frames", "latent"), [(1, 1), (5, 2), (81, 21), (121, 31)])
+def test_pixel_and_latent_frames_correspond(frames, latent):
+    assert tasks.latent_frames(frames, 4) == latent
+    assert tasks.pixel_frames(latent, 4) == frames
+
+
+@pytest.mark.parametrize("frames", [0, -3, 2, 80, 82])
+def test_other_frame_counts_name_their_neighbours(frames):
+    with pytest.raises(ValueError, match=f"must be 4k\\+1, got {frames}; nearest are"):
+        tasks.latent_frames(frames, 4)
+
+
+def test_start_end_keeps_both_ends():
+    conditions = tasks.start_end(picture(1), picture(2), 21)
+    assert [c.at for c in conditions] == [(0,), (20,)]
+    assert [c.multipliers for c in conditions] == [(0.2,), (0.5,)]
+    assert [len(c.frames) for c in conditions] == [1, 1]
+
+
+def test_loop_ends_where_it_began():
+    first, last = tasks.loop(picture(7), 21)
+    assert np.array_equal(first.frames, last.frames) and last.at == (20,)
+
+
+def test_interpolation_spreads_its_pictures():
+    conditions = tasks.interpolate([picture(i) for i in range(3)], 21)
+    assert [c.at[0] for c in conditions] == [0, 10, 20]
+
+
+def test_extension_uses_no_more_frames_than_it_needs():
+    (condition,) = tasks.extend(clip(40), 4)
+    assert len(condition.frames) == 13
+    assert condition.take == condition.at == (0, 1, 2, 3)
+
+
+def test_completion_of_a_short_clip_says_how_many_frames_are_needed():
+    with pytest.raises(ValueError, match="has 80 frames, 81 are needed"):
+        tasks.complete(clip(80), 21, 4)
+
+
+def test_transition_takes_the_end_of_one_clip_and_the_beginning_of_the_other():
+    first, second = tasks.transition(clip(30), 100 + clip(30), 21, 4)
+    assert np.array_equal(first.frames[:, 0, 0, 0], np.arange(21, 30))
+    assert first.at == (0, 1, 2)
+    assert np.array_equal(second.frames[:, 0, 0, 0], [100, *range(100, 112)])
+    assert second.take == (1, 2, 3) and second.at == (18, 19, 20)
+
+
+def test_transition_needs_both_halves():
+    with pytest.raises(ValueError, match="both halves"):
+        tasks.transition(clip(30), clip(30), 21, 4, at=(0, 1))

@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pusa_jax.diffusion.flow import NoiseTable, interpolate, pusa_schedule, velocity_target
+from pusa_jax.diffusion.sampling import denoise, start
+from pusa_jax.models.wan.schedule import noise_table
+
+KEY = jax.random.key(0)
+CLEAN, NOISE = jax.random.normal(KEY, (2, 1, 5, 2, 3, 4))
+
+
+def towards(clean, noise):
+    return lambda latents, timesteps: velocity_target(clean, noise)
+
+
+def test_ends_of_the_path_are_exact():
+    sigmas = jnp.asarray([[0.0, 1, 0, 1, 0.5]])
+    x = interpolate(CLEAN, NOISE, sigmas)
+    assert jnp.array_equal(x[:, 0], CLEAN[:, 0])
+    assert jnp.array_equal(x[:, 1], NOISE[:, 1])
+
+
+def test_schedule_is_the_published_table():
+    timesteps = 1000 * pusa_schedule(10, 5.0)
+    published = [
+        1000,
+        978.261,
+        952.381,
+        921.053,
+        882.353,
+        833.333,
+        769.231,
+        681.818,
+        555.556,
+        357.143,
+        0,
+    ]
+    np.testing.assert_allclose(timesteps, published, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 60, 100, 999])
+def test_schedule_falls_from_one_to_zero_for_any_number_of_steps(steps):
+    schedule = pusa_schedule(steps, 5.0)
+    assert schedule[0] == 1 and schedule[-1] == 0 and (np.diff(schedule) < 0).all()
+
+
+@pytest.mark.parametrize("bad", [{"num_steps": 0}, {"shift": 0.0}, {"strength": 1.5}])
+def test_a_schedule_out_of_range_is_refused(bad):
+    with pytest.raises(ValueError, match="got"):
+        pusa_schedule(**{"num_steps": 4, "shift": 5.0} | bad)
+
+
+def test_timesteps_pass_through_bfloat16_and_truncation_as_published():
+    multipliers = np.asarray([0.2, 0.7, 0.0, 1.0])
+    table = noise_table(4, 5.0, multipliers, rounding="bfloat16", truncate=True)
+    expected = [[200, 700, 0, 1000], [187, 656, 0, 936], [166, 584, 0, 832], [125, 436, 0, 624]]
+    assert np.array_equal(table.timesteps[:, 0], np.asarray(expected)[:, 0])
+    assert np.array_equal(table.timesteps, expected)
+
+
+@pytest.mark.parametrize("steps", [4, 30, 100])
+def test_a_constant_velocity_is_integrated_exactly(steps):
+    multipliers = np.asarray([0.0, 0.2, 1, 1, 0.7])
+    table = noise_table(steps, 5.0, multipliers)
+    latents = denoise(towards(CLEAN, NOISE), start(CLEAN, NOISE, table), table)
+    assert jnp.allclose(latents, CLEAN, atol=2e-6)
+
+
+def test_zero_multiplier_freezes_a_frame_to_the_last_bit():
+    table = noise_table(9, 5.0, np.asarray([0.0, 1, 1, 0, 1]))
+    latents = denoise(lambda x, t: jnp.sin(x) + t.mean(), start(CLEAN, NOISE, table), table)
+    for frame in (0, 3):
+        assert jnp.array_equal(latents[:, frame], CLEAN[:, frame])
+
+
+def test_a_run_cut_in_two_is_the_same_run():
+    table = noise_table(6, 5.0, np.asarray([0.3, 1, 1, 1, 1]))
+    velocity = towards(CLEAN, NOISE)
+    x = start(CLEAN, NOISE, table)
+    cut = denoise(velocity, denoise(velocity, x, table.part(0, 2)), table.part(2, 6))
+    assert jnp.array_equal(cut, denoise(velocity, x, table))
+
+
+def test_a_table_is_data_not_a_shape():
+    """One compiled step serves other schedules, multipliers and step counts."""
+    traces = []
+
+    @jax.jit
+    def step(x, part: NoiseTable):
+        traces.append(1)
+        return denoise(towards(CLEAN, NOISE), x, part)
+
+    for steps, shift, m in ((4, 5.0, 0.2), (30, 3.0, 0.0)):
+        table = noise_table(steps, shift, np.asarray([m, 1, 1, 1, 1]))
+        for i in range(3):
+            step(NOISE, table.part(i, i + 1))
+    assert len(traces) == 1
