@@ -1,7 +1,7 @@
 """Models as flat dictionaries of leaves: `blocks/self_attn/q/kernel` -> array, and back.
 
-Checkpoints, converters, LoRA and sharding rules speak of leaves by such paths; only this file knows how
-a Flax module is taken apart and put together again.
+Checkpoints, converters, LoRA and sharding rules speak of leaves by such paths; only this file knows
+how a Flax module is taken apart and put together again.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ def leaves_of(module: nnx.Module) -> dict[str, jax.Array]:
 
 
 def shapes_of(build: Callable[[], nnx.Module]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Path -> shape and dtype of the parameters of what `build` would build, without building it."""
+    """Path -> shape and dtype of the parameters that `build` would make, without making them."""
     return {
         _slashed(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         for path, leaf in _parameters(nnx.eval_shape(build))

@@ -15,7 +15,7 @@ Sigmas = Float[Array, "B F"]
 """Noise level of each latent frame: 0 is clean, 1 is pure noise."""
 
 Timesteps = Float[Array, "B levels"]
-"""What a network is told, in its own units (Wan: 1000 * sigma): per latent frame, or once per clip."""
+"""What a network is told, in its own units (Wan: 1000 * sigma), per latent frame or per clip."""
 
 Video = Float[Array, "B T H W 3"]
 """RGB pixel frames in [-1, 1]."""

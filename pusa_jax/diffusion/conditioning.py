@@ -1,8 +1,8 @@
 """Which latent frames are given and how noisy they are kept.
 
-A conditioned frame carries a multiplier m on its noise level: it starts as (1 - m) * clean + m * noise,
-with the very noise that would have stood there, and is denoised together with the rest along m times
-the schedule. m = 0 keeps it exactly; m = 1 is an ordinary free frame.
+A conditioned frame carries a multiplier m on its noise level: it starts as
+(1 - m) * clean + m * noise, with the very noise that would have stood there, and is denoised
+together with the rest along m times the schedule. m = 0 keeps it exactly; m = 1 is a free frame.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class FrameCondition:
 def check_conditions(indices: Sequence[int], multipliers: Sequence[float], num_frames: int) -> None:
     """Raises ValueError unless places and multipliers make sense for a clip of F latent frames.
 
-    Refused: counts that differ, a place outside 0..F-1 or named twice, a multiplier outside [0, 1], and
-    conditioning every frame with multiplier 0, which leaves nothing to sample.
+    Refused: counts that differ, a place outside 0..F-1 or named twice, a multiplier outside [0, 1],
+    and conditioning every frame with multiplier 0, which leaves nothing to sample.
     """
     if len(indices) != len(multipliers):
         raise ValueError(
@@ -55,7 +55,8 @@ def check_conditions(indices: Sequence[int], multipliers: Sequence[float], num_f
             raise ValueError(f"noise multiplier {multiplier} is outside [0, 1].")
     if len(indices) == num_frames and not any(multipliers):
         raise ValueError(
-            f"all {num_frames} latent frames are given with multiplier 0: nothing is left to sample."
+            f"all {num_frames} latent frames are given with multiplier 0: "
+            "nothing is left to sample."
         )
 
 

@@ -1,7 +1,7 @@
 """The flow-matching algebra: noise levels, the straight path between clean and noise, schedules.
 
-A noise level sigma runs from 1 (pure noise) to 0 (clean): x = (1 - sigma) * clean + sigma * noise, and
-networks predict dx/dsigma = noise - clean. Everything is per latent frame: sigmas are [B, F].
+A noise level sigma runs from 1 (pure noise) to 0 (clean): x = (1 - sigma) * clean + sigma * noise,
+and networks predict dx/dsigma = noise - clean. Everything is per latent frame: sigmas are [B, F].
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from pusa_jax.typing import Latents, Sigmas
 
 
 def per_frame(levels: Sigmas) -> Float[Array, "B F 1 1 1"]:
-    """Widens one number per latent frame so that it multiplies latents; the only place that does."""
+    """Widens one number per latent frame so that it multiplies latents."""
     return levels[:, :, None, None, None]
 
 
@@ -46,8 +46,8 @@ def pusa_schedule(
 
     sigma = shift * u / (1 + (shift - 1) * u) for u = strength * (1 - i / num_steps), i < num_steps.
 
-    Parity: float32 operation by operation as torch.linspace and the original scheduler do it, because
-    the original truncates products of these numbers to whole timesteps and some lie on the edge.
+    Parity: float32 operation by operation as torch.linspace and the original scheduler do it,
+    because the original truncates products of these numbers to whole timesteps, some on the edge.
 
     Args:
       num_steps: solver steps S, at least 1.

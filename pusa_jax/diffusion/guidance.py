@@ -17,8 +17,8 @@ def guided(
 ) -> Velocity:
     """Returns v_negative + scale * (v_prompt - v_negative), the two passes run one after the other.
 
-    Both passes see the same latents and timesteps. At scale 1 only the prompt's pass is run; as that is
-    decided at run time, one compiled program serves every scale.
+    Both passes see the same latents and timesteps. At scale 1 only the prompt's pass is run; as
+    that is decided at run time, one compiled program serves every scale.
 
     Args:
       velocity: the network as a function of latents, timesteps and projected text.

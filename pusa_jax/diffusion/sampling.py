@@ -3,7 +3,7 @@
     noise, clean, multipliers --> start()  --> latents at the table's first row
     for each row:  v = velocity(latents, timesteps[i]);  latents += v * (sigmas[i+1] - sigmas[i])
 
-A run may be cut at any row (`NoiseTable.part`): denoise(b, denoise(a, x, t.part(0, k)), t.part(k, S)).
+A run may be cut at any row (`NoiseTable.part`): the parts follow each other.
 """
 
 import jax
@@ -16,7 +16,7 @@ from pusa_jax.typing import Latents, Velocity
 
 
 def start(clean: Latents, noise: Latents, table: NoiseTable) -> Latents:
-    """Latents entering the first step: noise, with given frames mixed in at their own first level."""
+    """Latents entering the first step: noise, given frames mixed in at their own first level."""
     return interpolate(clean, noise, _every_clip(table.sigmas[0], clean))
 
 

@@ -1,8 +1,8 @@
-"""The tasks. Each one only says which pixel frames are given, where they go and how noisy they are kept.
+"""The tasks. Each one only says which pixel frames are given, where they go and how noisy.
 
-Places count latent frames: the first stands for one pixel frame, every later one for `stride` (Wan: 4).
-Default multipliers are those published for Pusa V1.0 (README and arXiv 2507.16116v2); 0 keeps a frame
-exactly, more gives the model more freedom around it.
+Places count latent frames: the first stands for one pixel frame, every later one for `stride`
+(Wan: 4). Default multipliers are those published for Pusa V1.0 (README and arXiv 2507.16116v2); 0
+keeps a frame exactly, more gives the model more freedom around it.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def pixel_frames(count: int, stride: int) -> int:
 def images_at(
     images: Sequence[Image], at: Sequence[int], multipliers: Sequence[float]
 ) -> list[Condition]:
-    """Single pictures at given places, each encoded alone: image-to-video, start-end, interpolation.
+    """Single pictures at given places, each encoded alone.
 
     Raises:
       ValueError: numbers of images, places and multipliers differ.
@@ -76,8 +76,8 @@ def video_at(
 ) -> list[Condition]:
     """Latent frames of one clip kept where they are: completion, extension.
 
-    The clip is encoded in one pass, so that a late frame has seen the frames before it, and cut behind
-    the last frame that is used.
+    The clip is encoded in one pass, so that a late frame has seen the frames before it, and cut
+    behind the last frame that is used.
 
     Raises:
       ValueError: numbers of places and multipliers differ, or the clip is too short (with how many
@@ -181,9 +181,10 @@ def transition(
 ) -> list[Condition]:
     """Leads from the end of one clip into the beginning of another.
 
-    By default the last nine frames of the first clip open the result and the first twelve of the second
-    close it (three latent frames each, exact). The second clip is encoded behind one more copy of its
-    first picture: the causal VAE then treats its frames as later frames of a clip, which they are here.
+    By default the last nine frames of the first clip open the result and the first twelve of the
+    second close it (three latent frames each, exact). The second clip is encoded behind one more
+    copy of its first picture: the causal VAE then treats its frames as later frames of a clip,
+    which they are here.
 
     Raises:
       ValueError: a clip is too short, or places do not split into a beginning and an end.

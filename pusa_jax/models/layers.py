@@ -1,4 +1,4 @@
-"""Small parts of diffusion transformers: norms with stated precision, MLP, time features, patches."""
+"""Parts of diffusion transformers: norms of stated precision, MLP, time features, patches."""
 
 from typing import Literal
 
@@ -21,6 +21,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(dim, param_dtype))
 
     def __call__(self, x: Float[Array, "*rest D"]) -> Float[Array, "*rest D"]:
+        """Normalises the last axis."""
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
         return wide.astype(x.dtype) * _along_last(self.scale[...], x.ndim)
@@ -43,6 +44,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(dim, param_dtype))
 
     def __call__(self, x: Float[Array, "*rest D"]) -> Float[Array, "*rest D"]:
+        """Normalises the last axis."""
         normed = layer_norm(x, self.eps, jnp.float32)
         scale, bias = (_along_last(p[...], x.ndim) for p in (self.scale, self.bias))
         return (normed * scale + bias).astype(self.dtype)
@@ -70,6 +72,7 @@ class MLP(nnx.Module):
         self.down = nnx.Linear(hidden, out, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*rest into"]) -> Float[Array, "*rest out"]:
+        """Maps the last axis."""
         act = jax.nn.silu if self.activation == "silu" else jax.nn.gelu
         return self.down(act(self.up(x)))
 
@@ -77,9 +80,9 @@ class MLP(nnx.Module):
 def time_features(timestep: Float[Array, ""], freq_dim: int) -> Float[Array, " freq_dim"]:
     """[cos(t w_j), sin(t w_j)] with w_j = 10000^(-j / half), j < half = freq_dim / 2; float32.
 
-    Parity: the original takes these of float64 products. A float32 product of t up to 1000 is off by
-    3e-5 radians, so whole turns are removed exactly: the frequency in turns is split into a part of
-    12 bits, whose product with a whole number below 4096 is exact in float32, and a small rest.
+    Parity: the original takes these of float64 products. A float32 product of t up to 1000 is off
+    by 3e-5 radians, so whole turns are removed exactly: the frequency in turns is split into a part
+    of 12 bits, whose product with a whole number below 4096 is exact in float32, and a small rest.
 
     Args:
       timestep: between 0 and 4095, whole or not.

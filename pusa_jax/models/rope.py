@@ -1,8 +1,8 @@
 """Rotary position embedding over frame, height and width, on adjacent channel pairs.
 
-A head's channel pairs are shared out between the three axes: with c pairs, height and width get c // 3
-each and the frame axis the rest (128 channels: 22, 21, 21). Every axis starts its own frequencies anew
-(wan.py of the original: `rope_params`, `rope_apply`).
+A head's channel pairs are shared out between the three axes: with c pairs, height and width get c
+// 3 each and the frame axis the rest (128 channels: 22, 21, 21). Every axis starts its own
+frequencies anew (wan.py of the original: `rope_params`, `rope_apply`).
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ THETA = 10_000.0
 class Rotary(NamedTuple):
     """Cosine and sine of every token's angles, one per channel pair.
 
-    Tokens lie on two axes, latent frame F and place in the frame S (row by row), because noise levels
-    belong to frames and because either axis may be split over devices.
+    Tokens lie on two axes, latent frame F and place in the frame S (row by row), because noise
+    levels belong to frames and because either axis may be split over devices.
     """
 
     cos: Float[Array, "F S half"]
@@ -30,7 +30,9 @@ def rotary_table(head_dim: int, frames: int, height: int, width: int) -> Rotary:
 
     Args:
       head_dim: channels per head, even.
-      frames, height, width: size of the token grid (latent frames, latent height / 2, width / 2).
+      frames: latent frames of the clip.
+      height: rows of tokens in a frame.
+      width: tokens in a row.
     """
     pairs = head_dim // 2
     spatial = pairs // 3

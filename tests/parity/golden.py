@@ -91,7 +91,7 @@ SHARED = HERE.parents[3] / "shared" / "golden"
 
 
 def golden_dirs(given: list[str] | None) -> list[Path]:
-    """The folders to check: those given, else the bundled one and the shared one where it exists."""
+    """The folders to check: those given, else the bundled one and, where it exists, the shared."""
     if given:
         return [Path(p) for p in given]
     return [p for p in (BUNDLED, SHARED) if p.is_dir()]

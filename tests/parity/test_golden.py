@@ -1,6 +1,7 @@
 """Every case of every golden file in the given folders, dispatched on the kind the file states.
 
-Kinds without a check are listed as not covered in the closing table; they are never skipped silently.
+Kinds without a check are listed as not covered in the closing table; they are never skipped
+silently.
 """
 
 import importlib

@@ -51,7 +51,7 @@ class DiTConfig:
             )
         if self.patch_size[0] != 1:
             raise ValueError(
-                f"patch_size must be 1 in time, one timestep per latent frame; got {self.patch_size}."
+                f"patch_size must start with 1, a timestep per latent frame; got {self.patch_size}."
             )
 
     @property
@@ -66,7 +66,8 @@ class VAEConfig:
 
     Attributes:
       temporal_downsample: for each spatial halving of the encoder, whether time is halved as well.
-      latent_mean: per-channel mean of the latents, length z_dim; not stored in original checkpoints.
+      latent_mean: per-channel mean of the latents, length z_dim; not stored in original
+        checkpoints.
       latent_std: per-channel standard deviation, length z_dim.
     """
 

@@ -1,13 +1,13 @@
 """The Wan2.1 diffusion transformer with one timestep per latent frame (Pusa, arXiv 2507.16116).
 
-Activations are [B, F, S, D]: S tokens in each of F latent frames. The time embedding is made once per
-frame and its shifts, scales and gates [B, F, 6, D] are broadcast over the S tokens of the frame, never
-stored per token. With equal timesteps this is the original text-to-video model: timesteps [B, 1] give
-exactly that, one timestep per clip.
+Activations are [B, F, S, D]: S tokens in each of F latent frames. The time embedding is made once
+per frame and its shifts, scales and gates [B, F, 6, D] are broadcast over the S tokens of the
+frame, never stored per token. With equal timesteps this is the original text-to-video model:
+timesteps [B, 1] give exactly that, one timestep per clip.
 
     latents [B,F,H,W,C] -> patches -> blocks: x += gate * self_attention(modulate(norm(x)))
     text [B,L,E] -> keys, values ->           x += cross_attention(norm3(x), text)
-    timesteps [B,F] -> modulation ->          x += gate * ffn(modulate(norm(x)))      -> head -> velocity
+    timesteps [B,F] -> modulation ->          x += gate * ffn(modulate(norm(x))) -> head -> velocity
 """
 
 import functools
@@ -44,7 +44,7 @@ def stream_dtype(config: DiTConfig) -> DTypeLike:
 
 
 class Attention(nnx.Module):
-    """Projections and query-key norms; the norms run over all heads together, as in the original."""
+    """Projections and query-key norms; a norm runs over all heads together, as in the original."""
 
     def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
         linear = functools.partial(
@@ -101,6 +101,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Tokens, modulation: Float[Array, "B f 6 D"], rotary: Rotary, text: TextKV
     ) -> Tokens:
+        """Runs one layer; `modulation` is that of the timesteps, f = F or 1."""
         table = self.modulation[...].astype(self.dtype)[None, None] + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             table[:, :, None, i] for i in range(6)
@@ -136,13 +137,14 @@ class Head(nnx.Module):
         )
 
     def __call__(self, x: Tokens, time: Float[Array, "B f D"]) -> Float[Array, "B F S patch"]:
+        """Tokens and time embedding -> patches."""
         shift, scale = self.modulation[...].astype(self.dtype)[:, None, None] + time[None]
         h = layer_norm(x, self.eps, self.dtype)
         return self.linear(h * (1 + scale[:, :, None]) + shift[:, :, None])
 
 
 class WanDiT(nnx.Module):
-    """Predicts the velocity noise - clean of noisy latents, given a prompt and per-frame timesteps."""
+    """Predicts the velocity, noise - clean, from noisy latents, prompt and per-frame timesteps."""
 
     def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
         self.config = config

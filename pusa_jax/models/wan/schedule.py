@@ -21,9 +21,9 @@ def noise_table(
 ) -> NoiseTable:
     """Plans a run: schedule times multipliers, and the timesteps as the original rounds them.
 
-    Parity: Pusa's pipelines hand the DiT timesteps in the dtype they run in (`rounding`), and those with
-    conditioned frames multiply first and then drop the fraction (`truncate`); step sizes are never
-    rounded (pusa-v1: FlowMatchSchedulerPusaV2V.step, PusaMultiFramesPipeline.__call__).
+    Parity: Pusa's pipelines hand the DiT timesteps in the dtype they run in (`rounding`), and those
+    with conditioned frames multiply first and then drop the fraction (`truncate`); step sizes are
+    never rounded (pusa-v1: FlowMatchSchedulerPusaV2V.step, PusaMultiFramesPipeline.__call__).
 
     Args:
       num_steps: solver steps S; any number, steps are taken by index.
