@@ -310,11 +310,13 @@ def load(
 class LeafTensors:
     """The leaves of a model seen as the tensors of a checkpoint: the way back, tensor by tensor.
 
+    Leaves that are shapes only tell names, shapes and dtypes, and cannot be read.
+
     Raises:
       ConversionError: on the first use, if leaves and rules do not match one to one.
     """
 
-    leaves: Mapping[str, jax.Array | np.ndarray]
+    leaves: Mapping[str, jax.Array | np.ndarray | jax.ShapeDtypeStruct]
     rules: Sequence[Rule]
 
     @functools.cached_property
@@ -343,6 +345,8 @@ class LeafTensors:
         """One tensor in PyTorch layout, contiguous, on the host; `index` selects a part of it."""
         rule, layer = self._rows[name]
         leaf = self.leaves[rule.target]
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(f"{rule.target} is a shape without values; {name} cannot be read.")
         tensor = rule.transform.to_torch(np.asarray(leaf[layer] if rule.is_stacked else leaf))
         return _copied(tensor if index is None else tensor[index], tensor.dtype)
 
