@@ -6,13 +6,16 @@ knows the 8-bit floats that repacked checkpoints use.
 
 import json
 import math
+import os
 import struct
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from convert.stored import FileTensors, Stored, contiguous
+from convert.stored import FileTensors, Stored, bytes_of, contiguous
+from convert.tables import TensorSource
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -87,3 +90,40 @@ def _entry(path: Path, name: str, entry: object, base: int) -> Stored:
 def _naturals(value: object) -> bool:
     """Whether value is a list of whole numbers that can be a shape or offsets."""
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
+
+
+def write_safetensors(
+    path: Path,
+    source: TensorSource,
+    names: Iterable[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes tensors to a file, one at a time; it has its name only once it is complete.
+
+    Args:
+      path: the file; replaced if it is there.
+      source: where the tensors come from.
+      names: those to write; default all.
+      metadata: text entries; `format: pt`, which PyTorch readers ask for, is always there.
+    """
+    codes = {np.dtype(kind): code for code, kind in DTYPES.items()}
+    infos = {name: source.tensors[name] for name in names or source.tensors}
+    # Wide types first: then every tensor starts at a multiple of its item size.
+    infos = dict(sorted(infos.items(), key=lambda item: -item[1].dtype.itemsize))
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    end = 0
+    for name, info in infos.items():
+        start, end = end, end + math.prod(info.shape) * info.dtype.itemsize
+        header[name] = {
+            "dtype": codes[info.dtype],
+            "shape": list(info.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in infos:
+            file.write(bytes_of(source.read(name)))
+    os.replace(part, path)

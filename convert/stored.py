@@ -59,9 +59,13 @@ class FileTensors:
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
+    def _infos(self) -> Mapping[str, TensorInfo]:
+        return {name: TensorInfo(s.shape, s.dtype) for name, s in self.stored.items()}
+
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Name -> shape and dtype."""
-        return {name: TensorInfo(s.shape, s.dtype) for name, s in self.stored.items()}
+        return self._infos
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         """Maps one tensor, or a part of it, read-only."""
@@ -96,3 +100,8 @@ def contiguous(shape: Shape | list[int]) -> tuple[int, ...]:
     for n in reversed(shape[1:]):
         strides.append(strides[-1] * n)
     return tuple(reversed(strides[: len(shape)]))
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """The values of an array row by row, as raw bytes; copies only what is not in that order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

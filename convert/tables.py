@@ -330,9 +330,13 @@ class LeafTensors:
             for layer, name in enumerate(rule.names(shapes[rule.target]))
         }
 
-    @functools.cached_property
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Name -> shape and dtype, in the order of the table."""
+        return self._infos
+
+    @functools.cached_property
+    def _infos(self) -> Mapping[str, TensorInfo]:
         rows = self._rows
         infos = {
             path: TensorInfo(rule.tensor_shape(tuple(leaf.shape)), np.dtype(leaf.dtype))

@@ -66,9 +66,9 @@ _CONFIG_KEYS: Mapping[Layout, Mapping[str, str]] = {
 """Field of DiTConfig -> entry of the published config.json, for what the tensors tell as well."""
 
 
-def _patches(config: DiTConfig) -> Transform:
+def patches(patch_size: tuple[int, int, int]) -> Transform:
     """Conv weight (D, C, 1, ph, pw) <-> kernel (ph pw C, D), channels fastest."""
-    _, ph, pw = config.patch_size
+    _, ph, pw = patch_size
     return Transform(
         lambda w: w[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
         lambda k: k.reshape(ph, pw, -1, k.shape[-1]).transpose(3, 2, 0, 1)[:, :, None],
@@ -76,7 +76,7 @@ def _patches(config: DiTConfig) -> Transform:
 
 
 def _rules(config: DiTConfig, column: int) -> list[Rule]:
-    rules = [Rule("patch_embedding.weight", "patch_embedding/kernel", _patches(config))]
+    rules = [Rule("patch_embedding.weight", "patch_embedding/kernel", patches(config.patch_size))]
     for row in LINEARS:
         rules.append(Rule(f"{row[column]}.weight", f"{row[2]}/kernel", LINEAR))
         rules.append(Rule(f"{row[column]}.bias", f"{row[2]}/bias"))

@@ -1,0 +1,225 @@
+"""LoRA files of any dialect -> one canonical form, and the one form written.
+
+A key is prefix + module + part. Prefixes are dropped; the module is looked up in the table of
+linear layers (original names, Diffusers names, and both with underscores for dots, as Kohya writes
+them); the part says whether the tensor is the down factor, the up factor or alpha. What is left
+over is either listed as ignored with a reason or an error, never lost.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jax.typing import DTypeLike
+
+from convert.safetensors import write_safetensors
+from convert.sources import open_tensors
+from convert.stored import ArrayTensors
+from convert.tables import TensorSource
+from convert.wan import LINEARS, patches
+from pusa_jax.models.lora import LoRA, LowRank, Target, rank_stabilised
+from pusa_jax.models.wan.config import DiTConfig
+
+PREFIXES = ("diffusion_model.", "pipe.dit.", "base_model.model.", "transformer.", "model.", "dit.")
+"""What tools put before module names, possibly several."""
+
+FLAT_PREFIXES = ("lora_unet__", "lora_unet_", "lora_transformer_", "lycoris_")
+"""What tools that write underscores for dots put before module names."""
+
+Part = Literal["down", "up", "alpha"]
+
+_PARTS: tuple[tuple[str, Part], ...] = (
+    (r"\.lora_A(\.[^.]+)?\.weight", "down"), (r"\.lora_B(\.[^.]+)?\.weight", "up"),
+    (r"\.lora_A", "down"), (r"\.lora_B", "up"),
+    (r"[._]lora[._]down\.weight", "down"), (r"[._]lora[._]up\.weight", "up"),
+    (r"\.lora_linear_layer\.down\.weight", "down"), (r"\.lora_linear_layer\.up\.weight", "up"),
+    (r"\.alpha", "alpha"),
+)  # fmt: skip
+"""Endings of keys -> part; the optional middle of the first two is an adapter name (`default`)."""
+
+_IGNORED = (
+    (r".*\.(diff|diff_b|diff_m)", "a full difference of a weight, bias or modulation"),
+    (r".*(k_img|v_img|img_emb|add_[kv]_proj|image_embedder).*", "a layer of image-to-video models"),
+)
+"""Keys that may be there and are not used -> what they are; the reference loaders skip them too."""
+
+_UNSUPPORTED = {
+    "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr",
+    "lora_mid": "LoCon", "set_weight": "a replaced weight",
+}  # fmt: skip
+"""Parts of keys of other kinds of adapters, which would be wrong if merged as LoRA."""
+
+_FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+"""Names of the LoRA in a folder that PEFT or Diffusers wrote."""
+
+PATCHES = patches(DiTConfig.patch_size)
+"""Layout of the patch embedding, the only layer with adapters that is a convolution."""
+
+_MODULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(re.escape(name).replace(r"\{i\}", r"(\d+)")), path)
+    for *names, path in (*LINEARS, ("patch_embedding", "patch_embedding", "patch_embedding"))
+    for dotted in names
+    for name in (dotted, dotted.replace(".", "_"))
+)
+"""Module names of every dialect -> path of the layer."""
+
+
+def read_lora(path: Path) -> LoRA:
+    """Reads a LoRA of any dialect: `.safetensors`, `.pt`, or a folder that PEFT or Diffusers wrote.
+
+    An alpha is taken from the file's own entries, else from the configuration that Diffusers stores
+    in the metadata and PEFT in `adapter_config.json`. The factors stay in the file until merged.
+
+    Raises:
+      FileNotFoundError: no such file, or a folder without one.
+      ValueError: no LoRA, another kind of adapter, factors that do not belong together, or layers
+        that the Wan DiT does not have.
+    """
+    if path.is_dir():
+        found = [path / name for name in _FOLDER_FILES if (path / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"{path} has no LoRA; expected {' or '.join(_FOLDER_FILES)}.")
+        path = found[0]
+    source = open_tensors(path)
+    try:
+        config = json.loads(source.metadata.get("lora_adapter_metadata", "{}"))
+        beside = path.with_name("adapter_config.json")
+        if path.name == _FOLDER_FILES[0] and beside.is_file():
+            config = json.loads(beside.read_text("utf-8"))
+        return parse_lora(source, {k.removeprefix("transformer."): v for k, v in config.items()})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_lora(source: TensorSource, config: Mapping[str, Any] | None = None) -> LoRA:
+    """Sorts the tensors of a LoRA into adapters.
+
+    Args:
+      source: the tensors.
+      config: PEFT's settings (`lora_alpha`, `alpha_pattern`, `use_rslora`), for layers without an
+        alpha of their own.
+
+    Raises:
+      ValueError: see `read_lora`.
+    """
+    groups: dict[Target, dict[Part, str]] = {}
+    ignored, unknown = {}, []
+    for name in source.tensors:
+        for mark, kind in _UNSUPPORTED.items():
+            if mark in name:
+                raise ValueError(f"{name} belongs to {kind}; only LoRA can be merged.")
+        reason = next((why for pattern, why in _IGNORED if re.fullmatch(pattern, name)), None)
+        if reason is not None:
+            ignored[name] = reason
+            continue
+        target, part = _split(name)
+        if target is None or part is None:
+            unknown.append(name)
+        elif part in groups.setdefault(target, {}):
+            raise ValueError(f"{name} and {groups[target][part]} are the same part of {target}.")
+        else:
+            groups[target][part] = name
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(source.tensors)} entries belong to no layer of the Wan DiT: "
+            f"{', '.join(map(repr, sorted(unknown)[:3]))}."
+        )
+    if not groups:
+        raise ValueError("it holds no LoRA: no entry is called lora_A, lora_down or alike.")
+    modules = {t: _adapter(source, t, names, config or {}) for t, names in groups.items()}
+    return LoRA(modules, ignored)
+
+
+def _split(name: str) -> tuple[Target | None, Part | None]:
+    """Layer and part that an entry belongs to, as far as they are known."""
+    module, part = name, None
+    for ending, kind in _PARTS:
+        if match := re.fullmatch(f"(.+?){ending}", name):
+            module, part = match[1], kind
+            break
+    while stripped := next((p for p in PREFIXES if module.startswith(p)), None):
+        module = module.removeprefix(stripped)
+    flat = next((p for p in FLAT_PREFIXES if module.startswith(p)), "")
+    module = module.removeprefix(flat)
+    for pattern, path in _MODULES:
+        if match := pattern.fullmatch(module):
+            return Target(path, int(match[1]) if match.groups() else None), part
+    return None, part
+
+
+def _adapter(
+    source: TensorSource, target: Target, names: Mapping[Part, str], config: Mapping[str, Any]
+) -> LowRank:
+    if "down" not in names or "up" not in names:
+        raise ValueError(f"{target} has only {', '.join(names.values())}; it needs down and up.")
+    down, up = source.read(names["down"]), source.read(names["up"])
+    if target.path == "patch_embedding" and down.ndim == up.ndim == 5:
+        down, up = PATCHES.to_leaf(down).T, up.reshape(up.shape[:2])
+    rank = len(down)
+    if down.ndim != 2 or up.ndim != 2 or up.shape != (len(up), rank):
+        raise ValueError(
+            f"{target}: {names['down']} {list(down.shape)} and {names['up']} {list(up.shape)} must "
+            "be [rank, in] and [out, rank]."
+        )
+    if "alpha" not in names:
+        module = re.sub(r"\.lora.*", "", names["down"])
+        return LowRank(down, up, _configured_alpha(module, rank, config))
+    alpha = source.read(names["alpha"])
+    if alpha.size != 1:
+        raise ValueError(f"{names['alpha']} must be one number, got shape {list(alpha.shape)}.")
+    return LowRank(down, up, float(alpha.reshape(())))
+
+
+def _configured_alpha(module: str, rank: int, config: Mapping[str, Any]) -> float | None:
+    """Alpha of a layer by PEFT's settings; None if they do not say."""
+    if config.get("use_dora"):
+        raise ValueError("its settings say DoRA; only LoRA can be merged.")
+    alpha = config.get("lora_alpha")
+    for name, value in (config.get("alpha_pattern") or {}).items():
+        if f".{module}".endswith(f".{name}"):
+            alpha = value
+    if alpha is None:
+        return None
+    if not isinstance(alpha, int | float):
+        raise ValueError(f"its settings have lora_alpha={alpha!r:.40}, which must be a number.")
+    return rank_stabilised(float(alpha), rank) if config.get("use_rslora") else float(alpha)
+
+
+def comfy_tensors(lora: LoRA, dtype: DTypeLike = "bfloat16") -> ArrayTensors:
+    """The form that ComfyUI, DiffSynth and Diffusers all load: original names, PEFT factors.
+
+    `diffusion_model.blocks.{i}.self_attn.q.lora_A.weight` [R, in] and `...lora_B.weight` [out, R],
+    no alpha: alpha / rank is multiplied into the up factor.
+    """
+    names = {path: name for name, _, path in LINEARS} | {"patch_embedding": "patch_embedding"}
+    arrays = {}
+    for target, module in lora.modules.items():
+        name = f"diffusion_model.{names[target.path].replace('{i}', str(target.layer))}"
+        scale = 1.0 if module.alpha is None else module.alpha / module.rank
+        down, up = module.down, module.up.astype(np.float32) * np.float32(scale)
+        if target.path == "patch_embedding":
+            down, up = PATCHES.to_torch(down.T), up[:, :, None, None, None]
+        arrays[f"{name}.lora_A.weight"] = down.astype(dtype)
+        arrays[f"{name}.lora_B.weight"] = up.astype(dtype)
+    return ArrayTensors(arrays)
+
+
+def write_lora(
+    path: Path,
+    lora: LoRA,
+    *,
+    dtype: DTypeLike = "bfloat16",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a LoRA as `comfy_tensors` to a safetensors file.
+
+    Args:
+      path: the file; has its name only once it is complete.
+      lora: the adapters.
+      dtype: what the factors are stored in.
+      metadata: text entries such as base model, steps, rank; shown by some tools.
+    """
+    write_safetensors(path, comfy_tensors(lora, dtype), metadata=metadata)

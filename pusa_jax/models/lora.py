@@ -1,0 +1,188 @@
+"""Low-rank adapters of linear layers, and merging them into the weights.
+
+An adapter adds scale * up @ down to the weight (out, in) of a layer. How `scale` follows from the
+strength a user asks for and from the `alpha` a file may carry, and where a merge in bfloat16
+rounds, differs between the tools that train and load adapters: `MERGE_RULES` holds this as data.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+
+class Target(NamedTuple):
+    """The layer an adapter belongs to: `blocks/self_attn/q` and its number in the stack."""
+
+    path: str
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.layer is None else f"{self.path} of layer {self.layer}"
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """One adapter, in the (out, in) convention of its file.
+
+    Attributes:
+      down: called A as well.
+      up: called B as well.
+      alpha: strength the adapter was trained with times its rank; None where the file has none.
+    """
+
+    down: Float[np.ndarray, "R I"]
+    up: Float[np.ndarray, "O R"]
+    alpha: float | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of directions."""
+        return self.down.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA:
+    """The adapters of one file.
+
+    Attributes:
+      modules: layer -> adapter.
+      ignored: entries of the file that are not used -> reason.
+    """
+
+    modules: Mapping[Target, LowRank]
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MergeRule:
+    """How a tool merges.
+
+    Attributes:
+      scale: (strength, alpha, rank) -> factor of up @ down.
+      rounds: what is rounded to the dtype of the weights before the sum, which always is: nothing,
+        the scaled product, or everything (factors, product, scaled product).
+    """
+
+    scale: Callable[[float, float | None, int], float]
+    rounds: Literal["nothing", "delta", "everything"]
+
+
+MERGE_RULES: Mapping[str, MergeRule] = {
+    # Pusa's load_lora: no division by the rank, alpha ignored (pusa-v1.md 4.2).
+    "pusa": MergeRule(scale=lambda strength, alpha, rank: strength, rounds="everything"),
+    # DiffSynth, Diffusers, ComfyUI: alpha / rank where the file has an alpha, else 1.
+    "file_alpha": MergeRule(
+        scale=lambda strength, alpha, rank: strength * (1.0 if alpha is None else alpha / rank),
+        rounds="nothing",
+    ),
+    # Pusa's load_lora_lightx2v: a file's alpha replaces the strength, which else stands in for it.
+    "lightx2v": MergeRule(
+        scale=lambda strength, alpha, rank: (strength if alpha is None else alpha) / rank,
+        rounds="delta",
+    ),
+}
+"""Name -> rule; in float32 they differ in `scale` only."""
+
+
+def merge(
+    leaves: Mapping[str, jax.Array | np.ndarray],
+    lora: LoRA,
+    strength: float = 1.0,
+    rule: str = "file_alpha",
+) -> dict[str, jax.Array | np.ndarray]:
+    """Adds adapters to the kernels of a model; the given leaves stay as they are.
+
+    Args:
+      leaves: path -> array; stacked layers have their number as first axis.
+      lora: adapters; every one must have its layer in the model.
+      strength: 1 is as trained (Pusa's default is 1.4).
+      rule: key of `MERGE_RULES`. The default takes alpha from the file if there is one and the
+        plain strength if not; "pusa" rounds as the reference does in bfloat16.
+
+    Returns:
+      All leaves, with new arrays of the same dtype where an adapter was added.
+
+    Raises:
+      ValueError: unknown rule, or adapters without a layer of their shape in the model, or none.
+    """
+    if rule not in MERGE_RULES:
+        raise ValueError(f"unknown merge rule {rule!r}; known: {', '.join(sorted(MERGE_RULES))}.")
+    misfits = [problem for t, m in lora.modules.items() for problem in _misfits(leaves, t, m)]
+    if misfits or not lora.modules:
+        raise ValueError(
+            f"{len(misfits)} of {len(lora.modules)} LoRA modules do not fit the model: "
+            f"{'; '.join(misfits[:3]) or 'there are none'}."
+        )
+    merged = dict(leaves)
+    for path in dict.fromkeys(target.path for target in lora.modules):
+        adapters = {t.layer: m for t, m in lora.modules.items() if t.path == path}
+        merged[f"{path}/kernel"] = _add(leaves[f"{path}/kernel"], adapters, strength, rule)
+    return merged
+
+
+def _misfits(
+    leaves: Mapping[str, jax.Array | np.ndarray], target: Target, module: LowRank
+) -> Iterator[str]:
+    kernel = leaves.get(f"{target.path}/kernel")
+    if kernel is None:
+        yield f"the model has no {target.path}"
+        return
+    rank = 2 if target.layer is None else 3
+    if kernel.ndim != rank or not 0 <= (target.layer or 0) < (1 if rank == 2 else len(kernel)):
+        yield f"the model has no {target}"
+        return
+    shape = (module.down.shape[1], module.up.shape[0])
+    if kernel.shape[-2:] != shape:
+        (i, o), (ours_i, ours_o) = shape, kernel.shape[-2:]
+        yield f"{target} is {o}x{i} in the LoRA and {ours_o}x{ours_i} in the model"
+
+
+def _add(
+    kernel: jax.Array | np.ndarray,
+    adapters: Mapping[int | None, LowRank],
+    strength: float,
+    rule: str,
+) -> jax.Array:
+    """One stack of kernels [n, I, O], or one kernel [I, O], with its adapters added."""
+    stack = jnp.asarray(kernel if kernel.ndim == 3 else kernel[None])
+    layers, into, out = stack.shape
+    rank = max(module.rank for module in adapters.values())
+    # Adapters of lower rank, and layers without one, are filled up with zeros, which add nothing.
+    down = np.zeros((layers, rank, into), np.float32)
+    up = np.zeros((layers, out, rank), np.float32)
+    scale = np.zeros(layers, np.float32)
+    for layer, module in adapters.items():
+        down[layer or 0, : module.rank] = module.down
+        up[layer or 0, :, : module.rank] = module.up
+        scale[layer or 0] = MERGE_RULES[rule].scale(strength, module.alpha, module.rank)
+    rounds = MERGE_RULES[rule].rounds
+
+    def add_layer(layer: tuple[jax.Array, ...]) -> jax.Array:
+        kernel, down, up, scale = layer
+        early = kernel.dtype if rounds == "everything" else jnp.float32
+        down, up = _rounded(down, early), _rounded(up, early)
+        product = jnp.einsum("ri,or->io", down, up, precision="highest")
+        late = jnp.float32 if rounds == "nothing" else kernel.dtype
+        delta = _rounded(scale * _rounded(product, early), late)
+        return (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
+
+    merged = jax.lax.map(add_layer, (stack, jnp.asarray(down), jnp.asarray(up), jnp.asarray(scale)))
+    return merged if kernel.ndim == 3 else merged[0]
+
+
+def _rounded(x: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
+    """Rounds float32 values to the grid of `dtype`; a cast there and back may be optimised away."""
+    grid = jnp.finfo(dtype)
+    return x if grid.bits >= 32 else jax.lax.reduce_precision(x, grid.nexp, grid.nmant)
+
+
+def rank_stabilised(alpha: float, rank: int) -> float:
+    """The alpha that gives alpha / sqrt(rank), the scale of rank-stabilised adapters (rsLoRA)."""
+    return alpha * math.sqrt(rank)
