@@ -4,9 +4,8 @@ A noise level sigma runs from 1 (pure noise) to 0 (clean): x = (1 - sigma) * cle
 and networks predict dx/dsigma = noise - clean. Everything is per latent frame: sigmas are [B, F].
 """
 
-import dataclasses
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -74,9 +73,7 @@ def pusa_schedule(
     return np.float32(shift) * levels / (one + spread * levels)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NoiseTable:
+class NoiseTable(NamedTuple):
     """The whole plan of a sampling run: a schedule times one multiplier per latent frame.
 
     Attributes:

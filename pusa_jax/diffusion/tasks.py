@@ -99,23 +99,33 @@ def video_at(
     ]
 
 
-def image_to_video(image: Image, multiplier: float = 0.2) -> list[Condition]:
-    """Starts from a picture."""
-    return images_at([image], [0], [multiplier])
+def image_to_video(
+    image: Image, at: Sequence[int] | None = None, multipliers: Sequence[float] | None = None
+) -> list[Condition]:
+    """Starts from a picture; default multiplier 0.2."""
+    return images_at([image], *_or_defaults(at, multipliers, (0,), (0.2,)))
 
 
 def start_end(
-    first: Image, last: Image, num_latent_frames: int, multipliers: Sequence[float] = (0.2, 0.5)
+    first: Image,
+    last: Image,
+    num_latent_frames: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
 ) -> list[Condition]:
-    """Goes from one picture to another."""
-    return images_at([first, last], [0, num_latent_frames - 1], multipliers)
+    """Goes from one picture to another; default multipliers 0.2 and 0.5."""
+    ends = (0, num_latent_frames - 1)
+    return images_at([first, last], *_or_defaults(at, multipliers, ends, (0.2, 0.5)))
 
 
 def loop(
-    image: Image, num_latent_frames: int, multipliers: Sequence[float] = (0.2, 0.5)
+    image: Image,
+    num_latent_frames: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
 ) -> list[Condition]:
     """Starts and ends at the same picture; noise on the end keeps the clip from standing still."""
-    return start_end(image, image, num_latent_frames, multipliers)
+    return start_end(image, image, num_latent_frames, at, multipliers)
 
 
 def interpolate(
@@ -133,11 +143,16 @@ def interpolate(
     """
     if len(images) < 2:
         raise ValueError(f"interpolation needs at least 2 images, got {len(images)}.")
-    if at is None:
-        at = np.linspace(0, num_latent_frames - 1, len(images)).round().astype(int).tolist()
-    if multipliers is None:
-        multipliers = [0.2] + [0.5] * (len(images) - 1)
-    return images_at(images, at, multipliers)
+    spread = np.linspace(0, num_latent_frames - 1, len(images)).round().astype(int).tolist()
+    defaults = (spread, [0.2] + [0.5] * (len(images) - 1))
+    return images_at(images, *_or_defaults(at, multipliers, *defaults))
+
+
+def _or_defaults(at, multipliers, default_at, default_multipliers):
+    return (
+        default_at if at is None else at,
+        default_multipliers if multipliers is None else multipliers,
+    )
 
 
 def complete(
@@ -189,34 +204,48 @@ def transition(
     Raises:
       ValueError: a clip is too short, or places do not split into a beginning and an end.
     """
-    f = num_latent_frames
-    at = (0, 1, 2, f - 3, f - 2, f - 1) if at is None else at
-    multipliers = [0.0] * len(at) if multipliers is None else multipliers
-    if len(at) != len(multipliers):
+    opening, closing = _split_places(num_latent_frames, at)
+    multipliers = [0.0] * (len(opening) + len(closing)) if multipliers is None else multipliers
+    if len(opening) + len(closing) != len(multipliers):
         raise ValueError(
-            f"numbers of positions and noise multipliers must agree, got {len(at)} and "
-            f"{len(multipliers)}."
+            f"numbers of positions and noise multipliers must agree, got "
+            f"{len(opening) + len(closing)} and {len(multipliers)}."
         )
-    pairs = sorted(zip(at, multipliers, strict=True))
-    opening = [(p, m) for p, m in pairs if p < f / 2]
-    closing = [(p, m) for p, m in pairs if p >= f / 2]
-    if not opening or not closing:
-        raise ValueError(f"a transition needs places in both halves of 0..{f - 1}, got {list(at)}.")
-
-    needed = pixel_frames(opening[-1][0] + 1, stride)
-    if len(first) < needed:
-        raise ValueError(f"the first video has {len(first)} frames, {needed} are needed.")
-    needed_end = stride * (f - closing[0][0])
-    if len(second) < needed_end:
-        raise ValueError(f"the second video has {len(second)} frames, {needed_end} are needed.")
-    end_clip = np.concatenate([second[:1], second[:needed_end]])
-    places = tuple(p for p, _ in closing)
+    multiplier = dict(zip(at or opening + closing, multipliers, strict=True))
+    frames_needed = transition_frames(num_latent_frames, stride, at)
+    for name, frames, needed in zip(
+        ("first", "second"), (first, second), frames_needed, strict=True
+    ):
+        if len(frames) < needed:
+            raise ValueError(f"the {name} video has {len(frames)} frames, {needed} are needed.")
+    head, tail = frames_needed
     return [
-        *video_at(first[-needed:], *zip(*opening, strict=True), stride),
+        *video_at(first[-head:], opening, [multiplier[i] for i in opening], stride),
         Condition(
-            frames=end_clip,
-            take=tuple(p - closing[0][0] + 1 for p in places),
-            at=places,
-            multipliers=tuple(m for _, m in closing),
+            frames=np.concatenate([second[:1], second[:tail]]),
+            take=tuple(i - closing[0] + 1 for i in closing),
+            at=closing,
+            multipliers=tuple(multiplier[i] for i in closing),
         ),
     ]
+
+
+def transition_frames(
+    num_latent_frames: int, stride: int, at: Sequence[int] | None = None
+) -> tuple[int, int]:
+    """How many frames a transition needs: of the end of the first clip, of the start of the second.
+
+    Raises:
+      ValueError: places do not split into a beginning and an end.
+    """
+    opening, closing = _split_places(num_latent_frames, at)
+    return pixel_frames(opening[-1] + 1, stride), stride * (num_latent_frames - closing[0])
+
+
+def _split_places(f: int, at: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    places = sorted((0, 1, 2, f - 3, f - 2, f - 1) if at is None else at)
+    opening = tuple(i for i in places if 2 * i < f)
+    closing = tuple(i for i in places if 2 * i >= f)
+    if not opening or not closing:
+        raise ValueError(f"a transition needs places in both halves of 0..{f - 1}, got {places}.")
+    return opening, closing

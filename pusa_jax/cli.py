@@ -1,0 +1,332 @@
+"""The command `pusa-jax`: parses, calls, reports; the one place where an error becomes one line."""
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+USAGE_ERROR = 2
+
+TASK_HELP = {
+    "t2v": "text to video",
+    "i2v": "start from an image",
+    "start-end": "go from one image to another",
+    "interpolate": "pass through several images",
+    "complete": "keep parts of a video, fill in the rest",
+    "extend": "continue a video",
+    "transition": "lead from one video into another",
+    "loop": "start and end at the same image",
+}
+INPUT_FLAGS = {
+    "i2v": ("--image_paths", "the image"),
+    "start-end": ("--image_paths", "first and last image"),
+    "interpolate": ("--image_paths", "two or more images, in order"),
+    "complete": ("--video_path", "the video; its frames keep their places"),
+    "extend": ("--video_path", "the video; its last frames become the first of the result"),
+    "transition": ("--video_path", "the two videos"),
+    "loop": ("--image_paths", "the image"),
+}
+
+EPILOG = """examples:
+  pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
+      --image_paths cat.jpg --prompt "a cat stretches" --output cat.mp4
+  pusa-jax extend --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
+      --video_path walk.mp4 --cond_position 0,1,2,3 --noise_multipliers 0,0.3,0.4,0.5 \\
+      --prompt "she walks on"
+  pusa-jax convert --src Wan2.1-T2V-14B --dst wan-14b      (once; later runs load faster)
+  pusa-jax rerun cat.mp4                                   (the same latents again)
+
+Positions count latent frames: 81 frames are 21 of them, 0 to 20; position 0 is the first frame,
+  every
+later one stands for four frames. A noise multiplier of 0 keeps a given frame exactly, 1 frees it.
+Every flag may be written with hyphens instead of underscores."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    argv = [_underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print("pusa-jax: interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if args.debug:
+            raise
+        print(f"pusa-jax: error: {_one_line(error)}", file=sys.stderr)
+        return USAGE_ERROR
+    except Exception as error:
+        if args.debug:
+            raise
+        name = type(error).__name__
+        print(f"pusa-jax: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _underscored(arg: str) -> str:
+    if not arg.startswith("--"):
+        return arg
+    name, equals, value = arg.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _one_line(error: BaseException) -> str:
+    text = getattr(error, "summary", None) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line."""
+
+    def error(self, message: str):
+        """Exits with one line and the code of a usage error."""
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    from pusa_jax import __version__
+
+    parser = Parser(
+        prog="pusa-jax",
+        description="Pusa in JAX: video diffusion with one timestep per latent frame.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pusa_jax {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        sub.add_argument("--debug", action="store_true", help="show where an error came from")
+        sub.set_defaults(run=run)
+        return sub
+
+    for task, text in TASK_HELP.items():
+        sub = command(task, run_task, text)
+        sub.set_defaults(task=task)
+        _add_sampling_flags(sub, task)
+
+    sub = command("convert", run_convert, "turn published weights into a folder that loads fast")
+    sub.add_argument("--src", required=True, help="folder or file as published")
+    sub.add_argument("--dst", required=True, help="folder to make")
+    sub.add_argument("--dtype", choices=["float32", "bfloat16"], help="cast on the way")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+
+    sub = command("export", run_export, "write weights back in a layout that PyTorch tools load")
+    sub.add_argument("--src", required=True, help="published or converted folder")
+    sub.add_argument("--dst", required=True, help="folder to make")
+    sub.add_argument("--layout", choices=["original", "diffusers"], default="original")
+    _add_lora_flags(sub)
+
+    sub = command("info", run_info, "say what a video, a model folder or a LoRA file holds")
+    sub.add_argument("path")
+
+    sub = command("rerun", run_rerun, "make a video again from the settings inside it")
+    sub.add_argument("path", help="an mp4 written by pusa-jax")
+    sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
+
+    sub = command(
+        "demo", run_demo, "image-to-video and extension with a tiny model made on the spot"
+    )
+    sub.add_argument("--output", default="demo", help="folder to write to")
+    return parser
+
+
+def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
+    add = sub.add_argument
+    add("--model", required=True, help="folder: published (original or Diffusers) or converted")
+    add("--prompt", required=True, help="what happens; may be empty")
+    add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
+    if task in INPUT_FLAGS:
+        flag, text = INPUT_FLAGS[task]
+        add(flag, nargs="+", required=True, metavar="FILE", help=text)
+        add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
+        add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
+        add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
+    if task == "extend":
+        add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
+    _add_lora_flags(sub)
+    add("--num_inference_steps", type=int, default=30)
+    add("--cfg_scale", type=float, default=3.0, help="guidance scale; 1 is off")
+    add("--shift", type=float, default=5.0, help="shift of the noise schedule")
+    add("--height", type=int, default=720, help="pixels, divisible by 16")
+    add("--width", type=int, default=1280, help="pixels, divisible by 16")
+    add("--num_frames", type=int, default=81, help="4k+1")
+    add("--fps", type=int, default=16, help="frames per second of the file; Wan2.1 makes 16")
+    add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
+    add(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="bfloat16",
+        help="of DiT and text encoder",
+    )
+    add(
+        "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
+    )
+    add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
+    add("--output", default=f"outputs/{task}.mp4", help="file to write")
+    add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
+
+
+def _add_lora_flags(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--lora_path", action="append", default=[], help="LoRA file; may be repeated")
+    sub.add_argument(
+        "--lora_alpha", action="append", type=float, default=[],
+        help="strength of each LoRA, in order (default: 1.4); 1 is as trained",
+    )  # fmt: skip
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        message = f"expected whole numbers with commas between, as in 0,20; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        message = f"expected numbers with commas between, as in 0.2,0.5; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _loras(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
+    strengths = args.lora_alpha or [1.4] * len(args.lora_path)
+    if len(strengths) != len(args.lora_path):
+        raise ValueError(
+            f"one --lora_alpha per --lora_path is needed, got {len(strengths)} for "
+            f"{len(args.lora_path)} files."
+        )
+    return tuple(zip(args.lora_path, strengths, strict=True))
+
+
+def run_task(args: argparse.Namespace) -> int:
+    """Makes one video."""
+    from pusa_jax.jobs import Job
+    from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
+    from pusa_jax.pipeline import Settings
+
+    seed = secrets.randbelow(2**31) if args.seed == -1 else args.seed
+    if seed < 0:
+        raise ValueError(f"seed must be -1 or not negative, got {seed}.")
+    negative = PUSA_NEGATIVE_PROMPT if args.negative_prompt is None else args.negative_prompt
+    inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
+    job = Job(
+        task=args.task,
+        model=args.model,
+        prompt=args.prompt,
+        negative_prompt=negative,
+        lora=_loras(args),
+        inputs=tuple(inputs),
+        at=getattr(args, "cond_position", None),
+        multipliers=getattr(args, "noise_multipliers", None),
+        clip_start=getattr(args, "clip_start", None),
+        fit=getattr(args, "fit", "crop"),
+        dtype=args.dtype,
+        fps=args.fps,
+        settings=Settings(
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+            num_steps=args.num_inference_steps,
+            guidance_scale=args.cfg_scale,
+            shift=args.shift,
+            seed=seed,
+            original_timesteps=not args.exact_timesteps,
+            tiled=not args.no_tiling,
+        ),
+    )
+    return make_video(job, args.output, dry_run=args.dry_run)
+
+
+def make_video(job: Any, output: str, *, dry_run: bool = False, expect: str | None = None) -> int:
+    """Checks a job, runs it and writes the file; `expect` is the fingerprint a rerun must meet."""
+    from pusa_jax import jobs, loading, video
+    from pusa_jax.progress import Console
+
+    video.check_writable(output)
+    described = loading.describe(job.model, job.dtype)
+    described.check(job)
+    conditions = jobs.read_conditions(job, described.vae.temporal_stride)
+    if dry_run:
+        print(json.dumps(described.plan(job, conditions), indent=2))
+        return 0
+    console = Console()
+    pipeline = loading.load(job.model, dtype=job.dtype, lora=job.lora, on_progress=console)
+    result = jobs.run(job, pipeline, conditions, console)
+    console.close()
+    record = jobs.embedded_record(job, result)
+    video.write_video(output, result.frames, job.fps, record)
+    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+    print(f"{output}: {len(result.frames)} frames, seed {job.settings.seed}; {seconds}")
+    if expect is not None:
+        same = record["latents_sha256"] == expect
+        print(f"latents are {'the same to the last bit' if same else 'NOT the same'} as before.")
+        return 0 if same else 1
+    return 0
+
+
+def run_rerun(args: argparse.Namespace) -> int:
+    """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
+    from pusa_jax import video
+    from pusa_jax.jobs import Job
+
+    record = video.read_metadata(args.path)
+    if "job" not in record:
+        raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
+    output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
+    return make_video(Job.from_record(record["job"]), output, expect=record["latents_sha256"])
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Prints what a file or folder holds."""
+    from pusa_jax import loading, video
+
+    path = Path(args.path)
+    if path.is_file() and path.suffix.lower() == ".mp4":
+        print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
+    else:
+        print(loading.summary(path))
+    return 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Converts published weights."""
+    from convert.folder import convert_folder
+    from pusa_jax.progress import Console
+
+    console = Console()
+    convert_folder(
+        args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console
+    )
+    console.close()
+    print(f"{args.dst}: ready; use it as --model {args.dst}")
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Writes weights back in a published layout."""
+    from pusa_jax import loading
+
+    written = loading.export(args.src, args.dst, args.layout, _loras(args))
+    print("\n".join(str(path) for path in written))
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Runs the whole chain on a tiny model."""
+    from pusa_jax.demo import run_demo as demo
+
+    return demo(Path(args.output))

@@ -1,0 +1,172 @@
+"""A sampling job: everything that decides a video, as plain values that travel inside its file.
+
+The command line makes a job, runs it and writes the mp4 with the job embedded; `rerun` takes it out
+of the file and runs it again.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+
+import pusa_jax
+from pusa_jax import video
+from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.conditioning import check_conditions
+from pusa_jax.pipeline import Output, Progress, PusaPipeline, Settings, no_progress
+
+Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One video to be made.
+
+    Attributes:
+      model: folder of a published or converted model.
+      lora: (file, strength) pairs, merged in order.
+      inputs: image files (i2v, start-end, interpolate, loop) or video files (complete, extend,
+        transition).
+      at: places of the given latent frames; None is the task's default.
+      multipliers: their noise multipliers; None is the task's default.
+      clip_start: first frame taken of the video to extend; None takes its last frames.
+      fit: how inputs are brought to size: crop, letterbox or stretch.
+    """
+
+    task: Task
+    model: str
+    prompt: str
+    negative_prompt: str
+    lora: tuple[tuple[str, float], ...] = ()
+    inputs: tuple[str, ...] = ()
+    at: tuple[int, ...] | None = None
+    multipliers: tuple[float, ...] | None = None
+    clip_start: int | None = None
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    fps: int = 16
+    settings: Settings = Settings()
+
+    def as_record(self) -> dict[str, Any]:
+        """The job as JSON values, with fingerprints of its input files."""
+        return dataclasses.asdict(self) | {
+            "sha256": {path: sha256_of(path) for path in (*self.inputs, *(f for f, _ in self.lora))}
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Job":
+        """The inverse of `as_record`.
+
+        Raises:
+          ValueError: a field is missing or unknown, or an input file is missing or has changed.
+        """
+        record = dict(record)
+        fingerprints = record.pop("sha256", {})
+        for path, expected in fingerprints.items():
+            if not Path(path).is_file():
+                raise ValueError(f"input {path} is not there any more; put it back to rerun.")
+            if sha256_of(path) != expected:
+                raise ValueError(f"input {path} has changed since the video was made.")
+        try:
+            record["settings"] = Settings(**record["settings"])
+            for name in ("inputs", "at", "multipliers"):
+                record[name] = None if record[name] is None else tuple(record[name])
+            record["lora"] = tuple((path, strength) for path, strength in record["lora"])
+            return cls(**record)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the settings in the file do not describe a job: {error}.") from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """Fingerprint of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
+    """Reads and fits the input files of a job and lays them out.
+
+    Raises:
+      ValueError, FileNotFoundError: an input is missing, broken or too short, their number is
+        wrong, or places and multipliers make no sense.
+    """
+    f = tasks.latent_frames(job.settings.num_frames, stride)
+    height, width = job.settings.height, job.settings.width
+    if job.at is not None:  # before files are read for places that do not exist
+        check_conditions(job.at, job.multipliers or [1.0] * len(job.at), f)
+
+    def image(path):
+        return video.fit(video.read_image(path), height, width, job.fit)
+
+    def clip(path, count, start=0):
+        return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
+
+    given = (job.at, job.multipliers)
+    match job.task, job.inputs:
+        case "t2v", ():
+            return []
+        case "i2v", (path,):
+            return tasks.image_to_video(image(path), *given)
+        case "loop", (path,):
+            return tasks.loop(image(path), f, *given)
+        case "start-end", (first, last):
+            return tasks.start_end(image(first), image(last), f, *given)
+        case "interpolate", paths if len(paths) >= 2:
+            return tasks.interpolate([image(path) for path in paths], f, *given)
+        case "complete", (path,):
+            needed = tasks.pixel_frames(max(job.at or (f - 1,)) + 1, stride)
+            return tasks.complete(clip(path, needed), f, stride, *given)
+        case "extend", (path,):
+            needed = tasks.pixel_frames(max(job.at or (min(3, f - 1),)) + 1, stride)
+            start = -needed if job.clip_start is None else job.clip_start
+            return tasks.extend(clip(path, needed, start), stride, *given)
+        case "transition", (first, second):
+            opening, closing = tasks.transition_frames(f, stride, job.at)
+            clips = clip(first, opening, -opening), clip(second, closing)
+            return tasks.transition(*clips, f, stride, *given)
+    raise ValueError(f"{job.task} takes {INPUTS_TAKEN[job.task]}, got {len(job.inputs)}.")
+
+
+INPUTS_TAKEN = {
+    "t2v": "no input file",
+    "i2v": "one image",
+    "loop": "one image",
+    "start-end": "two images",
+    "interpolate": "two or more images",
+    "complete": "one video",
+    "extend": "one video",
+    "transition": "two videos",
+}
+
+
+def run(
+    job: Job,
+    pipeline: PusaPipeline,
+    conditions: Sequence[tasks.Condition],
+    on_progress: Progress = no_progress,
+) -> Output:
+    """Samples a job whose inputs have been read."""
+    return pipeline(
+        job.prompt,
+        conditions=conditions,
+        negative_prompt=job.negative_prompt,
+        settings=job.settings,
+        on_progress=on_progress,
+    )
+
+
+def embedded_record(job: Job, output: Output) -> dict[str, Any]:
+    """What is written into the video: the job, how it was run, and a fingerprint of its latents."""
+    device = jax.devices()[0]
+    return {
+        "job": job.as_record(),
+        "latents_sha256": output.latents_sha256(),
+        "seconds": output.seconds,
+        "pusa_jax": pusa_jax.__version__,
+        "jax": jax.__version__,
+        "backend": f"{device.platform} {device.device_kind}",
+    }

@@ -1,0 +1,33 @@
+"""Progress on a terminal: one bar per stage, or plain lines where there is no terminal."""
+
+import sys
+import time
+
+import tqdm
+
+
+class Console:
+    """Shows the stages of a run apart; a `pipeline.Progress`."""
+
+    def __init__(self):
+        self._stage, self._since, self._bar = None, 0.0, None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Moves the bar of a stage, opening it and closing the one before if need be."""
+        if stage != self._stage:
+            self.close()
+            self._stage, self._since = stage, time.perf_counter()
+            if sys.stderr.isatty():
+                self._bar = tqdm.tqdm(total=total, desc=f"{stage:8}", leave=True)
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        elif done == total:
+            seconds = time.perf_counter() - self._since
+            print(f"{stage}: {done}/{total}, {seconds:.1f} s", file=sys.stderr)
+
+    def close(self) -> None:
+        """Finishes the open bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._stage, self._bar = None, None
