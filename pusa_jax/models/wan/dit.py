@@ -18,7 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pusa_jax.models.attention import attention
+from pusa_jax.models.attention import attention, pad_tokens
 from pusa_jax.models.layers import (
     MLP,
     LayerNorm,
@@ -28,8 +28,10 @@ from pusa_jax.models.layers import (
     time_features,
     unpatchify,
 )
+from pusa_jax.models.remat import rematerialised
 from pusa_jax.models.rope import Rotary, rotary_table, rotate
 from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.sharding import constrain
 from pusa_jax.typing import Latents, Text, Timesteps
 
 Tokens = Float[Array, "B F S D"]
@@ -71,11 +73,13 @@ class Attention(nnx.Module):
         """Normed keys and plain values, split into heads."""
         return self._split(self.norm_k(self.k(x))), self._split(self.v(x))
 
-    def attend(self, query: Heads, key: Array, value: Array) -> Tokens:
-        """Every query of the clip looks at every key, whatever frame it lies in."""
-        b, f, s, k, p = query.shape
-        tokens = (x.astype(self.dtype).reshape(b, -1, k, p) for x in (query, key, value))
-        return self.o(attention(*tokens).reshape(b, f, s, k * p))
+    def attend(self, query: Heads, key: Array, value: Array, tokens: int | None = None) -> Tokens:
+        """Every query of the clip looks at every key, whatever frame it lies in.
+
+        Keys of a clip are padded behind the first `tokens` of each frame, a prompt's are not.
+        """
+        heads = (x.astype(self.dtype) for x in (query, key, value))
+        return self.o(attention(*heads, tokens=tokens).reshape(*query.shape[:3], -1))
 
 
 class Block(nnx.Module):
@@ -99,9 +103,22 @@ class Block(nnx.Module):
         )
 
     def __call__(
-        self, x: Tokens, modulation: Float[Array, "B f 6 D"], rotary: Rotary, text: TextKV
+        self,
+        x: Tokens,
+        modulation: Float[Array, "B f 6 D"],
+        rotary: Rotary,
+        text: TextKV,
+        tokens: int,
     ) -> Tokens:
-        """Runs one layer; `modulation` is that of the timesteps, f = F or 1."""
+        """Runs one layer.
+
+        Args:
+          x: residual stream.
+          modulation: that of the timesteps, f = F or 1.
+          rotary: angles of every token.
+          text: keys and values of the prompt for this layer.
+          tokens: how many of the S tokens of a frame are not padding.
+        """
         table = self.modulation[...].astype(self.dtype)[None, None] + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             table[:, :, None, i] for i in range(6)
@@ -110,7 +127,7 @@ class Block(nnx.Module):
         h = layer_norm(x, self.eps, self.dtype) * (1 + scale1) + shift1
         key, value = self.self_attn.key_value(h)
         query = rotate(self.self_attn.query(h), rotary)
-        h = self.self_attn.attend(query, rotate(key, rotary), value)
+        h = self.self_attn.attend(query, rotate(key, rotary), value, tokens)
         x = x + gate1 * h.astype(self.dtype)
 
         h = self.cross_attn.attend(self.cross_attn.query(self.norm3(x)), *text)
@@ -204,12 +221,16 @@ class WanDiT(nnx.Module):
             raise ValueError(f"timesteps must be {(b, f)} or {(b, 1)}, got {timesteps.shape}.")
 
         time, modulation = jax.vmap(jax.vmap(self.embed_timestep))(timesteps)
-        rotary = rotary_table(config.head_dim, f, h // ph, w // pw)
+        angles = rotary_table(config.head_dim, f, h // ph, w // pw)
+        rotary = Rotary(*(pad_tokens(table, axis=1) for table in angles))
         x = self.patch_embedding(patchify(latents, (ph, pw))).astype(stream_dtype(config))
+        tokens = x.shape[2]
+        x = constrain(pad_tokens(x, axis=2), "data", None, "context", None)
 
         def run_block(x, layer):
             block, text_kv = layer
-            return block(x, modulation, rotary, text_kv), None
+            return block(x, modulation, rotary, text_kv, tokens), None
 
+        run_block = rematerialised(run_block, config.remat)
         x, _ = jax.lax.scan(run_block, x, (self.blocks, text))
-        return unpatchify(self.head(x, time), (h, w), (ph, pw))
+        return unpatchify(self.head(x, time)[:, :, :tokens], (h, w), (ph, pw))
