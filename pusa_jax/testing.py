@@ -1,8 +1,40 @@
 """Helpers for tests of pusa_jax and of code built on it: error measures and comparisons."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from numpy.typing import ArrayLike
+
+from pusa_jax.tree import assemble, shapes_of
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def random_module(build: Callable[[], Module], seed: int = 0) -> Module:
+    """The module that `build` describes, every parameter random, drawn without compiling.
+
+    Weights have variance 1 / fan-in, scales lie around 1, biases around 0: no parameter is left at a
+    constant, so that a swapped or forgotten one shows.
+    """
+    rng = np.random.default_rng(seed)
+    leaves = {}
+    for path, shape in shapes_of(build).items():
+        noise = rng.standard_normal(shape.shape, np.float32)
+        match path.rsplit("/", 1)[-1]:
+            case "scale":
+                value = 1 + 0.2 * noise
+            case "bias":
+                value = 0.1 * noise
+            case "embedding" | "modulation":
+                value = 0.3 * noise
+            case _:
+                stacked = path.startswith("blocks/")
+                value = noise / np.prod(shape.shape[stacked:-1]) ** 0.5
+        leaves[path] = jnp.asarray(value, shape.dtype)
+    return assemble(build, leaves)
 
 
 def relative_error(actual: ArrayLike, expected: ArrayLike) -> float:

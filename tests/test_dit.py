@@ -10,7 +10,7 @@ from pusa_jax.models.layers import patchify, time_features, unpatchify
 from pusa_jax.models.rope import rotary_table, rotate
 from pusa_jax.models.wan.config import DiTConfig, preset
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import assert_close
+from pusa_jax.testing import assert_close, random_module
 from pusa_jax.tree import shapes_of
 
 TINY = DiTConfig(
@@ -18,6 +18,10 @@ TINY = DiTConfig(
 )
 LATENTS = jax.random.normal(jax.random.key(1), (2, 5, 4, 6, 16))
 TEXT = jax.random.normal(jax.random.key(2), (2, 6, 20))
+
+
+def random_dit(config):
+    return random_module(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
 
 
 @jax.jit
@@ -44,7 +48,7 @@ def test_equal_timesteps_are_the_scalar_model_bitwise_in_bfloat16(numerics):
     config = dataclasses.replace(
         TINY, numerics=numerics, param_dtype="bfloat16", compute_dtype="bfloat16"
     )
-    dit = WanDiT(config, rngs=nnx.Rngs(0))
+    dit = random_dit(config)
     for timestep in (1000.0, 936.0, 612.0, 37.0):
         per_clip = run(dit, LATENTS, jnp.full((2, 1), timestep), TEXT)
         per_frame = run(dit, LATENTS, jnp.full((2, 5), timestep), TEXT)
@@ -56,9 +60,7 @@ def test_numerics_agree_in_float32_and_differ_in_bfloat16():
     for numerics in ("wan", "diffsynth"):
         for dtype in ("float32", "bfloat16"):
             config = dataclasses.replace(TINY, numerics=numerics, compute_dtype=dtype)
-            outs[numerics, dtype] = run(
-                WanDiT(config, rngs=nnx.Rngs(0)), LATENTS, jnp.full((2, 5), 500.0), TEXT
-            )
+            outs[numerics, dtype] = run(random_dit(config), LATENTS, jnp.full((2, 5), 500.0), TEXT)
     assert jnp.array_equal(outs["wan", "float32"], outs["diffsynth", "float32"])
     exact = outs["wan", "float32"]
     errors = {n: assert_close(outs[n, "bfloat16"], exact, 0.05) for n in ("wan", "diffsynth")}
@@ -68,7 +70,7 @@ def test_numerics_agree_in_float32_and_differ_in_bfloat16():
 
 
 def test_a_frame_level_changes_the_whole_clip_through_attention():
-    dit = WanDiT(TINY, rngs=nnx.Rngs(0))
+    dit = random_dit(TINY)
     levels = jnp.full((2, 5), 500.0)
     before, after = (run(dit, LATENTS, t, TEXT) for t in (levels, levels.at[:, 0].set(100.0)))
     change = jnp.abs(after - before).max(axis=(0, 2, 3, 4))

@@ -1,6 +1,5 @@
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -13,6 +12,7 @@ from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.pipeline import PusaPipeline, Settings
+from pusa_jax.testing import random_module
 
 DIT = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, text_len=8, freq_dim=16)
 VAE = VAEConfig(dim=4, dim_mult=(1, 1, 1, 1), num_res_blocks=1)
@@ -25,16 +25,10 @@ def pipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     vocab = save_tiny_tokenizer(folder, ["a", "red", "ball", "rolls"])
     text = dataclasses.replace(TEXT, vocab=vocab)
-
-    @jax.jit
-    def build():
-        rngs = nnx.Rngs(0)
-        return WanDiT(DIT, rngs=rngs), WanVAE(VAE, rngs=rngs), T5Encoder(text, rngs=rngs)
-
-    dit, autoencoder, encoder = build()
+    encoder = random_module(lambda: T5Encoder(text, rngs=nnx.Rngs(0)))
     return PusaPipeline(
-        dit=dit,
-        autoencoder=autoencoder,
+        dit=random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))),
+        autoencoder=random_module(lambda: WanVAE(VAE, rngs=nnx.Rngs(0))),
         text_encoder=lambda: encoder,
         tokenizer=Tokenizer(folder, TEXT.text_len),
     )
