@@ -1,0 +1,105 @@
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pusa_jax.models.wan import tiling
+from pusa_jax.models.wan.config import VAEConfig
+
+CONFIG = VAEConfig(dim=8)
+VIDEO = np.random.default_rng(0).uniform(-1, 1, (2, 3, 64, 80, 3)).astype(np.float32)
+
+
+def area_mean(video):
+    """A tile function without memory of its surroundings: 8 x 8 means, so that tiling is exact."""
+    b, t, h, w, c = video.shape
+    return np.asarray(video).reshape(b, t, h // 8, 8, w // 8, 8, c).mean(axis=(3, 5))
+
+
+def enlarge(latents):
+    return np.repeat(np.repeat(latents, 8, axis=2), 8, axis=3)
+
+
+def starts(length, size, stride):
+    return [span.start for span in tiling.spans(length, size, stride)]
+
+
+def test_published_sizes_have_the_tiles_of_the_original():
+    assert starts(90, 30, 15) == [0, 15, 30, 45, 60]
+    assert starts(160, 52, 26) == [0, 26, 52, 78, 104, 130]
+    assert len(tiling.tiles((90, 160), (30, 52), (15, 26))) == 30
+    assert len(tiling.tiles((60, 104), (30, 52), (15, 26))) == 9
+
+
+def test_a_start_is_skipped_where_the_tile_before_reaches_the_border():
+    assert starts(7, 4, 2) == [0, 2, 4]
+    assert starts(4, 4, 2) == [0]
+    assert starts(3, 4, 2) == [0]
+
+
+def test_weights_are_those_of_the_drawing():
+    first, second, last = tiling.spans(7, 4, 2)
+    assert first.weights().tolist() == [1, 1, 1, 0.5]
+    assert second.weights().tolist() == [0.5, 1, 1, 0.5]
+    assert last.weights().tolist() == [0.5, 1, 1]
+    assert second.scaled(2).weights().tolist() == [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25]
+
+
+def test_the_falling_ramp_wins_where_both_meet():
+    middle = tiling.spans(12, 4, 1)[1]
+    assert np.allclose(middle.weights(), [1 / 3, 1, 2 / 3, 1 / 3])
+
+
+def test_every_cell_is_covered_and_no_weight_is_zero():
+    for length, size in itertools.product(range(1, 30), range(1, 12)):
+        for stride in range(1, size + 1):
+            cover = np.zeros(length)
+            for span in tiling.spans(length, size, stride):
+                assert span.weights().min() > 0
+                cover[span.positions] += 1
+            assert cover.min() >= 1
+
+
+def test_blending_tiles_of_a_local_function_gives_the_whole():
+    encoded = tiling.encode_tiled(area_mean, VIDEO, CONFIG, (5, 4), (3, 3))
+    np.testing.assert_allclose(encoded, area_mean(VIDEO), atol=1e-6)
+    decoded = tiling.decode_tiled(enlarge, encoded, CONFIG, (4, 6), (2, 3))
+    np.testing.assert_allclose(decoded, enlarge(area_mean(VIDEO)), atol=1e-6)
+
+
+def test_two_disagreeing_tiles_fade_into_each_other():
+    brightness = iter([0.0, 1.0])
+
+    def decode_tile(latents):
+        return np.full_like(enlarge(latents)[..., :3], next(brightness))
+
+    latents = np.zeros((1, 1, 4, 6, 16), np.float32)
+    line = tiling.decode_tiled(decode_tile, latents, CONFIG, (4, 4), (4, 2))[0, 0, 0, :, 0]
+    ramp = np.arange(1, 17) / 16
+    fade = ramp / (ramp + ramp[::-1])
+    np.testing.assert_allclose(line, [0] * 16 + [*fade] + [1] * 16, atol=1e-6)
+
+
+def test_decoded_video_is_clamped_and_latents_are_not():
+    decoded = tiling.decode_tiled(enlarge, 3 * area_mean(VIDEO) + 2, CONFIG, (4, 6), (2, 3))
+    assert decoded.min() >= -1 and decoded.max() == 1
+    encoded = tiling.encode_tiled(area_mean, 3 * VIDEO + 2, CONFIG, (5, 4), (3, 3))
+    assert encoded.max() > 1 and isinstance(encoded, jnp.ndarray)
+
+
+def test_progress_counts_every_tile():
+    seen = []
+    tiling.encode_tiled(area_mean, VIDEO, CONFIG, (5, 4), (3, 3), lambda *n: seen.append(n))
+    assert seen == [(i, 6) for i in range(1, 7)]
+
+
+@pytest.mark.parametrize("stride", [0, 5])
+def test_a_stride_that_leaves_gaps_is_refused(stride):
+    with pytest.raises(ValueError, match=r"between 1 and the tile size 4, got"):
+        tiling.encode_tiled(area_mean, VIDEO, CONFIG, (4, 4), (4, stride))
+
+
+def test_a_size_that_is_no_multiple_of_a_cell_is_refused():
+    with pytest.raises(ValueError, match=r"divisible by 8, got 60 x 80"):
+        tiling.encode_tiled(area_mean, VIDEO[:, :, :60], CONFIG, (4, 4), (4, 4))
