@@ -1,0 +1,64 @@
+# Everything on a machine with Python >= 3.11, git and make:
+#
+#   make demo          a video of every kind from a small random checkpoint, into demo/
+#   make test          the whole suite, with the PyTorch peers
+#   make lint          ruff and pyright
+#   make test-newest   the suite without PyTorch on Python 3.12 with the newest jax, if there is one
+#   make clean         removes the environments made here
+#
+# Each target makes the environment it needs and refreshes it when pyproject.toml changes.
+# PYTHON=... and PYTHON312=... choose the interpreters, WORKERS=... the number of test processes.
+
+VENV ?= .venv
+VENV312 ?= .venv-newest
+WORKERS ?= 2
+
+# $(call first,CANDIDATES,CONDITION ON sys): the first that runs, fits, and can make an environment.
+first = $(shell for p in $(1); do "$$p" -c "import ensurepip, sys, venv; sys.exit(not ($(2)))" \
+	>/dev/null 2>&1 && echo "$$p" && break; done)
+PYENV = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/$(1).*/bin/python)
+
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS)
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint test-newest clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/demo.stamp
+	$(VENV)/bin/pusa-jax demo --output demo
+
+test: $(VENV)/test.stamp
+	$(PYTEST)
+
+lint: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+# The bundled recordings alone, so that this lane proves a fresh clone by itself.
+test-newest:
+	@python="$(or $(PYTHON312),$(call first,python3.12 $(call PYENV,3.12),sys.hexversion >> 16 == 0x30C))"; \
+	if [ -z "$$python" ]; then \
+	  echo "left out: no Python 3.12 found (PYTHON312=... names one)"; \
+	else \
+	  $(MAKE) --no-print-directory VENV=$(VENV312) PYTHON="$$python" $(VENV312)/test-jax.stamp && \
+	  $(VENV312)/bin/python -m pytest -n $(WORKERS) -m "not torch and not slow" --golden-dir tests/golden; \
+	fi
+
+clean:
+	rm -rf $(VENV) $(VENV312)
+
+$(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@touch $@
+
+$(VENV)/bin/python:
+	@python="$(or $(PYTHON),$(call first,python3.11 python3.12 python3.13 python3 python \
+	  $(call PYENV,3.11) $(call PYENV,3.12),sys.hexversion >= 0x30B0000))"; \
+	if [ -z "$$python" ]; then \
+	  echo "no Python >= 3.11 with its venv module found; install one or say make PYTHON=..." >&2; exit 1; \
+	fi; \
+	"$$python" -m venv $(VENV)
