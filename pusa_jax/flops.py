@@ -1,0 +1,43 @@
+"""Floating-point operations a model needs, by formula; a multiply-add counts as two.
+
+Compilers cannot be asked: they do not look into attention kernels and count the body of a loop
+once. The formulae were checked against an operation counter run over the PyTorch model.
+"""
+
+import math
+
+from pusa_jax.models.wan.config import DiTConfig
+
+
+def tokens(config: DiTConfig, latent_shape: tuple[int, ...]) -> int:
+    """Tokens of one clip of latents [B, F, H, W, C]."""
+    grid = (n // p for n, p in zip(latent_shape[1:4], config.patch_size, strict=True))
+    return math.prod(grid)
+
+
+def velocity_flops(
+    config: DiTConfig, latent_shape: tuple[int, ...], timesteps: int | None = None
+) -> int:
+    """FLOPs of one forward of the DiT, prompt already projected.
+
+    Args:
+      config: the DiT's.
+      latent_shape: [B, F, H, W, C].
+      timesteps: per clip; one for each latent frame if not given.
+    """
+    batch, frames = latent_shape[:2]
+    n, d, text = tokens(config, latent_shape), config.dim, config.text_len
+    self_attention = 8 * n * d * d + 4 * n * n * d
+    cross_attention = 4 * n * d * d + 4 * n * text * d
+    blocks = config.num_layers * (self_attention + cross_attention + 4 * n * d * config.ffn_dim)
+    patch = math.prod(config.patch_size)
+    ends = 2 * n * d * patch * (config.in_dim + config.out_dim)
+    time = 2 * (config.freq_dim * d + 7 * d * d) * (frames if timesteps is None else timesteps)
+    return batch * (blocks + ends + time)
+
+
+def text_flops(config: DiTConfig, batch: int = 1) -> int:
+    """FLOPs of `WanDiT.project_text`: embedding, then keys and values of every block."""
+    d = config.dim
+    embedding = 2 * (config.text_dim * d + d * d)
+    return batch * config.text_len * (embedding + config.num_layers * 4 * d * d)
