@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from pusa_jax import checkpoint
+from pusa_jax.checkpoint import load_tree, save_tree, tree_info, tree_shapes
+
+RNG = np.random.default_rng(0)
+LEAVES = {
+    "blocks/q/kernel": RNG.standard_normal((2, 8, 4)).astype(np.float32),
+    "blocks/q/bias": RNG.standard_normal((2, 4)).astype(ml_dtypes.bfloat16),
+    "downsamples/3/scale": RNG.standard_normal(5).astype(np.float32),
+    "gain": np.array(2.0, np.float32),
+}
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for path, leaf in expected.items():
+        assert actual[path].dtype == leaf.dtype
+        assert np.asarray(actual[path]).tobytes() == np.asarray(leaf).tobytes(), path
+
+
+@pytest.mark.parametrize("part_bytes", [1, 2**29])
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_a_tree_comes_back_bit_for_bit(tmp_path, monkeypatch, kind, part_bytes):
+    monkeypatch.setattr(checkpoint, "PART_BYTES", part_bytes)
+    folder = tmp_path / "tree"
+    save_tree(folder, ((path, kind(leaf)) for path, leaf in LEAVES.items()), {"dim": 4})
+    assert_same(load_tree(folder), LEAVES)
+    assert tree_info(folder) == {"dim": 4}
+    assert {p: s.shape for p, s in tree_shapes(folder).items()} == {
+        p: a.shape for p, a in LEAVES.items()
+    }
+    assert len([p for p in folder.iterdir() if p.is_dir()]) == (4 if part_bytes == 1 else 1)
+    assert not (tmp_path / "tree.tmp").exists()
+
+
+def test_leaves_are_cast_and_placed_as_asked(tmp_path):
+    save_tree(tmp_path / "tree", LEAVES.items())
+    sharding = jax.NamedSharding(jax.make_mesh((8,), ("x",)), jax.P(None, "x", None))
+    abstract = {
+        p: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16, sharding=sharding if a.ndim == 3 else None)
+        for p, a in LEAVES.items()
+    }
+    leaves = load_tree(tmp_path / "tree", abstract)
+    assert leaves["blocks/q/kernel"].sharding == sharding
+    assert_same(leaves, {p: a.astype(ml_dtypes.bfloat16) for p, a in LEAVES.items()})
+
+
+def test_leaves_are_taken_one_part_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PART_BYTES", 1)
+    taken = []
+
+    def leaves():
+        for path, leaf in LEAVES.items():
+            taken.append(len(list(tmp_path.glob("tree.tmp/[0-9]"))))
+            yield path, leaf
+
+    save_tree(tmp_path / "tree", leaves())
+    assert taken == [0, 0, 1, 2]
+
+
+def test_an_interrupted_save_leaves_no_tree_and_can_be_repeated(tmp_path):
+    def broken():
+        yield "gain", LEAVES["gain"]
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        save_tree(tmp_path / "tree", broken())
+    assert not (tmp_path / "tree").exists()
+    save_tree(tmp_path / "tree", LEAVES.items())
+    assert_same(load_tree(tmp_path / "tree"), LEAVES)
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path):
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(FileExistsError, match="exists already"):
+        save_tree(tmp_path / "tree", LEAVES.items())
+
+
+def test_a_path_that_comes_twice_is_refused(tmp_path, monkeypatch):
+    for limit in (1, 2**29):
+        monkeypatch.setattr(checkpoint, "PART_BYTES", limit)
+        with pytest.raises(ValueError, match="leaf gain comes twice"):
+            save_tree(tmp_path / "tree", [("gain", LEAVES["gain"])] * 2)
+
+
+def test_a_folder_without_a_tree_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no tree\.json"):
+        load_tree(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 99}'])
+def test_a_description_that_is_not_ours_is_refused(tmp_path, text):
+    (tmp_path / "tree.json").write_text(text)
+    with pytest.raises(ValueError, match="damaged|another version"):
+        load_tree(tmp_path)
+
+
+def test_a_file_that_is_cut_short_is_noticed(tmp_path):
+    save_tree(tmp_path / "tree", LEAVES.items())
+    largest = max(
+        (tmp_path / "tree" / "0").rglob("*"), key=lambda p: p.stat().st_size * p.is_file()
+    )
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="1 files are missing or have another size"):
+        load_tree(tmp_path / "tree")
+
+
+def test_leaves_that_do_not_fit_the_model_are_named(tmp_path):
+    save_tree(tmp_path / "tree", LEAVES.items())
+    abstract = dict(tree_shapes(tmp_path / "tree"))
+    abstract["gain"] = jax.ShapeDtypeStruct((3,), jnp.float32)
+    del abstract["downsamples/3/scale"]
+    with pytest.raises(
+        ValueError, match=r"2 leaves .* downsamples/3/scale is \(5,\), wanted missing"
+    ):
+        load_tree(tmp_path / "tree", abstract)
