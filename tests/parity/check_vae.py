@@ -48,7 +48,7 @@ def tensor(golden: Golden, name: str):
 
 
 def check_whole(golden: Golden, case: dict):
-    model, name = vae_of(golden), case["name"]
+    model, name = load_vae(golden.weights(), golden.config), case["name"]
     if golden.has(f"out.{name}.latent"):
         actual = ENCODE(model, tensor(golden, f"in.{name}.video"))
         expected = tensor(golden, f"out.{name}.latent")
@@ -60,7 +60,7 @@ def check_whole(golden: Golden, case: dict):
 
 
 def check_tiled(golden: Golden, case: dict):
-    model, name, source = vae_of(golden), case["name"], case["input"]
+    model, name, source = load_vae(golden.weights(), golden.config), case["name"], case["input"]
     encode, decode = (functools.partial(f, model) for f in (ENCODE, DECODE))
     video, latents = (tensor(golden, f"in.{source}.{what}") for what in ("video", "latent"))
     if case["tiled"]:
