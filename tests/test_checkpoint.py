@@ -96,7 +96,7 @@ def test_a_folder_without_a_tree_says_so(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 99}'])
 def test_a_description_that_is_not_ours_is_refused(tmp_path, text):
     (tmp_path / "tree.json").write_text(text)
-    with pytest.raises(ValueError, match="damaged|another version"):
+    with pytest.raises(ValueError, match=r"damaged|another version"):
         load_tree(tmp_path)
 
 
