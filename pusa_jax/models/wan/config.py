@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from pusa_jax.models.remat import Remat
+
 Precision = Literal["float32", "bfloat16"]
 
 WAN21_LATENT_MEAN = (
@@ -26,6 +28,7 @@ class DiTConfig:
         "diffsynth" (Pusa's code) computes all of them in `compute_dtype`. In float32 they agree.
       param_dtype: dtype the weights are held in.
       compute_dtype: dtype of the matrix products and of the activations between them.
+      remat: what training keeps of each block for the backward pass; sampling ignores it.
     """
 
     dim: int
@@ -42,6 +45,7 @@ class DiTConfig:
     numerics: Literal["wan", "diffsynth"] = "diffsynth"
     param_dtype: Precision = "float32"
     compute_dtype: Precision = "float32"
+    remat: Remat = "none"
 
     def __post_init__(self):
         if self.dim % self.num_heads or self.head_dim % 2:
