@@ -1,0 +1,64 @@
+"""Noise tables of the schedulers that solvers are used with elsewhere: one level for all frames.
+
+Each function gives levels [S + 1, 1] and the timesteps [S, 1] that Wan's network is told, 1000
+times the level. The levels of Pusa's own schedulers are `flow.pusa_schedule`.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from pusa_jax.diffusion.flow import NoiseTable
+
+
+def unipc_table(num_steps: int, shift: float) -> NoiseTable:
+    """Wan's grid for UniPC, one level for all frames [S + 1, 1].
+
+    Parity: levels start from 0.999 rounded to float32, and the network is told whole timesteps (the
+    fraction is dropped) while the solver works with exact levels.
+
+    Raises:
+      ValueError: num_steps < 1 or shift <= 0.
+    """
+    return _whole_timesteps(_shifted(float(np.float32(0.999)), num_steps, shift))
+
+
+def dpmpp_table(num_steps: int, shift: float) -> NoiseTable:
+    """Wan's grid for DPM++: as `unipc_table`, from level 1."""
+    return _whole_timesteps(_shifted(1.0, num_steps, shift))
+
+
+def euler_table(num_steps: int, shift: float) -> NoiseTable:
+    """Grid of diffusers' flow-matching Euler scheduler, one level for all frames.
+
+    Parity: S levels from 1 to the shifted 1/1000, both ends included, are shifted once more.
+
+    Raises:
+      ValueError: num_steps < 1 or shift <= 0.
+    """
+    _check(num_steps, shift)
+    levels = np.linspace(1.0, float(_shift(np.float32(0.001), shift)), num_steps)
+    sigmas = np.append(_shift(levels, shift), 0.0).astype(np.float32)[:, None]
+    return NoiseTable(sigmas=sigmas, timesteps=sigmas[:-1] * np.float32(1000))
+
+
+def _check(num_steps: int, shift: float) -> None:
+    if num_steps < 1:
+        raise ValueError(f"the number of steps must be at least 1, got {num_steps}.")
+    if not shift > 0:
+        raise ValueError(f"shift must be positive, got {shift}.")
+
+
+def _shift(levels, shift: float):
+    return shift * levels / (1 + (shift - 1) * levels)
+
+
+def _shifted(first: float, num_steps: int, shift: float) -> Float[np.ndarray, " steps_and_end"]:
+    _check(num_steps, shift)
+    return _shift(np.linspace(first, 0.0, num_steps + 1), shift)
+
+
+def _whole_timesteps(sigmas: Float[np.ndarray, " steps_and_end"]) -> NoiseTable:
+    return NoiseTable(
+        sigmas=sigmas.astype(np.float32)[:, None],
+        timesteps=np.trunc(1000 * sigmas[:-1]).astype(np.float32)[:, None],
+    )
