@@ -182,7 +182,7 @@ def _fit_leaf(path, shape, spec, sizes) -> PartitionSpec:
 
 def fit(shape: Sequence[int], axes: Sequence[Entry], sizes: Mapping[str, int]) -> PartitionSpec:
     """PartitionSpec that gives each dimension the largest part of its axes that divides it."""
-    return _spec([_largest_part(n, _axes(e), sizes) for n, e in zip(shape, axes, strict=True)])
+    return _spec([_largest_part(n, _axes(e), sizes) for n, e in zip(shape, axes, strict=False)])
 
 
 def _axes(entry: Entry) -> tuple[str, ...]:

@@ -73,11 +73,13 @@ def pad_tokens(x: Array, axis: int) -> Array:
 
 
 def _check(query: Array, sizes) -> None:
+    if query.ndim != 5:
+        return
     heads, tensor, context = query.shape[-2], sizes["tensor"], sizes["context"]
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
-    if query.ndim == 5 and query.shape[2] % context:
+    if query.shape[2] % context:
         raise ValueError(
             f"{query.shape[2]} tokens are not divisible by context={context}; use pad_tokens first."
         )

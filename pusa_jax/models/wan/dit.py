@@ -192,10 +192,13 @@ class WanDiT(nnx.Module):
             is attended to (there is no mask in the original).
 
         Returns:
-          keys and values, each [layers, B, L, K, P].
+          keys and values, each [layers, B, L, K, P]; on a mesh their places in the prompt are spread
+          over `context` until a layer needs them.
         """
         embedded = self.text_embedding(text)
-        return jax.vmap(lambda attn: attn.key_value(embedded))(self.blocks.cross_attn)
+        key, value = jax.vmap(lambda attn: attn.key_value(embedded))(self.blocks.cross_attn)
+        axes = (None, "data", "context", "tensor", None)
+        return constrain(key, *axes), constrain(value, *axes)
 
     def __call__(self, latents: Latents, timesteps: Timesteps, text: TextKV) -> Latents:
         """Predicts the velocity.
