@@ -214,7 +214,7 @@ def _loras(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
 
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
-    from pusa_jax.jobs import Job
+    from pusa_jax import jobs
     from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
     from pusa_jax.pipeline import Settings
 
@@ -223,7 +223,7 @@ def run_task(args: argparse.Namespace) -> int:
         raise ValueError(f"seed must be -1 or not negative, got {seed}.")
     negative = PUSA_NEGATIVE_PROMPT if args.negative_prompt is None else args.negative_prompt
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
-    job = Job(
+    job = jobs.Job(
         task=args.task,
         model=args.model,
         prompt=args.prompt,
@@ -248,34 +248,27 @@ def run_task(args: argparse.Namespace) -> int:
             tiled=not args.no_tiling,
         ),
     )
-    return make_video(job, args.output, dry_run=args.dry_run)
+    if args.dry_run:
+        print(json.dumps(jobs.describe_plan(job), indent=2))
+        return 0
+    return make_video(job, args.output)
 
 
-def make_video(job: Any, output: str, *, dry_run: bool = False, expect: str | None = None) -> int:
-    """Checks a job, runs it and writes the file; `expect` is the fingerprint a rerun must meet."""
-    from pusa_jax import jobs, loading, video
+def make_video(job: Any, output: str, expect: str | None = None) -> int:
+    """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
+    from pusa_jax import jobs
     from pusa_jax.progress import Console
 
-    video.check_writable(output)
-    described = loading.describe(job.model, job.dtype)
-    described.check(job)
-    conditions = jobs.read_conditions(job, described.vae.temporal_stride)
-    if dry_run:
-        print(json.dumps(described.plan(job, conditions), indent=2))
-        return 0
     console = Console()
-    pipeline = loading.load(job.model, dtype=job.dtype, lora=job.lora, on_progress=console)
-    result = jobs.run(job, pipeline, conditions, console)
+    result, record = jobs.make_video(job, output, console)
     console.close()
-    record = jobs.embedded_record(job, result)
-    video.write_video(output, result.frames, job.fps, record)
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     print(f"{output}: {len(result.frames)} frames, seed {job.settings.seed}; {seconds}")
-    if expect is not None:
-        same = record["latents_sha256"] == expect
-        print(f"latents are {'the same to the last bit' if same else 'NOT the same'} as before.")
-        return 0 if same else 1
-    return 0
+    if expect is None:
+        return 0
+    same = record["latents_sha256"] == expect
+    print(f"latents are {'the same to the last bit' if same else 'NOT the same'} as before.")
+    return 0 if same else 1
 
 
 def run_rerun(args: argparse.Namespace) -> int:
@@ -287,7 +280,7 @@ def run_rerun(args: argparse.Namespace) -> int:
     if "job" not in record:
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
-    return make_video(Job.from_record(record["job"]), output, expect=record["latents_sha256"])
+    return make_video(Job.from_record(record["job"]), output, record["latents_sha256"])
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -305,6 +298,7 @@ def run_info(args: argparse.Namespace) -> int:
 def run_convert(args: argparse.Namespace) -> int:
     """Converts published weights."""
     from convert.folder import convert_folder
+
     from pusa_jax.progress import Console
 
     console = Console()
@@ -327,6 +321,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Runs the whole chain on a tiny model."""
-    from pusa_jax.demo import run_demo as demo
+    from pusa_jax import demo, video
 
-    return demo(Path(args.output))
+    video.check_writable(Path(args.output) / "sheet.png")
+    return demo.run_demo(Path(args.output))

@@ -6,17 +6,16 @@ of the file and runs it again.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 
 import pusa_jax
-from pusa_jax import video
+from pusa_jax import loading, video
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
-from pusa_jax.pipeline import Output, Progress, PusaPipeline, Settings, no_progress
+from pusa_jax.pipeline import Output, Progress, Settings, latent_shape, no_progress
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -143,20 +142,42 @@ INPUTS_TAKEN = {
 }
 
 
-def run(
-    job: Job,
-    pipeline: PusaPipeline,
-    conditions: Sequence[tasks.Condition],
-    on_progress: Progress = no_progress,
-) -> Output:
-    """Samples a job whose inputs have been read."""
-    return pipeline(
+def make_video(
+    job: Job, output: str | Path, on_progress: Progress = no_progress
+) -> tuple[Output, dict[str, Any]]:
+    """Checks a job, samples it and writes the mp4 with the job inside.
+
+    Everything that can be wrong with the job is found before weights are read.
+
+    Returns:
+      what was sampled, and the record embedded in the file.
+    """
+    video.check_writable(output)
+    conditions = checked_conditions(job)
+    pipeline = loading.load_pipeline(
+        job.model, dtype=job.dtype, lora=job.lora, on_progress=on_progress
+    )
+    result = pipeline(
         job.prompt,
         conditions=conditions,
         negative_prompt=job.negative_prompt,
         settings=job.settings,
         on_progress=on_progress,
     )
+    record = embedded_record(job, result)
+    video.write_video(output, result.frames, job.fps, record)
+    return result, record
+
+
+def checked_conditions(job: Job) -> list[tasks.Condition]:
+    """Holds a job against the model it names, reading no weights, and reads its inputs.
+
+    Raises:
+      ValueError, FileNotFoundError: one line saying what is wrong with model, settings or inputs.
+    """
+    configs = loading.read_configs(job.model, job.dtype)
+    latent_shape(job.settings, configs)
+    return read_conditions(job, configs.vae.temporal_stride)
 
 
 def embedded_record(job: Job, output: Output) -> dict[str, Any]:
@@ -169,4 +190,24 @@ def embedded_record(job: Job, output: Output) -> dict[str, Any]:
         "pusa_jax": pusa_jax.__version__,
         "jax": jax.__version__,
         "backend": f"{device.platform} {device.device_kind}",
+    }
+
+
+def describe_plan(job: Job) -> dict[str, Any]:
+    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, timesteps."""
+    conditions = checked_conditions(job)
+    configs = loading.read_configs(job.model, job.dtype)
+    shape = latent_shape(job.settings, configs)
+    _, f, h, w, _ = shape
+    _, ph, pw = configs.dit.patch_size
+    multipliers = {i: m for c in conditions for i, m in zip(c.at, c.multipliers, strict=True)}
+    return {
+        "task": job.task,
+        "latents": list(shape),
+        "tokens": f * (h // ph) * (w // pw),
+        "given": {str(i): multipliers[i] for i in sorted(multipliers)},
+        "steps": job.settings.num_steps,
+        "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
+        "dit": dataclasses.asdict(configs.dit),
+        "lora": [list(pair) for pair in job.lora],
     }

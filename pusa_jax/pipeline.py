@@ -24,6 +24,7 @@ from pusa_jax.diffusion.sampling import denoise, start
 from pusa_jax.diffusion.tasks import Condition, latent_frames
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import tiling, vae
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import TextKV, WanDiT
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
@@ -89,6 +90,35 @@ class Output:
     def latents_sha256(self) -> str:
         """Fingerprint of the latents, to tell whether two runs agree to the last bit."""
         return hashlib.sha256(np.ascontiguousarray(self.latents).tobytes()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configs:
+    """Shapes of the two networks that decide what can be sampled."""
+
+    dit: DiTConfig
+    vae: VAEConfig
+
+
+def latent_shape(settings: Settings, configs: Configs) -> tuple[int, int, int, int, int]:
+    """[1, F, h, w, C] of a run.
+
+    Raises:
+      ValueError: a size or the number of frames does not fit; the message has the nearest that do.
+    """
+    stride = configs.vae.spatial_stride
+    for name, patch in zip(("height", "width"), configs.dit.patch_size[1:], strict=True):
+        size, multiple = getattr(settings, name), stride * patch
+        below = max(size // multiple, 1) * multiple
+        if size % multiple or size < multiple:
+            raise ValueError(
+                f"{name} must be divisible by {multiple}, got {size}; nearest are "
+                f"{below} and {below + multiple}."
+            )
+    if settings.num_steps < 1:
+        raise ValueError(f"the number of steps must be at least 1, got {settings.num_steps}.")
+    f = latent_frames(settings.num_frames, configs.vae.temporal_stride)
+    return (1, f, settings.height // stride, settings.width // stride, configs.vae.z_dim)
 
 
 def velocity_of(dit: WanDiT):
@@ -182,31 +212,6 @@ class PusaPipeline:
             cls, Path(folder), dtype=dtype, lora=lora, progress=on_progress
         )
 
-    @property
-    def spatial_multiple(self) -> int:
-        """Height and width in pixels must be divisible by this."""
-        return self.autoencoder.config.spatial_stride * self.dit.config.patch_size[1]
-
-    def latent_shape(self, settings: Settings) -> tuple[int, int, int, int, int]:
-        """[1, F, h, w, C] of a run.
-
-        Raises:
-          ValueError: a size or the number of frames does not fit; the message has the nearest that
-            do.
-        """
-        config, multiple = self.autoencoder.config, self.spatial_multiple
-        for name in ("height", "width"):
-            size = getattr(settings, name)
-            below = size // multiple * multiple
-            if size != below or size < multiple:
-                raise ValueError(
-                    f"{name} must be divisible by {multiple}, got {size}; nearest are "
-                    f"{max(below, multiple)} and {max(below, multiple) + multiple}."
-                )
-        f = latent_frames(settings.num_frames, config.temporal_stride)
-        stride = config.spatial_stride
-        return (1, f, settings.height // stride, settings.width // stride, config.z_dim)
-
     def __call__(
         self,
         prompt: str,
@@ -230,7 +235,7 @@ class PusaPipeline:
         Raises:
           ValueError: settings or conditions that cannot be sampled, before any work is done.
         """
-        shape = self.latent_shape(settings)
+        shape = latent_shape(settings, Configs(dit=self.dit.config, vae=self.autoencoder.config))
         check_conditions(
             [i for c in conditions for i in c.at],
             [m for c in conditions for m in c.multipliers],

@@ -1,0 +1,211 @@
+"""The command line: what it refuses, that it says so in one line, and that it then writes nothing."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pusa_jax import video
+from pusa_jax.cli import main
+from pusa_jax.tiny import write_published_folder
+
+SIZE = ["--height", "32", "--width", "48", "--num_frames", "9"]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A tiny published model and some media."""
+    folder = tmp_path_factory.mktemp("world")
+    write_published_folder(folder / "model")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (20, 40, 64, 3), np.uint8)
+    video.write_png(folder / "image.png", frames[0])
+    video.write_png(folder / "other.png", frames[1])
+    video.write_video(folder / "clip.mp4", frames, 16)
+    video.write_video(folder / "short.mp4", frames[:4], 16)
+    (folder / "corrupt.mp4").write_bytes(b"not a video at all")
+    (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def call(capsys, *argv):
+    """(exit code, stdout, stderr) of a command line."""
+    try:
+        code = main([str(arg) for arg in argv])
+    except SystemExit as stop:
+        code = stop.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def task(world, name, *more):
+    return [name, "--model", world / "model", "--prompt", "a red dog", *SIZE, *more]
+
+
+REFUSED = {
+    "frame count": (
+        ["i2v", "image.png"],
+        ["--num_frames", "10"],
+        "4k+1, got 10; nearest are 9 and 13",
+    ),
+    "height": (["i2v", "image.png"], ["--height", "40"], "height must be divisible by 16, got 40"),
+    "width": (["i2v", "image.png"], ["--width", "7"], "width must be divisible by 16, got 7"),
+    "steps": (["i2v", "image.png"], ["--num_inference_steps", "0"], "at least 1, got 0"),
+    "shift": (["i2v", "image.png"], ["--shift", "0"], "shift must be positive, got 0"),
+    "position out of range": (["i2v", "image.png"], ["--cond_position", "3"], "use 0 to 2"),
+    "position twice": (
+        ["start-end", "image.png", "other.png"],
+        ["--cond_position", "1,1"],
+        "position 1 is given twice",
+    ),
+    "multiplier": (["i2v", "image.png"], ["--noise_multipliers", "1.5"], "1.5 is outside [0, 1]"),
+    "multiplier count": (["i2v", "image.png"], ["--noise_multipliers", "0.1,0.2"], "must agree"),
+    "not numbers": (
+        ["i2v", "image.png"],
+        ["--noise_multipliers", "0.1;0.2"],
+        "numbers with commas",
+    ),
+    "not whole": (["i2v", "image.png"], ["--cond_position", "0.5"], "whole numbers with commas"),
+    "image missing": (["i2v", "absent.png"], [], "absent.png"),
+    "image corrupt": (["i2v", "corrupt.png"], [], "corrupt.png"),
+    "image a folder": (["i2v", "empty"], [], "empty"),
+    "image count": (["start-end", "image.png"], [], "takes two images, got 1"),
+    "video missing": (["extend", "absent.mp4"], [], "absent.mp4"),
+    "video corrupt": (["extend", "corrupt.mp4"], [], "corrupt.mp4"),
+    "video short": (["complete", "short.mp4"], [], "has 4 frames, 9 are needed"),
+    "video count": (["transition", "clip.mp4"], [], "takes two videos, got 1"),
+    "seed": (["i2v", "image.png"], ["--seed", "-2"], "seed must be -1 or not negative, got -2"),
+    "fps": (["i2v", "image.png"], ["--fps", "0"], "fps must be"),
+    "lora missing": (["i2v", "image.png"], ["--lora_path", "absent.safetensors"], "absent"),
+    "lora count": (
+        ["i2v", "image.png"],
+        ["--lora_alpha", "1.0"],
+        "one --lora_alpha per --lora_path",
+    ),
+    "model missing": (["i2v", "image.png"], ["--model", "absent"], "absent"),
+    "model empty": (["i2v", "image.png"], ["--model", "empty"], "empty"),
+    "unknown flag": (["i2v", "image.png"], ["--colour", "red"], "--colour"),
+    "output": (["i2v", "image.png"], ["--output", "image.png/out.mp4"], "image.png"),
+    "output ending": (["i2v", "image.png"], ["--output", "out.avi"], ".mp4"),
+}
+
+
+def command_line(world, words, more):
+    name, *files = words
+    flag = "--video_path" if name in ("extend", "complete", "transition") else "--image_paths"
+    more = [world / m if "absent" in m or m == "empty" or "image.png/" in m else m for m in more]
+    output = [] if "--output" in more else ["--output", world / "out.mp4"]
+    return task(world, name, flag, *(world / f for f in files), *output, *more)
+
+
+@pytest.mark.parametrize("words, more, message", REFUSED.values(), ids=REFUSED.keys())
+def test_bad_input_is_one_line_and_writes_nothing(world, capsys, words, more, message):
+    before = sorted(p.name for p in world.rglob("*"))
+    code, out, err = call(capsys, *command_line(world, words, more))
+    assert code == 2 and not out
+    assert message in err and err.count("\n") == 1 and "Traceback" not in err
+    assert sorted(p.name for p in world.rglob("*")) == before
+
+
+NAMES = ("t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop")
+NUMBER = st.one_of(
+    st.integers(-50, 200), st.floats(-2, 2), st.sampled_from(["nan", "inf", "x", ""])
+)
+LIST = st.lists(st.one_of(st.integers(-3, 4), st.floats(-1, 2)), max_size=4).map(
+    lambda values: ",".join(str(v) for v in values)
+)
+FILES = st.lists(
+    st.sampled_from(
+        ["image.png", "clip.mp4", "short.mp4", "corrupt.mp4", "corrupt.png", "absent", "empty"]
+    ),
+    max_size=3,
+)
+NUMERIC = (
+    "height",
+    "width",
+    "num_frames",
+    "num_inference_steps",
+    "cfg_scale",
+    "shift",
+    "seed",
+    "fps",
+)
+
+
+@settings(
+    max_examples=220,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+@given(
+    name=st.sampled_from(NAMES),
+    files=FILES,
+    numbers=st.dictionaries(st.sampled_from(NUMERIC), NUMBER, max_size=2),
+    lists=st.dictionaries(
+        st.sampled_from(["cond_position", "noise_multipliers"]), LIST, max_size=2
+    ),
+)
+def test_generated_command_lines_never_show_a_traceback(world, capsys, name, files, numbers, lists):
+    flag = "--video_path" if name in ("extend", "complete", "transition") else "--image_paths"
+    media = [flag, *(world / f for f in files)] if files else []
+    flags = [f"--{k}={v}" for k, v in (numbers | lists).items()]
+    line = task(world, name, *media, *flags, "--output", world / "out.mp4", "--dry_run")
+    code, out, err = call(capsys, *line)
+    assert code in (0, 2)
+    assert "Traceback" not in err
+    if code == 2:
+        assert err.count("\n") == 1 and not out
+    else:
+        json.loads(out)
+    assert not (world / "out.mp4").exists()
+
+
+def test_an_empty_prompt_is_a_prompt(world, capsys):
+    line = ["t2v", "--model", world / "model", "--prompt", "", *SIZE, "--dry_run"]
+    code, out, _ = call(capsys, *line, "--output", world / "out.mp4")
+    assert code == 0 and json.loads(out)["latents"] == [1, 3, 4, 6, 16]
+
+
+def test_dry_run_tells_where_given_frames_go(world, capsys):
+    line = task(world, "start-end", "--image-paths", world / "image.png", world / "other.png")
+    code, out, _ = call(capsys, *line, "--dry-run", "--output", world / "out.mp4")
+    assert code == 0
+    assert json.loads(out)["given"] == {"0": 0.2, "2": 0.5}
+
+
+def test_a_video_carries_its_settings_and_can_be_made_again(world, capsys, tmp_path):
+    output = tmp_path / "out.mp4"
+    line = task(world, "i2v", "--image_paths", world / "image.png", "--output", output)
+    short = ["--num_inference_steps", "2", "--dtype", "float32", "--no_tiling", "--seed", "-1"]
+    assert call(capsys, *line, *short)[0] == 0
+    code, out, _ = call(capsys, "info", output)
+    record = json.loads(out)
+    assert code == 0 and record["job"]["task"] == "i2v" and record["job"]["settings"]["seed"] >= 0
+    code, out, _ = call(capsys, "rerun", output)
+    assert code == 0 and "the same to the last bit" in out
+    assert (tmp_path / "out.rerun.mp4").is_file()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_changed_input_is_noticed_before_a_rerun(world, capsys, tmp_path):
+    output, image = tmp_path / "out.mp4", tmp_path / "image.png"
+    shutil.copy(world / "image.png", image)
+    from pusa_jax.jobs import Job
+
+    job = Job(task="i2v", model="m", prompt="", negative_prompt="", inputs=(str(image),))
+    frames = np.zeros((5, 32, 32, 3), np.uint8)
+    video.write_video(output, frames, 16, {"job": job.as_record(), "latents_sha256": ""})
+    shutil.copy(world / "other.png", image)
+    code, _, err = call(capsys, "rerun", output)
+    assert code == 2 and "has changed since" in err
+
+
+@pytest.mark.parametrize("command", [*NAMES, "convert", "export", "info", "rerun", "demo"])
+def test_every_command_explains_itself(capsys, command):
+    code, out, _ = call(capsys, command, "--help")
+    assert code == 0 and out.startswith("usage: pusa-jax")
