@@ -115,8 +115,8 @@ class Tokenizer:
 def encode_prompt(encoder: T5Encoder, ids: Int[Array, "B L"], mask: Int[Array, "B L"]) -> Text:
     """Text features of tokenized prompts, with zeros in the rows of the padding.
 
-    Parity: Pusa's code zeroes the rows after the shortest prompt in all prompts of a batch; here each
-    prompt keeps its own length, which is what that code does for a single one, and Wan's for all.
+    Parity: Pusa's code zeroes the rows after the shortest prompt in all prompts of a batch; here
+    each keeps its own length, which is what that code does for a single one, and Wan's for all.
     """
     features = encoder(ids, mask)
     return jnp.where(mask[..., None] == 0, jnp.zeros((), features.dtype), features)
