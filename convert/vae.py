@@ -1,19 +1,22 @@
-"""Rule tables of the Wan-VAE 2.1 under its two naming schemes.
+"""Rule tables of the Wan-VAE 2.1 for its two naming schemes, and its configuration.
 
 The leaves are taken from the model; a naming scheme is a list of rewrites of their module paths.
 No layers are stacked: hardly two of them have the same shape in a row.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from flax import nnx
 
-from convert.tables import SAME, Rule, Transform
-from pusa_jax.models.wan.config import VAEConfig
+from convert.tables import SAME, Rule, TensorSource, Transform
+from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD, VAEConfig
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.tree import shapes_of
+
+Layout = Literal["original", "diffusers"]
 
 Rewrites = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Rows (regular expression, replacement), all applied one after the other."""
@@ -112,3 +115,103 @@ def _transform(path: str, rank: int) -> Transform:
     if "/middle/1/" in path:  # attention works on single frames
         return POINTWISE2D
     return {5: CONV3D, 4: CONV2D, 2: POINTWISE3D, 1: POINTWISE3D}[rank]
+
+
+_LANDMARKS: Mapping[Layout, tuple[str, str, str, str]] = {
+    "original": ("encoder.conv1", "encoder.downsamples", "residual.2", "conv2"),
+    "diffusers": ("encoder.conv_in", "encoder.down_blocks", "conv1", "post_quant_conv"),
+}
+"""First layer; numbered layers of the encoder; convolution of a block in them; last layer before
+the decoder."""
+
+
+def layout_of(source: TensorSource) -> Layout | None:
+    """Which naming scheme a VAE checkpoint uses; None if it is no VAE of the Wan family."""
+    for layout, (first, *_, last) in _LANDMARKS.items():
+        if f"{first}.weight" in source.tensors and f"{last}.weight" in source.tensors:
+            return layout
+    return None
+
+
+def config_from_source(
+    source: TensorSource, published: Mapping[str, Any] | None = None
+) -> VAEConfig:
+    """Infers the configuration from the tensors' shapes and the `config.json` beside them.
+
+    Args:
+      source: checkpoint in either layout.
+      published: content of Diffusers' config.json; may be missing if there are 16 latent channels,
+        which are then taken to be those of the published model.
+
+    Raises:
+      ValueError: no Wan-VAE 2.1, or config.json says something else than the tensors.
+    """
+    layout, published = layout_of(source), published or {}
+    if layout is None:
+        raise ValueError("no VAE of the Wan family: there is no tensor encoder.conv1.weight.")
+    first, numbered, block, last = _LANDMARKS[layout]
+    dim, colours, *_ = _shape(source, f"{first}.weight", 5)
+    if colours != 3:
+        raise ValueError(
+            f"{first}.weight takes {colours} channels, the Wan2.1 VAE takes 3; the Wan2.2 VAE is "
+            "not supported."
+        )
+    stages, halvings = _stages(source, numbered, block)
+    fields: dict[str, Any] = {
+        "base_dim": dim,
+        "z_dim": _shape(source, f"{last}.weight", 5)[0],
+        "dim_mult": [widths[-1] // dim for widths in stages],
+        "num_res_blocks": len(stages[0]),
+        "temperal_downsample": halvings,
+    }
+    for key, found in fields.items():
+        if published.get(key, found) != found:
+            raise ValueError(
+                f"config.json has {key}={published[key]!r:.40}, the tensors have {found}: they do "
+                "not belong together."
+            )
+    return VAEConfig(
+        dim=dim,
+        z_dim=fields["z_dim"],
+        dim_mult=tuple(fields["dim_mult"]),
+        num_res_blocks=fields["num_res_blocks"],
+        temporal_downsample=tuple(halvings),
+        latent_mean=_statistic("latents_mean", WAN21_LATENT_MEAN, published, fields["z_dim"]),
+        latent_std=_statistic("latents_std", WAN21_LATENT_STD, published, fields["z_dim"]),
+    )
+
+
+def _stages(source: TensorSource, numbered: str, block: str) -> tuple[list[list[int]], list[bool]]:
+    """Widths of the blocks of each stage of the encoder; after which stages time is halved."""
+    pattern = re.compile(re.escape(numbered) + r"\.(\d+)\.")
+    layers = {int(m[1]) for name in source.tensors if (m := pattern.match(name))}
+    stages, halvings = [[]], []
+    for layer in (f"{numbered}.{number}" for number in sorted(layers)):
+        if f"{layer}.resample.1.weight" in source.tensors:
+            halvings.append(f"{layer}.time_conv.weight" in source.tensors)
+            stages.append([])
+        else:
+            stages[-1].append(_shape(source, f"{layer}.{block}.weight", 5)[0])
+    if not all(stages):
+        raise ValueError(f"each stage of {numbered} must have blocks, got {stages}.")
+    return stages, halvings
+
+
+def _statistic(
+    key: str, default: tuple[float, ...], published: Mapping[str, Any], z_dim: int
+) -> tuple[float, ...]:
+    values = published.get(key, default)
+    numbers = isinstance(values, list | tuple) and all(isinstance(x, int | float) for x in values)
+    if not numbers or len(values) != z_dim:
+        raise ValueError(
+            f"a VAE of {z_dim} latent channels needs a config.json with as many numbers in {key}, "
+            f"got {values if key in published else 'none'!r:.40}."
+        )
+    return tuple(float(x) for x in values)
+
+
+def _shape(source: TensorSource, name: str, rank: int) -> tuple[int, ...]:
+    shape = source.tensors[name].shape if name in source.tensors else ()
+    if len(shape) != rank or 0 in shape:
+        raise ValueError(f"{name} must be there with {rank} axes, got {list(shape) or 'nothing'}.")
+    return shape

@@ -74,7 +74,7 @@ class AttentionBlock(nnx.Module):
         """Needs no cache."""
         b, t, h, w, c = x.shape
         tokens = self.to_qkv(self.norm(x)).reshape(b * t, h * w, 3 * c)
-        mixed = jax.lax.map(_attend, tokens)  # frame by frame, since scores are large (720p: 0.8 GB)
+        mixed = jax.lax.map(_attend, tokens)  # one frame's scores at a time: 0.8 GB at 720p
         return x + self.proj(mixed.reshape(x.shape)), cache
 
 

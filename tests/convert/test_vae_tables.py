@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from convert.stored import ArrayTensors
+from convert.tables import LeafTensors, TensorInfo, bind, dump, load
+from convert.vae import config_from_source, diffusers_rules, layout_of, original_rules
+from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.tree import shapes_of
+
+STATISTICS = {"latent_mean": (0.5, -1.0, 2.0, 0.0), "latent_std": (1.0, 2.0, 0.5, 1.5)}
+CONFIG = VAEConfig(
+    dim=4, z_dim=4, dim_mult=(1, 2, 2), num_res_blocks=1, temporal_downsample=(True, False),
+    **STATISTICS,
+)  # fmt: skip
+PUBLISHED = {"latents_mean": [0.5, -1, 2, 0], "latents_std": [1, 2, 0.5, 1.5]}
+TABLES = {"original": original_rules, "diffusers": diffusers_rules}
+KEYS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "keys"
+
+
+def abstract(config):
+    return shapes_of(lambda: WanVAE(config, rngs=nnx.Rngs(0)))
+
+
+def leaves(config=CONFIG):
+    rng = np.random.default_rng(0)
+    return {
+        path: rng.standard_normal(leaf.shape).astype(np.float32)
+        for path, leaf in abstract(config).items()
+    }
+
+
+def checkpoint(layout, config=CONFIG):
+    return LeafTensors(leaves(config), TABLES[layout](config))
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_a_checkpoint_survives_a_round_trip_bit_for_bit(layout):
+    rules, source = TABLES[layout](CONFIG), checkpoint(layout)
+    again = load(source, rules, abstract(CONFIG))
+    for path, leaf in leaves().items():
+        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
+    for name, tensor in dump(again, rules):
+        np.testing.assert_array_equal(tensor, source.read(name), err_msg=name)
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_a_kernel_keeps_time_height_width_apart(layout):
+    rule = next(r for r in TABLES[layout](CONFIG) if r.target == "encoder/conv1/kernel")
+    weight = np.arange(4 * 3 * 27, dtype=np.float32).reshape(4, 3, 3, 3, 3)
+    kernel = rule.transform.to_leaf(weight)
+    for t, h, w, c, o in np.ndindex(kernel.shape):
+        assert kernel[t, h, w, c, o] == weight[o, c, t, h, w]
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_the_configuration_is_read_off_the_tensors(layout):
+    source = checkpoint(layout)
+    assert layout_of(source) == layout
+    assert config_from_source(source, PUBLISHED) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        ({}, "4 latent channels needs a config.json with as many numbers in latents_mean, got"),
+        (PUBLISHED | {"latents_std": [1, 2]}, r"in latents_std, got \[1, 2\]"),
+        (PUBLISHED | {"latents_mean": None}, "in latents_mean, got None"),
+        (
+            PUBLISHED | {"dim_mult": [1, 2, 4]},
+            r"dim_mult=\[1, 2, 4\], the tensors have \[1, 2, 2\]",
+        ),
+        (PUBLISHED | {"base_dim": 96}, "base_dim=96, the tensors have 4"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(published, message):
+    with pytest.raises(ValueError, match=message):
+        config_from_source(checkpoint("diffusers"), published)
+
+
+def test_another_autoencoder_is_refused_with_the_reason():
+    arrays = dict(dump(leaves(), original_rules(CONFIG)))
+    with pytest.raises(ValueError, match="no VAE of the Wan family"):
+        config_from_source(ArrayTensors({"w": np.zeros(1)}))
+    arrays["encoder.conv1.weight"] = np.zeros((4, 12, 3, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"takes 12 channels, .* Wan2.2 VAE is not supported"):
+        config_from_source(ArrayTensors(arrays))
+
+
+def test_a_missing_tensor_that_tells_a_width_is_named():
+    arrays = dict(dump(leaves(), original_rules(CONFIG)))
+    name = "encoder.downsamples.2.residual.2.weight"
+    del arrays[name]
+    with pytest.raises(ValueError, match=f"{name} must be there"):
+        config_from_source(ArrayTensors(arrays), PUBLISHED)
+
+
+class Shapes:
+    """A checkpoint of which only names and shapes are known."""
+
+    def __init__(self, shapes):
+        self.tensors = {n: TensorInfo(tuple(s), np.dtype(np.float32)) for n, s in shapes.items()}
+
+    def read(self, name, index=None):
+        raise AssertionError("nothing is to be read")
+
+
+@pytest.mark.skipif(not KEYS.is_dir(), reason="the lists of published tensors are not at hand")
+@pytest.mark.parametrize("layout", TABLES)
+def test_every_published_tensor_has_its_place(layout):
+    listed = json.loads((KEYS / f"wan2.1-vae.{layout}.json").read_text())
+    source = Shapes(listed["tensors"])
+    assert config_from_source(source) == VAEConfig()
+    shapes = abstract(VAEConfig())
+    assert len(bind(source, TABLES[layout](VAEConfig()), shapes)) == len(shapes)
+    back = LeafTensors(shapes, TABLES[layout](VAEConfig())).tensors
+    assert {n: list(t.shape) for n, t in back.items()} == listed["tensors"]
+
+
+def test_the_full_size_model_has_the_published_number_of_tensors_and_parameters():
+    shapes = abstract(VAEConfig())
+    assert sum(leaf.size for leaf in shapes.values()) == 126_892_531
+    for rules in TABLES.values():
+        assert len(LeafTensors(shapes, rules(VAEConfig())).tensors) == 194
