@@ -6,18 +6,49 @@
 A run may be cut at any row (`NoiseTable.part`): the parts follow each other.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pusa_jax.diffusion.flow import NoiseTable, interpolate, per_frame
+from pusa_jax.diffusion.flow import NoiseTable, interpolate
+from pusa_jax.diffusion.solvers import EULER, Solver
 from pusa_jax.typing import Latents, Velocity
 
 
 def start(clean: Latents, noise: Latents, table: NoiseTable) -> Latents:
     """Latents entering the first step: noise, given frames mixed in at their own first level."""
     return interpolate(clean, noise, _every_clip(table.sigmas[0], clean))
+
+
+def integrate(
+    velocity: Velocity,
+    state: Any,
+    timesteps: Float[Array, "S F"] | Float[np.ndarray, "S F"],
+    rows: Any,
+    solver: Solver,
+) -> Any:
+    """The loop: asks the network, lets the solver step, once per row.
+
+    Args:
+      velocity: network with its prompt bound, see `typing.Velocity`.
+      state: the solver's, see `Solver.init`.
+      timesteps: what the network is told at each step; F = 1 where all frames share a level.
+      rows: the solver's table for these steps, see `Solver.coefficients`.
+      solver: Euler for any table; multistep solvers where all frames share a level.
+
+    Returns:
+      the solver's state after the last row.
+    """
+
+    def step(state, told_and_row):
+        told, row = told_and_row
+        v = velocity(state.latents, _every_clip(told, state.latents))
+        return solver.step(state, v, row), None
+
+    return jax.lax.scan(step, state, (jnp.asarray(timesteps), rows))[0]
 
 
 def denoise(velocity: Velocity, latents: Latents, table: NoiseTable) -> Latents:
@@ -31,14 +62,8 @@ def denoise(velocity: Velocity, latents: Latents, table: NoiseTable) -> Latents:
     Returns:
       latents at the levels of the table's last row, same dtype as given.
     """
-
-    def step(x, row):
-        timesteps, step_sizes = row
-        v = velocity(x, _every_clip(timesteps, x))
-        return (x + v * per_frame(_every_clip(step_sizes, x))).astype(x.dtype), None
-
-    rows = (jnp.asarray(table.timesteps), table.step_sizes())
-    return jax.lax.scan(step, latents, rows)[0]
+    rows = table.step_sizes()
+    return integrate(velocity, EULER.init(latents), table.timesteps, rows, EULER).latents
 
 
 def _every_clip(
