@@ -30,7 +30,7 @@ def open_tensors(path: Path) -> FileTensors:
         found = _open_index(path)
     elif path.suffix == ".safetensors":
         found = open_safetensors(path)
-    elif path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+    elif path.suffix in (".pth", ".pt"):
         found = open_torch_zip(path)
     else:
         raise ValueError(

@@ -1,7 +1,13 @@
 """Rule tables of the UMT5 encoder: Wan's own names and those of transformers' UMT5EncoderModel."""
 
-from convert.tables import LINEAR, SAME, Rule, Transform
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from convert.tables import LINEAR, SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import TextConfig
+
+Layout = Literal["original", "diffusers"]
 
 _PER_LAYER: tuple[tuple[str, str, str, Transform], ...] = (
     ("norm1", "layer.0.layer_norm", "norm1/scale", SAME),
@@ -50,3 +56,58 @@ def transformers_rules(config: TextConfig) -> list[Rule]:
         ),
         Rule("encoder.final_layer_norm.weight", "norm/scale"),
     ]
+
+
+def layout_of(source: TensorSource) -> Layout | None:
+    """Which naming scheme a UMT5 checkpoint uses; None if it is no UMT5 encoder."""
+    if "token_embedding.weight" in source.tensors:
+        return "original"
+    return "diffusers" if "shared.weight" in source.tensors else None
+
+
+def config_from_source(
+    source: TensorSource, published: Mapping[str, Any] | None = None
+) -> TextConfig:
+    """Infers the configuration from the tensors' shapes and transformers' `config.json`.
+
+    Args:
+      source: checkpoint in either layout.
+      published: content of config.json; the original layout has none and needs none.
+
+    Raises:
+      ValueError: no UMT5 encoder, or config.json says something else than the tensors.
+    """
+    layout, published = layout_of(source), published or {}
+    if layout is None:
+        raise ValueError("no UMT5 encoder: there is no tensor token_embedding.weight.")
+    blocks, column = ("blocks", 0) if layout == "original" else ("encoder.block", 1)
+    names = {row[2]: f"{blocks}.0.{row[column]}.weight" for row in _PER_LAYER}
+    embedding = "token_embedding.weight" if layout == "original" else "shared.weight"
+    pattern = re.compile(re.escape(blocks) + r"\.\d+\.")
+    vocab, dim = shape_of(source, embedding, 2)
+    num_buckets, num_heads = shape_of(source, names["pos_embedding/embedding"], 2)
+    fields = {
+        "vocab_size": vocab,
+        "d_model": dim,
+        "d_ff": shape_of(source, names["ffn/fc1/kernel"], 2)[0],
+        "num_heads": num_heads,
+        "num_layers": len({m[0] for name in source.tensors if (m := pattern.match(name))}),
+        "relative_attention_num_buckets": num_buckets,
+    }
+    for key, found in fields.items():
+        if published.get(key, found) != found:
+            raise ValueError(
+                f"config.json has {key}={published[key]!r:.40}, the tensors have {found}: they do "
+                "not belong together."
+            )
+    return TextConfig(
+        vocab=vocab,
+        dim=dim,
+        dim_attn=shape_of(source, names["attn/q/kernel"], 2)[0],
+        dim_ffn=fields["d_ff"],
+        num_heads=num_heads,
+        num_layers=fields["num_layers"],
+        num_buckets=num_buckets,
+        max_distance=published.get("relative_attention_max_distance", TextConfig.max_distance),
+        eps=published.get("layer_norm_epsilon", TextConfig.eps),
+    )

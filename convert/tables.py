@@ -111,19 +111,21 @@ class ConversionError(ValueError):
     """A checkpoint and a model do not fit together.
 
     Attributes:
-      summary: one line with the counts and the first violations.
+      summary: one line with the file, the counts and the first violations.
       violations: all of them, sorted, as (kind, what), kind one of "missing", "unexpected",
         "wrong shape", "wrong dtype" (of the checkpoint), "unfilled", "table" (of the rules).
     """
 
-    def __init__(self, violations: Iterable[tuple[str, str]], shown: int = 3):
+    def __init__(
+        self, violations: Iterable[tuple[str, str]], where: str = "checkpoint", shown: int = 3
+    ):
         lines = {(kind, _one_line(what)) for kind, what in violations}
         self.violations = sorted(lines, key=lambda v: _natural("\0".join(v)))
         counts = Counter(kind for kind, _ in self.violations)
         first = "; ".join(f"{kind}: {what}" for kind, what in self.violations[:shown])
         rest = len(self.violations) - shown
         self.summary = (
-            "checkpoint and model do not fit: "
+            f"{where} does not fit the model: "
             + ", ".join(f"{n} {kind}" for kind, n in counts.items())
             + f" ({first}{f'; and {rest} more' if rest > 0 else ''})."
         )
@@ -198,6 +200,18 @@ def _copied(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     out = np.empty(x.shape, dtype)
     _copy(x, out)
     return out
+
+
+def shape_of(source: TensorSource, name: str, rank: int) -> Shape:
+    """Shape of a tensor from which the size of a model is inferred.
+
+    Raises:
+      ValueError: it is missing, empty or has another number of axes.
+    """
+    shape = source.tensors[name].shape if name in source.tensors else ()
+    if len(shape) != rank or 0 in shape:
+        raise ValueError(f"{name} must be there with {rank} axes, got {list(shape) or 'nothing'}.")
+    return shape
 
 
 def bind(

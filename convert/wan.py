@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from convert.tables import DROP_FIRST, LINEAR, SAME, Rule, TensorSource, Transform
+from convert.tables import DROP_FIRST, LINEAR, SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import DiTConfig
 
 Layout = Literal["original", "diffusers"]
@@ -122,17 +122,17 @@ def config_from_source(
         raise ValueError("no DiT of the Wan family: there is no tensor text_embedding.0.weight.")
     column = 0 if layout == "original" else 1
     names = {row[2]: f"{row[column]}.weight" for row in LINEARS}
-    dim, in_dim, *patch = _shape(source, "patch_embedding.weight", 5)
-    (head_rows, _) = _shape(source, names["head/linear"], 2)
+    dim, in_dim, *patch = shape_of(source, "patch_embedding.weight", 5)
+    (head_rows, _) = shape_of(source, names["head/linear"], 2)
     layers = {m[0] for name in source.tensors if (m := re.match(r"blocks\.\d+\.", name))}
     fields: dict[str, Any] = {
         "dim": dim,
-        "ffn_dim": _shape(source, names["blocks/ffn/up"].replace("{i}", "0"), 2)[0],
+        "ffn_dim": shape_of(source, names["blocks/ffn/up"].replace("{i}", "0"), 2)[0],
         "num_layers": len(layers),
         "in_dim": in_dim,
-        "out_dim": head_rows // max(math.prod(patch), 1),
-        "freq_dim": _shape(source, names["time_embedding/up"], 2)[1],
-        "text_dim": _shape(source, names["text_embedding/up"], 2)[1],
+        "out_dim": head_rows // math.prod(patch),
+        "freq_dim": shape_of(source, names["time_embedding/up"], 2)[1],
+        "text_dim": shape_of(source, names["text_embedding/up"], 2)[1],
         "patch_size": tuple(patch),
     }
     if fields["in_dim"] != fields["out_dim"]:
@@ -150,13 +150,6 @@ def config_from_source(
     fields["num_heads"] = _num_heads(dim, published)
     fields |= {key: published[key] for key in ("text_len", "eps") if key in published}
     return DiTConfig(**fields)
-
-
-def _shape(source: TensorSource, name: str, rank: int) -> tuple[int, ...]:
-    shape = source.tensors[name].shape if name in source.tensors else ()
-    if len(shape) != rank:
-        raise ValueError(f"{name} must be there with {rank} axes, got {list(shape) or 'nothing'}.")
-    return shape
 
 
 def _num_heads(dim: int, published: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ a time, and they are written from where they are, without a copy.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 FORMAT = 1
 """Version of `tree.json`."""
 
-PART_BYTES = 2**29
-"""A part is closed before it grows beyond this; a larger leaf gets a part of its own."""
+PART_BYTES = 2**27
+"""A part is closed once it has this many bytes."""
 
 Leaf = jax.Array | np.ndarray
 
@@ -59,29 +59,29 @@ def save_tree(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     described: dict[str, dict[str, Any]] = {}
-    for number, part in enumerate(_parts(leaves)):
-        if twice := part.keys() & described.keys():
-            raise ValueError(f"leaf {min(twice)} comes twice.")
-        with _checkpointer() as checkpointer:
-            checkpointer.save((work / str(number)).absolute(), args=ocp.args.PyTreeSave(part))
-        for path, leaf in part.items():
-            described[path] = {"shape": leaf.shape, "dtype": leaf.dtype.name, "part": number}
+    part: dict[str, Leaf] = {}
+    number = 0
+    for path, leaf in leaves:
+        if path in described:
+            raise ValueError(f"leaf {path} comes twice.")
+        described[path] = {"shape": leaf.shape, "dtype": leaf.dtype.name, "part": number}
+        part[path] = leaf
+        del leaf  # or it would stay in memory while the next one is made
+        if sum(leaf.nbytes for leaf in part.values()) >= PART_BYTES:
+            _save_part(work / str(number), part)
+            number += 1
+    if part:
+        _save_part(work / str(number), part)
     text = {"format": FORMAT, "leaves": described, "files": _files(work), "info": dict(info or {})}
     (work / "tree.json").write_text(json.dumps(text, indent=1), "utf-8")
     os.replace(work, folder)
 
 
-def _parts(leaves: Iterable[tuple[str, Leaf]]) -> Iterator[dict[str, Leaf]]:
-    part: dict[str, Leaf] = {}
-    for path, leaf in leaves:
-        if part and sum(leaf.nbytes for leaf in part.values()) + leaf.nbytes > PART_BYTES:
-            yield part
-            part = {}
-        if path in part:
-            raise ValueError(f"leaf {path} comes twice.")
-        part[path] = leaf
-    if part:
-        yield part
+def _save_part(folder: Path, part: dict[str, Leaf]) -> None:
+    """Writes the leaves of a part and lets go of them."""
+    with _checkpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(part))
+    part.clear()
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -1,0 +1,241 @@
+"""Converted folders: written once from a published folder, then loaded without translation.
+
+    dst/pusa_jax.json   format, family, configuration and source files of each network
+    dst/{dit,vae,text_encoder}/   their leaves
+    dst/tokenizer/
+
+`load_component` serves published and converted folders alike.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from convert.components import COMPONENTS, Config, Name, config_from_json, config_to_json
+from convert.published import Part, inspect
+from convert.tables import Leaf
+from pusa_jax.checkpoint import load_tree, save_tree, tree_shapes
+from pusa_jax.models.wan.config import DiTConfig, TextConfig
+
+MANIFEST = "pusa_jax.json"
+FORMAT = 1
+"""Version of the manifest."""
+FAMILY = "wan2.1"
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being worked on, how many bytes are done and how many there are."""
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether a folder was written by `convert_folder`."""
+    return (folder / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a converted folder.
+
+    Raises:
+      FileNotFoundError: not a converted folder.
+      ValueError: damaged, or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} is no converted folder (no {MANIFEST}).") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error!r:.100}); convert again.") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError(f"{folder} was converted by another version of pusa_jax; convert again.")
+    return manifest
+
+
+def convert_folder(
+    src: Path | str,
+    dst: Path | str,
+    *,
+    dtype: DTypeLike | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Converts whatever a published folder or file holds.
+
+    Everything is checked before anything is written; the result has its name only once it is
+    complete. If `dst` already is this very conversion, nothing is done.
+
+    Args:
+      src: published folder or file.
+      dst: folder to make.
+      dtype: float32 or bfloat16; default is what each file stores.
+      overwrite: replace an earlier conversion.
+      on_progress: told about the bytes of each network.
+
+    Returns:
+      dst.
+
+    Raises:
+      FileNotFoundError, ValueError: see `inspect` and `bind`; one line each.
+      FileExistsError: dst is there and is something else.
+    """
+    src, dst, report = Path(src), Path(dst), on_progress or (lambda what, done, total: None)
+    if is_converted(src):
+        raise ValueError(f"{src} is converted already; use it as it is.")
+    published = inspect(src)
+    leaves = {name: part.leaves(dtype) for name, part in published.parts.items()}
+    manifest = {
+        "format": FORMAT,
+        "family": FAMILY,
+        "components": {
+            name: _describe(part, leaves[name], published.parts)
+            for name, part in published.parts.items()
+        },
+        "tokenizer": published.tokenizer is not None,
+    }
+    if _is_finished(dst, manifest, overwrite):
+        return dst
+    work = dst.with_name(dst.name + ".tmp")
+    if work.exists() and not (work / "UNFINISHED").is_file():
+        raise FileExistsError(f"{work} is in the way and was not made by a conversion; remove it.")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / "UNFINISHED").write_text(f"A conversion of {src.name} to {dst.name}.\n")
+    for name, bound in leaves.items():
+        save_tree(work / name, _read(bound, name, report), manifest["components"][name])
+    if published.tokenizer is not None:
+        shutil.copytree(published.tokenizer, work / "tokenizer")
+    (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    (work / "UNFINISHED").unlink()
+    if dst.exists():
+        shutil.rmtree(dst)
+    os.replace(work, dst)
+    return dst
+
+
+def _describe(part: Part, leaves: list[Leaf], parts: Mapping[Name, Part]) -> dict[str, Any]:
+    return {
+        "layout": part.layout,
+        "files": part.sizes(),
+        "dtypes": sorted({leaf.dtype.name for leaf in leaves}),
+        "config": config_to_json(_config_of(part, parts)),
+    }
+
+
+def _config_of(part: Part, parts: Mapping[Name, Part]) -> Config:
+    """Configuration of a part; a text encoder pads to the length that the DiT beside it wants."""
+    config = part.config()
+    if isinstance(config, TextConfig) and "dit" in parts:
+        dit = parts["dit"].config()
+        assert isinstance(dit, DiTConfig)
+        return dataclasses.replace(config, text_len=dit.text_len)
+    return config
+
+
+def _read(leaves: list[Leaf], name: str, report: Progress) -> Iterator[tuple[str, np.ndarray]]:
+    sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves]
+    done = 0
+    report(name, done, sum(sizes))
+    for leaf, size in zip(leaves, sizes, strict=True):
+        yield leaf.path, leaf.read()
+        done += size
+        report(name, done, sum(sizes))
+
+
+def _is_finished(dst: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether dst is this conversion already; raises if it must not be replaced."""
+    if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
+        return False
+    if not is_converted(dst):
+        raise FileExistsError(f"{dst} exists and is no conversion; choose another folder.")
+    if overwrite:
+        return False
+    if json.loads((dst / MANIFEST).read_text("utf-8")) == manifest:
+        return True
+    raise FileExistsError(
+        f"{dst} is a conversion of something else; choose another folder, or ask to overwrite it."
+    )
+
+
+def load_component(
+    folder: Path | str,
+    name: Name,
+    dtype: DTypeLike | None = None,
+    *,
+    shard: Callable[[Shapes], Mapping[str, jax.sharding.Sharding]] | None = None,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Loads one network from a published or a converted folder.
+
+    Args:
+      folder: published folder or file, or converted folder.
+      name: "dit", "vae" or "text_encoder".
+      dtype: float32 or bfloat16; default is what is stored.
+      shard: path -> shape of all leaves, to path -> sharding; every device then reads its own part.
+        Default: all on the default device.
+
+    Returns:
+      its configuration, with `param_dtype` set to what the leaves are in, and its leaves.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    folder = Path(folder)
+    if is_converted(folder):
+        components = read_manifest(folder)["components"]
+        if name not in components:
+            raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(components)}.")
+        config = config_from_json(name, components[name]["config"])
+        shapes = COMPONENTS[name].shapes(config)
+        stored = tree_shapes(folder / name)
+        shardings = shard(shapes) if shard else {}
+        abstract = {}
+        for path, leaf in shapes.items():
+            kept = stored.get(path, leaf).dtype if dtype is None else dtype
+            abstract[path] = jax.ShapeDtypeStruct(leaf.shape, kept, sharding=shardings.get(path))
+        leaves = load_tree(folder / name, abstract)
+    else:
+        parts = inspect(folder)
+        part = parts.part(name)
+        config = _config_of(part, parts.parts)
+        bound = part.leaves(dtype)
+        shardings = shard(COMPONENTS[name].shapes(config)) if shard else {}
+        leaves = {leaf.path: _place(leaf, shardings.get(leaf.path)) for leaf in bound}
+    narrow = all(leaf.dtype == jnp.bfloat16 for leaf in leaves.values())
+    return dataclasses.replace(config, param_dtype="bfloat16" if narrow else "float32"), leaves
+
+
+def _place(leaf: Leaf, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    if sharding is None:
+        return jnp.asarray(leaf.read())
+    return jax.make_array_from_callback(leaf.shape, sharding, leaf.read)
+
+
+def component_names(folder: Path | str) -> list[Name]:
+    """Networks that a published or converted folder holds."""
+    folder = Path(folder)
+    if is_converted(folder):
+        return list(read_manifest(folder)["components"])
+    return list(inspect(folder).parts)
+
+
+def tokenizer_folder(folder: Path | str) -> Path:
+    """Folder of the tokenizer of a published or converted folder.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    folder = Path(folder)
+    found = folder / "tokenizer" if is_converted(folder) else inspect(folder).tokenizer
+    if found is None or not found.is_dir():
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer; expected google/umt5-xxl or tokenizer in it."
+        )
+    return found

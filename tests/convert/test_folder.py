@@ -1,0 +1,345 @@
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from convert.components import COMPONENTS, config_from_json, config_to_json
+from convert.folder import (
+    component_names,
+    convert_folder,
+    load_component,
+    read_manifest,
+    tokenizer_folder,
+)
+from convert.published import inspect
+from convert.safetensors import write_safetensors
+from convert.stored import ArrayTensors
+from convert.tables import ConversionError, LeafTensors
+from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+
+CONFIGS = {
+    "dit": DiTConfig(
+        dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=6, freq_dim=16
+    ),
+    "vae": VAEConfig(dim=4, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,)),
+    "text_encoder": TextConfig(
+        vocab=10,
+        dim=8,
+        dim_attn=8,
+        dim_ffn=12,
+        num_heads=2,
+        num_layers=2,
+        num_buckets=8,
+        text_len=6,
+    ),
+}
+DTYPES = {"dit": np.float32, "vae": np.float32, "text_encoder": ml_dtypes.bfloat16}
+WAN_CONFIG = {"_class_name": "WanModel", "dim": 24, "num_heads": 2, "text_len": 6, "eps": 1e-6}
+ORIGINAL = {
+    "dit": "diffusion_pytorch_model.safetensors",
+    "vae": "Wan2.1_VAE.pth",
+    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
+}
+DIFFUSERS = {
+    "dit": "transformer/diffusion_pytorch_model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder": "text_encoder/model.safetensors",
+}
+
+
+def leaves_of(name):
+    rng = np.random.default_rng(0)
+    return {
+        path: rng.standard_normal(leaf.shape).astype(DTYPES[name])
+        for path, leaf in COMPONENTS[name].shapes(CONFIGS[name]).items()
+    }
+
+
+def write(path, name, layout):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = LeafTensors(leaves_of(name), COMPONENTS[name].rules[layout](CONFIGS[name]))
+    if path.suffix == ".safetensors":
+        write_safetensors(path, source)
+    else:
+        kinds = {np.dtype(np.float32): torch.float32, np.dtype(ml_dtypes.bfloat16): torch.bfloat16}
+        tensors = {n: source.read(n) for n in source.tensors}
+        torch.save(
+            {
+                n: torch.from_numpy(a.astype(np.float32)).to(kinds[a.dtype])
+                for n, a in tensors.items()
+            },
+            path,
+        )
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content))
+
+
+def published(folder, layout):
+    for name, file in (ORIGINAL if layout == "original" else DIFFUSERS).items():
+        write(folder / file, name, layout)
+    if layout == "original":
+        write_json(folder / "config.json", WAN_CONFIG)
+        tokenizer = folder / "google" / "umt5-xxl"
+    else:
+        write_json(
+            folder / "transformer" / "config.json", {"num_attention_heads": 2, "text_len": 6}
+        )
+        write_json(folder / "vae" / "config.json", {"_class_name": "AutoencoderKLWan"})
+        write_json(folder / "text_encoder" / "config.json", {"architectures": ["UMT5EncoderModel"]})
+        tokenizer = folder / "tokenizer"
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["original", "diffusers"])
+def folder(request, tmp_path_factory):
+    return published(tmp_path_factory.mktemp("published"), request.param)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return published(tmp_path_factory.mktemp("original"), "original")
+
+
+@pytest.fixture
+def own(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "own")
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+
+
+def assert_serves(folder, name):
+    config, leaves = load_component(folder, name)
+    width = "bfloat16" if name == "text_encoder" else "float32"
+    assert config == dataclasses.replace(CONFIGS[name], param_dtype=width)
+    for path, leaf in leaves_of(name).items():
+        assert leaves[path].dtype == leaf.dtype
+        assert np.asarray(leaves[path]).tobytes() == leaf.tobytes(), path
+
+
+def test_published_and_converted_folders_serve_the_same(folder, tmp_path):
+    told = []
+    dst = convert_folder(folder, str(tmp_path / "dst"), on_progress=lambda *what: told.append(what))
+    for place in (folder, dst):
+        assert component_names(place) == list(CONFIGS)
+        assert (tokenizer_folder(place) / "tokenizer.json").is_file()
+        for name in CONFIGS:
+            assert_serves(place, name)
+    for name in CONFIGS:
+        done = [(d, total) for what, d, total in told if what == name]
+        size = sum(leaf.nbytes for leaf in leaves_of(name).values())
+        assert done[0] == (0, size) and done[-1] == (size, size)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dst"]
+    assert sorted(p.name for p in dst.iterdir()) == sorted([*CONFIGS, "tokenizer", "pusa_jax.json"])
+
+
+def test_dtypes_are_converted_where_asked(original, tmp_path):
+    dst = convert_folder(original, tmp_path / "dst", dtype="bfloat16")
+    expected = leaves_of("dit")["head/linear/kernel"].astype(ml_dtypes.bfloat16)
+    for place, dtype in ((dst, None), (original, "bfloat16"), (dst, "bfloat16")):
+        config, leaves = load_component(place, "dit", dtype)
+        assert config.param_dtype == "bfloat16"
+        assert np.asarray(leaves["head/linear/kernel"]).tobytes() == expected.tobytes()
+    assert load_component(dst, "dit", "float32")[1]["head/linear/bias"].dtype == jnp.float32
+
+
+def test_leaves_are_put_on_shardings_from_both_kinds_of_folder(original, tmp_path):
+    mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
+
+    def shard(shapes):
+        cut, whole = jax.NamedSharding(mesh, jax.P(None, "x")), jax.NamedSharding(mesh, jax.P())
+        return {path: cut if path.startswith("blocks/") else whole for path in shapes}
+
+    dst = convert_folder(original, tmp_path / "dst")
+    for place in (original, dst):
+        _, leaves = load_component(place, "dit", shard=shard)
+        for path, leaf in leaves_of("dit").items():
+            assert leaves[path].sharding == shard([path])[path]
+            np.testing.assert_array_equal(leaves[path], leaf)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_single_file_is_enough_for_its_network(original, tmp_path, name):
+    file = original / ORIGINAL[name]
+    assert component_names(file) == [name]
+    dst = convert_folder(file, tmp_path / "dst")
+    assert component_names(dst) == [name]
+    _, leaves = load_component(dst, name)
+    assert leaves.keys() == leaves_of(name).keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_folder_of_one_diffusers_network_is_recognised(tmp_path, name):
+    folder = published(tmp_path / "all", "diffusers")
+    part = folder / DIFFUSERS[name].split("/")[0]
+    assert component_names(part) == [name]
+    config, _ = load_component(part, name)
+    if name == "dit":
+        assert config == CONFIGS[name]
+
+
+def test_a_lora_beside_the_networks_is_no_network(own):
+    write_safetensors(own / "lora.safetensors", ArrayTensors({"a.lora_A.weight": np.zeros((1, 1))}))
+    assert component_names(own) == list(CONFIGS)
+
+
+def test_shards_are_read_through_their_index(own):
+    file = own / ORIGINAL["dit"]
+    source = LeafTensors(leaves_of("dit"), COMPONENTS["dit"].rules["original"](CONFIGS["dit"]))
+    names, weight_map = list(source.tensors), {}
+    for k, part in enumerate((names[::2], names[1::2])):
+        shard = f"diffusion_pytorch_model-0000{k + 1}-of-00002.safetensors"
+        write_safetensors(own / shard, source, part)
+        weight_map |= dict.fromkeys(part, shard)
+    file.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"one of several shards, but .*index\.json is missing"
+    ):
+        inspect(own)
+    write_json(own / "diffusion_pytorch_model.safetensors.index.json", {"weight_map": weight_map})
+    assert_serves(own, "dit")
+    assert len(inspect(own).part("dit").sizes()) == 2
+
+
+def test_nothing_found_says_what_was_looked_for(tmp_path):
+    (tmp_path / "readme.md").write_text("")
+    write_safetensors(tmp_path / "x.safetensors", ArrayTensors({"w": np.zeros(1, np.float32)}))
+    with pytest.raises(
+        FileNotFoundError, match=r"no DiT, VAE or text.*there: x\.safetensors"
+    ) as error:
+        convert_folder(tmp_path, tmp_path / "dst")
+    one_line(error)
+    with pytest.raises(FileNotFoundError, match="no folder or file"):
+        inspect(tmp_path / "nowhere")
+
+
+def test_two_candidates_for_one_network_are_named(own):
+    shutil.copy(own / ORIGINAL["vae"], own / "copy.pth")
+    with pytest.raises(
+        ValueError, match=r"2 candidates for the vae: Wan2.1_VAE\.pth, copy\.pth"
+    ) as error:
+        inspect(own)
+    one_line(error)
+    assert component_names(own / "copy.pth") == ["vae"]
+
+
+@pytest.mark.parametrize("name", ["high_noise_model", "transformer_2"])
+def test_a_pipeline_of_two_dits_is_refused(own, name):
+    (own / name).mkdir()
+    with pytest.raises(ValueError, match=f"Wan2.2 pipeline with two DiTs \\({name}\\)"):
+        inspect(own)
+
+
+def test_a_missing_network_says_what_is_there(own):
+    (own / ORIGINAL["vae"]).unlink()
+    for place in (own, convert_folder(own, own / "dst")):
+        with pytest.raises(FileNotFoundError, match="has no vae; it has dit, text_encoder"):
+            load_component(place, "vae")
+
+
+def test_a_missing_tokenizer_says_where_it_belongs(own, tmp_path):
+    shutil.rmtree(own / "google")
+    for place in (own, convert_folder(own, tmp_path / "dst")):
+        with pytest.raises(FileNotFoundError, match="no tokenizer; expected google/umt5-xxl"):
+            tokenizer_folder(place)
+
+
+def test_nothing_is_written_if_a_tensor_is_wrong(own, tmp_path):
+    arrays = dict(LeafTensorsOf("dit"))
+    arrays["extra"] = np.zeros(1, np.float32)
+    del arrays["head.head.bias"]
+    write_safetensors(own / ORIGINAL["dit"], ArrayTensors(arrays))
+    with pytest.raises(ConversionError) as error:
+        convert_folder(own, tmp_path / "dst")
+    assert error.value.violations == [
+        ("missing", "head.head.bias [64] for head/linear/bias"),
+        ("unexpected", "extra [1]"),
+    ]
+    assert str(own / ORIGINAL["dit"]) in error.value.summary
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["own"]
+
+
+def LeafTensorsOf(name):
+    source = LeafTensors(leaves_of(name), COMPONENTS[name].rules["original"](CONFIGS[name]))
+    return ((n, source.read(n)) for n in source.tensors)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"dim": 5120, "num_heads": 2}'])
+def test_a_config_that_is_damaged_or_of_another_model_is_named(own, content):
+    (own / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json (is damaged|has dim=5120)") as error:
+        load_component(own, "dit")
+    one_line(error)
+
+
+def test_the_same_conversion_is_not_done_twice(original, tmp_path):
+    dst = convert_folder(original, tmp_path / "dst")
+    before = (dst / "pusa_jax.json").stat().st_mtime_ns
+    assert convert_folder(original, dst) == dst
+    assert (dst / "pusa_jax.json").stat().st_mtime_ns == before
+
+
+def test_another_conversion_is_replaced_only_on_request(original, tmp_path):
+    dst = convert_folder(original, tmp_path / "dst")
+    with pytest.raises(FileExistsError, match="conversion of something else") as error:
+        convert_folder(original, dst, dtype="bfloat16")
+    one_line(error)
+    convert_folder(original, dst, dtype="bfloat16", overwrite=True)
+    assert read_manifest(dst)["components"]["dit"]["dtypes"] == ["bfloat16"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_never_replaced(original, tmp_path, overwrite):
+    for place in ("dst", "dst.tmp"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is no conversion"):
+        convert_folder(original, tmp_path / "dst", overwrite=overwrite)
+    shutil.rmtree(tmp_path / "dst")
+    with pytest.raises(FileExistsError, match="in the way"):
+        convert_folder(original, tmp_path / "dst", overwrite=overwrite)
+    assert (tmp_path / "dst.tmp" / "thesis.txt").is_file()
+
+
+def test_an_interrupted_conversion_can_be_repeated(original, tmp_path):
+    def interrupt(what, done, total):
+        if what == "vae":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_folder(original, tmp_path / "dst", on_progress=interrupt)
+    assert not (tmp_path / "dst").exists()
+    assert component_names(convert_folder(original, tmp_path / "dst")) == list(CONFIGS)
+
+
+def test_a_converted_folder_is_no_source(original, tmp_path):
+    dst = convert_folder(original, tmp_path / "dst")
+    with pytest.raises(ValueError, match="is converted already"):
+        convert_folder(dst, tmp_path / "again")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 0}'])
+def test_a_damaged_manifest_is_named(tmp_path, content):
+    (tmp_path / "pusa_jax.json").write_text(content)
+    with pytest.raises(ValueError, match=r"damaged|another version"):
+        load_component(tmp_path, "dit")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configurations_survive_json_without_how_they_run(name):
+    values = json.loads(json.dumps(config_to_json(CONFIGS[name])))
+    assert config_from_json(name, values) == CONFIGS[name]
+    assert "compute_dtype" not in values
+    with pytest.raises(ValueError, match="is damaged"):
+        config_from_json(name, values | {"wings": 2})
