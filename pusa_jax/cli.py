@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 USAGE_ERROR = 2
+VIOLATIONS_NAMED = 40
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -75,7 +76,14 @@ def _underscored(arg: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    text = getattr(error, "summary", None) or str(error) or type(error).__name__
+    violations = getattr(error, "violations", None)
+    if violations is None:
+        text = str(error) or type(error).__name__
+    else:  # of a conversion: name them all, within reason
+        named = "; ".join(f"{kind}: {what}" for kind, what in violations[:VIOLATIONS_NAMED])
+        rest = len(violations) - VIOLATIONS_NAMED
+        more = f"; and {rest} more, which --debug lists" if rest > 0 else ""
+        text = f"{len(violations)} mismatches of checkpoint and model: {named}{more}."
     return " ".join(text.split())
 
 
@@ -218,9 +226,9 @@ def run_task(args: argparse.Namespace) -> int:
     from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
     from pusa_jax.pipeline import Settings
 
+    if args.seed < -1:
+        raise ValueError(f"seed must be -1 or not negative, got {args.seed}.")
     seed = secrets.randbelow(2**31) if args.seed == -1 else args.seed
-    if seed < 0:
-        raise ValueError(f"seed must be -1 or not negative, got {seed}.")
     negative = PUSA_NEGATIVE_PROMPT if args.negative_prompt is None else args.negative_prompt
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
     job = jobs.Job(
@@ -248,6 +256,7 @@ def run_task(args: argparse.Namespace) -> int:
             tiled=not args.no_tiling,
         ),
     )
+    jobs.check_output(args.output)
     if args.dry_run:
         print(json.dumps(jobs.describe_plan(job), indent=2))
         return 0
@@ -298,7 +307,6 @@ def run_info(args: argparse.Namespace) -> int:
 def run_convert(args: argparse.Namespace) -> int:
     """Converts published weights."""
     from convert.folder import convert_folder
-
     from pusa_jax.progress import Console
 
     console = Console()

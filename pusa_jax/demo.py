@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from convert.folder import convert_folder
 
+from convert.folder import convert_folder
 from pusa_jax import video
 from pusa_jax.jobs import Job, make_video
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT

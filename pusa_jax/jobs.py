@@ -15,7 +15,15 @@ import pusa_jax
 from pusa_jax import loading, video
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
-from pusa_jax.pipeline import Output, Progress, Settings, latent_shape, no_progress
+from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.pipeline import (
+    Output,
+    Progress,
+    Settings,
+    check_all,
+    latent_shape,
+    no_progress,
+)
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -49,6 +57,10 @@ class Job:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     fps: int = 16
     settings: Settings = Settings()
+
+    def __post_init__(self):
+        if self.fps < 1:
+            raise ValueError(f"fps must be at least 1, got {self.fps}.")
 
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
@@ -152,7 +164,7 @@ def make_video(
     Returns:
       what was sampled, and the record embedded in the file.
     """
-    video.check_writable(output)
+    check_output(output)
     conditions = checked_conditions(job)
     pipeline = loading.load_pipeline(
         job.model, dtype=job.dtype, lora=job.lora, on_progress=on_progress
@@ -169,15 +181,31 @@ def make_video(
     return result, record
 
 
+def check_output(output: str | Path) -> None:
+    """Makes sure, before any work, that the video can be written.
+
+    Raises:
+      ValueError: not an .mp4.
+      OSError: the folder cannot be written.
+    """
+    if Path(output).suffix.lower() != ".mp4":
+        raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
+    video.check_writable(output)
+
+
 def checked_conditions(job: Job) -> list[tasks.Condition]:
     """Holds a job against the model it names, reading no weights, and reads its inputs.
 
     Raises:
       ValueError, FileNotFoundError: one line saying what is wrong with model, settings or inputs.
     """
-    configs = loading.read_configs(job.model, job.dtype)
-    latent_shape(job.settings, configs)
-    return read_conditions(job, configs.vae.temporal_stride)
+    configs = loading.read_configs(job.model)
+    latents = latent_shape(job.settings, configs)
+    pusa_schedule(job.settings.num_steps, job.settings.shift)
+    loading.check_loras(job.lora, configs)
+    conditions = read_conditions(job, configs.vae.temporal_stride)
+    check_all(conditions, latents[1])
+    return conditions
 
 
 def embedded_record(job: Job, output: Output) -> dict[str, Any]:
@@ -196,7 +224,7 @@ def embedded_record(job: Job, output: Output) -> dict[str, Any]:
 def describe_plan(job: Job) -> dict[str, Any]:
     """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, timesteps."""
     conditions = checked_conditions(job)
-    configs = loading.read_configs(job.model, job.dtype)
+    configs = loading.read_configs(job.model)
     shape = latent_shape(job.settings, configs)
     _, f, h, w, _ = shape
     _, ph, pw = configs.dit.patch_size

@@ -6,6 +6,7 @@ shift and multiplier of a latent shape, because those are data: rows of a noise 
 
 import dataclasses
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,6 +70,12 @@ class Settings:
     original_timesteps: bool = True
     tiled: bool = True
 
+    def __post_init__(self):
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"the guidance scale must be a number, got {self.guidance_scale}.")
+        if self.seed < 0:
+            raise ValueError(f"the seed must not be negative, got {self.seed}.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Output:
@@ -119,6 +126,13 @@ def latent_shape(settings: Settings, configs: Configs) -> tuple[int, int, int, i
         raise ValueError(f"the number of steps must be at least 1, got {settings.num_steps}.")
     f = latent_frames(settings.num_frames, configs.vae.temporal_stride)
     return (1, f, settings.height // stride, settings.width // stride, configs.vae.z_dim)
+
+
+def check_all(conditions: Sequence[Condition], num_latent_frames: int) -> None:
+    """Raises ValueError unless conditions fit the clip and each other, see `check_conditions`."""
+    places = [place for condition in conditions for place in condition.at]
+    multipliers = [m for condition in conditions for m in condition.multipliers]
+    check_conditions(places, multipliers, num_latent_frames)
 
 
 def velocity_of(dit: WanDiT):
@@ -236,11 +250,7 @@ class PusaPipeline:
           ValueError: settings or conditions that cannot be sampled, before any work is done.
         """
         shape = latent_shape(settings, Configs(dit=self.dit.config, vae=self.autoencoder.config))
-        check_conditions(
-            [i for c in conditions for i in c.at],
-            [m for c in conditions for m in c.multipliers],
-            shape[1],
-        )
+        check_all(conditions, shape[1])
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative_prompt), on_progress)
         watch.lap("text")
@@ -265,6 +275,7 @@ class PusaPipeline:
         step = self._compiled_step(texts, scale, latents, table.part(0, 1))
         on_progress("compile", 1, 1)
         watch.lap("compile")
+        on_progress("denoise", 0, table.num_steps)
         for i in range(table.num_steps):
             latents = step(self.dit, texts, scale, latents, table.part(i, i + 1))
             latents.block_until_ready()
@@ -294,6 +305,7 @@ class PusaPipeline:
     ) -> tuple[Text, ...]:
         """Text features [1, L, E] of each prompt; prompts met before are not encoded again."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._texts]
+        on_progress("text", 0, len(new))
         encoder = self._text_encoder() if new else None
         for i, prompt in enumerate(new):
             ids, mask = self._tokenizer([prompt])
@@ -313,6 +325,7 @@ class PusaPipeline:
           ValueError: given frames are not of the size in `settings`.
         """
         given = []
+        on_progress("encode", 0, len(conditions))
         for i, condition in enumerate(conditions):
             if condition.frames.shape[1:3] != (settings.height, settings.width):
                 raise ValueError(
@@ -349,6 +362,7 @@ class PusaPipeline:
         self, latents: Latents, tiled: bool, on_progress: Progress = no_progress
     ) -> np.ndarray:
         """Latents [1, F, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1], on the host."""
+        on_progress("decode", 0, 1)
         if not tiled:
             return np.clip(self._decode_whole(latents, on_progress)[0], -1, 1)
         config = self.autoencoder.config

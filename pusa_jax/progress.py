@@ -24,7 +24,7 @@ class Console:
             self._bar.update(done - self._bar.n)
         elif done == total:
             seconds = time.perf_counter() - self._since
-            print(f"{stage}: {done}/{total}, {seconds:.1f} s", file=sys.stderr)
+            print(f"{stage}: {total}, {seconds:.1f} s", file=sys.stderr)
 
     def close(self) -> None:
         """Finishes the open bar."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 AXES = ("data", "context", "tensor")
@@ -105,7 +105,7 @@ def _nearest(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:
     return (1, count, 1)
 
 
-def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
+def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     """Where each leaf of a tree lies.
 
     A rule names the axes each dimension is cut over. Where these do not divide a dimension, the
@@ -116,7 +116,7 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
       tree: arrays or `jax.ShapeDtypeStruct`s in any containers: module, `nnx.State`, optimizer
         state, dictionary of leaves by path.
       rules: first match wins.
-      mesh: from `make_mesh`.
+      mesh: from `make_mesh`; an abstract one serves to look at the layout.
 
     Returns:
       the same tree with a NamedSharding for every leaf.
@@ -190,7 +190,10 @@ def _axes(entry: Entry) -> tuple[str, ...]:
 
 
 def _spec(parts: Sequence[tuple[str, ...]]) -> PartitionSpec:
-    return PartitionSpec(*(p if len(p) > 1 else p[0] if p else None for p in parts))
+    entries = [part if len(part) > 1 else part[0] if part else None for part in parts]
+    while entries and entries[-1] is None:  # as jit writes them
+        entries.pop()
+    return PartitionSpec(*entries)
 
 
 def _largest_part(n: int, axes: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[str, ...]:

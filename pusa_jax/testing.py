@@ -16,8 +16,8 @@ Module = TypeVar("Module", bound=nnx.Module)
 def random_module(build: Callable[[], Module], seed: int = 0) -> Module:
     """The module that `build` describes, all parameters random, drawn without compiling.
 
-    Weights have variance 1 / fan-in, scales lie around 1, biases around 0: no parameter is left at a
-    constant, so that a swapped or forgotten one shows.
+    Weights have variance 1 / fan-in, scales lie around 1, biases around 0: no parameter is left at
+    a constant, so that a swapped or forgotten one shows.
     """
     rng = np.random.default_rng(seed)
     leaves = {}

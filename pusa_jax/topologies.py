@@ -215,13 +215,14 @@ def prepare_process(topology: Topology) -> None:
 
 
 _LIBTPU_WITHOUT_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v6e-8",
     "TPU_MIN_LOG_LEVEL": "3",
 }
-"""Keeps libtpu from asking a metadata server and from complaining that there is none; the type of
-accelerator is not looked at when a topology is named."""
+"""Lets libtpu be loaded while another process holds the TPU, and keeps it from asking a metadata
+server and complaining that there is none; the type is not looked at when a topology is named."""
 
 
 def _describe_tpus(topology: Topology):

@@ -61,7 +61,7 @@ def pusa_schedule(
     """
     if num_steps < 1:
         raise ValueError(f"the number of steps must be at least 1, got {num_steps}.")
-    if not shift > 0:
+    if not 0 < shift < np.inf:
         raise ValueError(f"shift must be positive, got {shift}.")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be in (0, 1], got {strength}.")

@@ -8,7 +8,7 @@ rounds, differs between the tools that train and load adapters: `MERGE_RULES` ho
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,12 +114,7 @@ def merge(
     """
     if rule not in MERGE_RULES:
         raise ValueError(f"unknown merge rule {rule!r}; known: {', '.join(sorted(MERGE_RULES))}.")
-    misfits = [problem for t, m in lora.modules.items() for problem in _misfits(leaves, t, m)]
-    if misfits or not lora.modules:
-        raise ValueError(
-            f"{len(misfits)} of {len(lora.modules)} LoRA modules do not fit the model: "
-            f"{'; '.join(misfits[:3]) or 'there are none'}."
-        )
+    check_fit(leaves, lora)
     merged = dict(leaves)
     for path in dict.fromkeys(target.path for target in lora.modules):
         adapters = {t.layer: m for t, m in lora.modules.items() if t.path == path}
@@ -127,15 +122,29 @@ def merge(
     return merged
 
 
-def _misfits(
-    leaves: Mapping[str, jax.Array | np.ndarray], target: Target, module: LowRank
-) -> Iterator[str]:
+def check_fit(leaves: Mapping[str, Any], lora: LoRA) -> None:
+    """Makes sure that every adapter has its layer in a model; arrays or their shapes will do.
+
+    Raises:
+      ValueError: adapters without a layer of their shape in the model, or no adapters.
+    """
+    misfits = [problem for t, m in lora.modules.items() for problem in _misfits(leaves, t, m)]
+    if misfits or not lora.modules:
+        raise ValueError(
+            f"{len(misfits)} of {len(lora.modules)} LoRA modules do not fit the model: "
+            f"{'; '.join(misfits[:3]) or 'there are none'}."
+        )
+
+
+def _misfits(leaves: Mapping[str, Any], target: Target, module: LowRank) -> Iterator[str]:
     kernel = leaves.get(f"{target.path}/kernel")
     if kernel is None:
         yield f"the model has no {target.path}"
         return
     rank = 2 if target.layer is None else 3
-    if kernel.ndim != rank or not 0 <= (target.layer or 0) < (1 if rank == 2 else len(kernel)):
+    if len(kernel.shape) != rank or not 0 <= (target.layer or 0) < (
+        1 if rank == 2 else kernel.shape[0]
+    ):
         yield f"the model has no {target}"
         return
     shape = (module.down.shape[1], module.up.shape[0])

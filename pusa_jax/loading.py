@@ -1,0 +1,143 @@
+"""From folders to models: reads configurations, weights and LoRA files, and writes weights back.
+
+A folder may be published (original or Diffusers layout) or converted (`convert.folder`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from convert.components import COMPONENTS, Name, config_from_json
+from convert.folder import is_converted, load_component, read_manifest, tokenizer_folder
+from convert.lora import read_lora
+from convert.published import inspect
+from pusa_jax.models import lora
+from pusa_jax.models.wan.config import Precision
+from pusa_jax.models.wan.text import Tokenizer
+from pusa_jax.pipeline import Configs, Progress, PusaPipeline, no_progress
+from pusa_jax.tree import assemble
+
+LoRAs = Sequence[tuple[str | Path, float]]
+"""Files and strengths, merged in order."""
+
+
+def read_config(folder: str | Path, name: Name) -> Any:
+    """Configuration of one network of a folder, reading no weights.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    folder = Path(folder)
+    if not is_converted(folder):
+        return inspect(folder).part(name).config()
+    components = read_manifest(folder)["components"]
+    if name not in components:
+        raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(components)}.")
+    return config_from_json(name, components[name]["config"])
+
+
+def read_configs(folder: str | Path) -> Configs:
+    """What decides which clips a folder's model can sample.
+
+    Raises:
+      FileNotFoundError, ValueError: one line; a folder without text encoder or tokenizer as well.
+    """
+    read_config(folder, "text_encoder")
+    tokenizer_folder(folder)
+    return Configs(dit=read_config(folder, "dit"), vae=read_config(folder, "vae"))
+
+
+def check_loras(loras: LoRAs, configs: Configs) -> None:
+    """Makes sure that LoRA files exist and fit the DiT, reading no weights.
+
+    Raises:
+      FileNotFoundError, ValueError: one line that names the file.
+    """
+    for path, _ in loras:
+        try:
+            lora.check_fit(COMPONENTS["dit"].shapes(configs.dit), read_lora(Path(path)))
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if str(path) in text else f"{path}: {text}") from None
+
+
+def load_module(folder: str | Path, name: Name, dtype: Precision, loras: LoRAs = ()) -> nnx.Module:
+    """Builds one network of a folder with its weights, held and computed in `dtype`.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    config, leaves = load_component(folder, name, dtype)
+    for path, strength in loras:
+        leaves = lora.merge(leaves, read_lora(Path(path)), strength)
+    config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
+    return assemble(lambda: COMPONENTS[name].build(config), leaves)
+
+
+def load_pipeline(
+    folder: str | Path,
+    *,
+    dtype: Precision = "bfloat16",
+    lora: LoRAs = (),
+    on_progress: Progress = no_progress,
+) -> PusaPipeline:
+    """Loads DiT and VAE; the text encoder is loaded when a prompt is met, and not kept.
+
+    Args:
+      folder: published or converted.
+      dtype: of DiT and text encoder; the VAE runs in float32.
+      lora: merged into the DiT.
+      on_progress: told about the stage "load".
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    folder = Path(folder)
+    configs = read_configs(folder)
+    check_loras(lora, configs)
+    on_progress("load", 0, 2)
+    autoencoder = load_module(folder, "vae", "float32")
+    on_progress("load", 1, 2)
+    dit = load_module(folder, "dit", dtype, lora)
+    jax.block_until_ready(nnx.state(dit))
+    on_progress("load", 2, 2)
+    return PusaPipeline(
+        dit=dit,
+        autoencoder=autoencoder,
+        text_encoder=functools.partial(load_module, folder, "text_encoder", dtype),
+        tokenizer=Tokenizer(tokenizer_folder(folder), configs.dit.text_len),
+    )
+
+
+def summary(path: Path) -> str:
+    """What a model folder or a LoRA file holds, for people.
+
+    Raises:
+      FileNotFoundError, ValueError: neither the one nor the other.
+    """
+    if path.is_file():
+        adapters = read_lora(path)
+        ranks = sorted({module.rank for module in adapters.modules.values()})
+        alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
+        lines = [
+            f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}",
+            *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
+        ]
+        return "\n".join(lines)
+    names = read_manifest(path)["components"] if is_converted(path) else inspect(path).parts
+    lines = [f"{'converted' if is_converted(path) else 'published'} folder {path}"]
+    for name in names:
+        config = read_config(path, name)
+        shapes = COMPONENTS[name].shapes(config)
+        count = sum(leaf.size for leaf in shapes.values())
+        lines.append(f"  {name}: {count:,} parameters in {len(shapes)} leaves; {config}")
+    try:
+        lines.append(f"  tokenizer: {tokenizer_folder(path)}")
+    except FileNotFoundError:
+        lines.append("  tokenizer: none")
+    return "\n".join(lines)
