@@ -110,6 +110,16 @@ def original(tmp_path_factory):
     return published(tmp_path_factory.mktemp("original"), "original")
 
 
+@pytest.fixture(scope="module")
+def converted(original, tmp_path_factory):
+    return convert_folder(original, tmp_path_factory.mktemp("converted") / "dst")
+
+
+@pytest.fixture
+def own_converted(converted, tmp_path):
+    return shutil.copytree(converted, tmp_path / "dst")
+
+
 @pytest.fixture
 def own(original, tmp_path):
     return shutil.copytree(original, tmp_path / "own")
@@ -144,25 +154,22 @@ def test_published_and_converted_folders_serve_the_same(folder, tmp_path):
     assert sorted(p.name for p in dst.iterdir()) == sorted([*CONFIGS, "tokenizer", "pusa_jax.json"])
 
 
-def test_dtypes_are_converted_where_asked(original, tmp_path):
-    dst = convert_folder(original, tmp_path / "dst", dtype="bfloat16")
+def test_dtypes_are_converted_where_asked(original, converted):
     expected = leaves_of("dit")["head/linear/kernel"].astype(ml_dtypes.bfloat16)
-    for place, dtype in ((dst, None), (original, "bfloat16"), (dst, "bfloat16")):
-        config, leaves = load_component(place, "dit", dtype)
+    for place in (original, converted):
+        config, leaves = load_component(place, "dit", "bfloat16")
         assert config.param_dtype == "bfloat16"
         assert np.asarray(leaves["head/linear/kernel"]).tobytes() == expected.tobytes()
-    assert load_component(dst, "dit", "float32")[1]["head/linear/bias"].dtype == jnp.float32
 
 
-def test_leaves_are_put_on_shardings_from_both_kinds_of_folder(original, tmp_path):
+def test_leaves_are_put_on_shardings_from_both_kinds_of_folder(original, converted):
     mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
 
     def shard(shapes):
         cut, whole = jax.NamedSharding(mesh, jax.P(None, "x")), jax.NamedSharding(mesh, jax.P())
         return {path: cut if path.startswith("blocks/") else whole for path in shapes}
 
-    dst = convert_folder(original, tmp_path / "dst")
-    for place in (original, dst):
+    for place in (original, converted):
         _, leaves = load_component(place, "dit", shard=shard)
         for path, leaf in leaves_of("dit").items():
             assert leaves[path].sharding == shard([path])[path]
@@ -173,9 +180,7 @@ def test_leaves_are_put_on_shardings_from_both_kinds_of_folder(original, tmp_pat
 def test_a_single_file_is_enough_for_its_network(original, tmp_path, name):
     file = original / ORIGINAL[name]
     assert component_names(file) == [name]
-    dst = convert_folder(file, tmp_path / "dst")
-    assert component_names(dst) == [name]
-    _, leaves = load_component(dst, name)
+    _, leaves = load_component(file, name)
     assert leaves.keys() == leaves_of(name).keys()
 
 
@@ -241,16 +246,13 @@ def test_a_pipeline_of_two_dits_is_refused(own, name):
         inspect(own)
 
 
-def test_a_missing_network_says_what_is_there(own):
+def test_what_is_missing_is_said(own, tmp_path):
     (own / ORIGINAL["vae"]).unlink()
-    for place in (own, convert_folder(own, own / "dst")):
-        with pytest.raises(FileNotFoundError, match="has no vae; it has dit, text_encoder"):
-            load_component(place, "vae")
-
-
-def test_a_missing_tokenizer_says_where_it_belongs(own, tmp_path):
+    (own / ORIGINAL["text_encoder"]).unlink()
     shutil.rmtree(own / "google")
     for place in (own, convert_folder(own, tmp_path / "dst")):
+        with pytest.raises(FileNotFoundError, match="has no vae; it has dit"):
+            load_component(place, "vae")
         with pytest.raises(FileNotFoundError, match="no tokenizer; expected google/umt5-xxl"):
             tokenizer_folder(place)
 
@@ -283,20 +285,21 @@ def test_a_config_that_is_damaged_or_of_another_model_is_named(own, content):
     one_line(error)
 
 
-def test_the_same_conversion_is_not_done_twice(original, tmp_path):
-    dst = convert_folder(original, tmp_path / "dst")
-    before = (dst / "pusa_jax.json").stat().st_mtime_ns
-    assert convert_folder(original, dst) == dst
-    assert (dst / "pusa_jax.json").stat().st_mtime_ns == before
+def test_the_same_conversion_is_not_done_twice(original, converted):
+    before = (converted / "pusa_jax.json").stat().st_mtime_ns
+    assert convert_folder(original, converted) == converted
+    assert (converted / "pusa_jax.json").stat().st_mtime_ns == before
 
 
-def test_another_conversion_is_replaced_only_on_request(original, tmp_path):
-    dst = convert_folder(original, tmp_path / "dst")
+def test_another_conversion_is_replaced_only_on_request(original, own_converted):
+    dst = own_converted
     with pytest.raises(FileExistsError, match="conversion of something else") as error:
         convert_folder(original, dst, dtype="bfloat16")
     one_line(error)
     convert_folder(original, dst, dtype="bfloat16", overwrite=True)
     assert read_manifest(dst)["components"]["dit"]["dtypes"] == ["bfloat16"]
+    assert load_component(dst, "dit")[0].param_dtype == "bfloat16"
+    assert load_component(dst, "vae", "float32")[1]["conv1/bias"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -314,19 +317,18 @@ def test_a_folder_of_something_else_is_never_replaced(original, tmp_path, overwr
 
 def test_an_interrupted_conversion_can_be_repeated(original, tmp_path):
     def interrupt(what, done, total):
-        if what == "vae":
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
+    file = original / ORIGINAL["dit"]
     with pytest.raises(KeyboardInterrupt):
-        convert_folder(original, tmp_path / "dst", on_progress=interrupt)
+        convert_folder(file, tmp_path / "dst", on_progress=interrupt)
     assert not (tmp_path / "dst").exists()
-    assert component_names(convert_folder(original, tmp_path / "dst")) == list(CONFIGS)
+    assert component_names(convert_folder(file, tmp_path / "dst")) == ["dit"]
 
 
-def test_a_converted_folder_is_no_source(original, tmp_path):
-    dst = convert_folder(original, tmp_path / "dst")
+def test_a_converted_folder_is_no_source(converted, tmp_path):
     with pytest.raises(ValueError, match="is converted already"):
-        convert_folder(dst, tmp_path / "again")
+        convert_folder(converted, tmp_path / "again")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 0}'])
