@@ -9,6 +9,7 @@ chosen so that no mesh divides them; 12 and 40 heads are those of the published 
 
 import argparse
 import dataclasses
+import functools
 import math
 import sys
 import time
@@ -58,6 +59,7 @@ def cases() -> Iterator[Case]:
                 yield Case(sizes=sizes, heads=heads, latents=(2, 3, 6, 10))
 
 
+@functools.cache
 def build(heads: int) -> WanDiT:
     """A DiT of two layers with so many heads."""
     config = DiTConfig(

@@ -1,7 +1,7 @@
 """Classifier-free guidance as a wrapper: the result is again a velocity function.
 
-The two passes are run in turn (`guided`) or as one batch (`guided_together`), which a mesh with room
-on its data axis runs side by side.
+The two passes are run in turn (`guided`) or as one batch (`guided_together`), which a mesh with
+room on its data axis runs side by side.
 """
 
 from collections.abc import Callable

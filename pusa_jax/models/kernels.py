@@ -36,7 +36,7 @@ LANES = 128
 _chosen = jax.make_user_context("auto")
 
 
-def attention_backend(name: Backend) -> AbstractContextManager:
+def attention_backend(name: str) -> AbstractContextManager:
     """Chooses the kernel inside a `with` block; jit keeps programs of different choices apart.
 
     Raises:

@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from pusa_jax.models.blockwise import Keys, Queries, backward
 from pusa_jax.models.kernels import attend, attend_in_part, backend_for
@@ -43,7 +44,7 @@ class Ring:
         origin = (jax.lax.axis_index(self.axis) // self.stride - hop) % self.size
         return jnp.clip(self.num_keys - origin * block, 0, block)
 
-    def gather(self, x: Keys) -> Keys:
+    def gather(self, x: Keys) -> Float[Array, "B all_keys K P"]:
         """The blocks of all devices of the ring, in order, without padding."""
         rings = [[i + j * self.stride for j in range(self.size)] for i in range(self.stride)]
         whole = jax.lax.all_gather(x, self.axis, axis_index_groups=rings, axis=1, tiled=True)

@@ -192,8 +192,8 @@ class WanDiT(nnx.Module):
             is attended to (there is no mask in the original).
 
         Returns:
-          keys and values, each [layers, B, L, K, P]; on a mesh their places in the prompt are spread
-          over `context` until a layer needs them.
+          keys and values, each [layers, B, L, K, P]; on a mesh they are spread over `context` by
+          their place in the prompt until a layer needs them.
         """
         embedded = self.text_embedding(text)
         key, value = jax.vmap(lambda attn: attn.key_value(embedded))(self.blocks.cross_attn)
