@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from pusa_jax.diffusion.flow import NoiseTable
@@ -23,7 +22,7 @@ from pusa_jax.models.wan.config import DiTConfig, Precision, Preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.pipeline import denoise_part
 from pusa_jax.report import Report, compile_report
-from pusa_jax.sharding import make_mesh, shardings
+from pusa_jax.sharding import fit, make_mesh, shardings
 from pusa_jax.topologies import Topology
 
 PASSES = 2
@@ -74,9 +73,10 @@ class Run:
         return (1, f, h, w, vae.z_dim)
 
     @property
-    def step_flops(self) -> int:
+    def step_flops(self) -> float:
         """Model FLOPs of one solver step."""
-        return (PASSES if self.guided else 1) * velocity_flops(self.dit, self.latent_shape)
+        passes = PASSES if self.guided else 1
+        return float(passes * velocity_flops(self.dit, self.latent_shape))
 
     def __str__(self) -> str:
         guidance = "guidance" if self.guided else "no guidance"
@@ -90,8 +90,9 @@ def abstract_step(run: Run, mesh: Mesh) -> tuple:
     """Shapes and shardings of the arguments of `pipeline.denoise_part` for one step."""
     config, latents = run.dit, run.latent_shape
 
-    def shape(dims: Sequence[int], dtype: DTypeLike, *spec) -> Any:
-        return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, P(*spec)))
+    def shape(dims: Sequence[int], dtype: DTypeLike, *axes: str) -> Any:
+        sharding = NamedSharding(mesh, fit(dims, axes, mesh.shape))
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
 
     dit = nnx.eval_shape(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
     dit = jax.tree.map(
@@ -118,7 +119,7 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
     mesh = make_mesh(mesh_shape, topology.devices())
     return compile_report(
         str(run),
-        jax.jit(denoise_part),
+        jax.jit(denoise_part, keep_unused=True),  # weights of the projected text stay resident
         abstract_step(run, mesh),
         topology=topology,
         mesh=mesh,

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -21,14 +21,6 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(
     r"\(([\d.]+)([KMGT]?)\) exceeds available|Used ([\d.]+)([KMGT]?)i?B? of|([\d]+)() bytes"
 )
-
-
-class Lowerable(Protocol):
-    """What `jax.jit` returns."""
-
-    def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Traces for arguments that may be shapes."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,13 +175,13 @@ class Report:
         return f"does NOT fit: {_size(missing)} too much"
 
 
-def _size(count: float) -> str:
+def _size(count: int) -> str:
     return f"{count / GIB:.2f} GiB" if abs(count) >= GIB / 100 else f"{count / 2**20:.2f} MiB"
 
 
 def compile_report(
     program: str,
-    jitted: Lowerable,
+    jitted: jax.stages.Wrapped,
     args: tuple,
     *,
     topology: Topology,

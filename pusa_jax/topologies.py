@@ -42,7 +42,7 @@ class Chip:
 
     platform: Literal["tpu", "gpu", "cpu"]
     kind: str
-    memory: float | None = None
+    memory: int | None = None
     flops: float | None = None
     bandwidth: float | None = None
     link: float | None = None
@@ -52,7 +52,7 @@ class Chip:
     def usable_memory(self) -> int | None:
         """Bytes that the programs on this chip may use together."""
         if self.memory is None or self.platform != "gpu":
-            return None if self.memory is None else int(self.memory)
+            return self.memory
         given = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
         return int(self.memory * (float(given) if given else DEFAULT_GPU_SHARE))
 
@@ -61,7 +61,7 @@ def _tpu(kind, memory_gib, tflops, gb_per_s, link_gb_per_s, grid, devices=1) -> 
     return Chip(
         platform="tpu",
         kind=kind,
-        memory=memory_gib * GIB,
+        memory=round(memory_gib * GIB),
         flops=tflops * 1e12,
         bandwidth=gb_per_s * 1e9,
         link=link_gb_per_s * 1e9,

@@ -1,0 +1,251 @@
+"""Plans: what a report says, which mesh is recommended, exit codes and one-line errors."""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pusa_jax import plan, report
+from pusa_jax.cli_plan import add_plan_arguments
+from pusa_jax.collectives import Traffic
+from pusa_jax.flops import text_flops, tokens, velocity_flops
+from pusa_jax.models.wan import config
+from pusa_jax.models.wan.config import DiTConfig, Preset, preset
+from pusa_jax.topologies import CHIPS, Chip, Topology, local_topology
+
+TINY = Preset(
+    dit=DiTConfig(
+        dim=96, ffn_dim=192, num_heads=4, num_layers=3, text_dim=32, text_len=32, freq_dim=64
+    )
+)
+RUN = plan.Run(name="tiny", preset=TINY, height=64, width=96, num_frames=9)
+SIZES = ["--height", "64", "--width", "96", "--num_frames", "9"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setitem(config.PRESETS, "tiny", TINY)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return plan.plan_inference(RUN, local_topology(), {"data": 2, "context": 4})
+
+
+def run(*argv):
+    parser = argparse.ArgumentParser("pusa-jax plan")
+    add_plan_arguments(parser)
+    args = parser.parse_args(["infer", *argv])
+    return args.run(args)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count", "teraflops"),
+    [
+        ("wan2.1-t2v-1.3b", (480, 832), 32760, 283.0),
+        ("wan2.1-t2v-1.3b", (720, 1280), 75600, 1249.8),
+        ("wan2.1-t2v-14b", (480, 832), 32760, 1678.4),
+        ("wan2.1-t2v-14b", (720, 1280), 75600, 6523.4),
+    ],
+)
+def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
+    run = plan.Run(name=name, preset=preset(name), height=size[0], width=size[1])
+    once = velocity_flops(run.dit, run.latent_shape, timesteps=1) + text_flops(run.dit)
+    assert tokens(run.dit, run.latent_shape) == count
+    assert round(once / 1e12, 1) == teraflops
+    per_frame = velocity_flops(run.dit, run.latent_shape)
+    assert 1 < per_frame / velocity_flops(run.dit, run.latent_shape, timesteps=1) < 1.00001
+
+
+def test_a_run_that_cannot_be_sampled_is_refused():
+    with pytest.raises(ValueError, match="height must be divisible by 16, got 100"):
+        _ = dataclasses.replace(RUN, height=100).latent_shape
+    with pytest.raises(ValueError, match="4k"):
+        _ = dataclasses.replace(RUN, num_frames=8).latent_shape
+
+
+def test_memory_is_what_the_compiled_program_holds(planned):
+    mesh = plan.make_mesh({"data": 2, "context": 4}, jax.devices())
+    arguments = report.bytes_per_device(plan.abstract_step(RUN, mesh))
+    assert planned.argument_bytes == arguments
+    parts = planned.argument_bytes + planned.output_bytes + planned.temporary_bytes
+    assert parts <= planned.peak_bytes <= parts * 1.1 + 2**20
+    assert planned.limit_bytes is None and planned.fits
+
+
+def test_work_is_shared_out_over_the_chips(planned):
+    assert planned.model_flops == pytest.approx(RUN.step_flops / 8)
+    unguided = dataclasses.replace(RUN, guided=False)
+    assert unguided.step_flops == RUN.step_flops / 2
+
+
+def test_attention_exchanges_heads_in_every_layer(planned):
+    assert planned.traffic["all-to-all"].count >= 4 * TINY.dit.num_layers
+    assert planned.traffic["all-to-all"].bytes > 0
+
+
+def on(chip, **changes):
+    """A report as it would be for another chip."""
+    values = {
+        "program": "p",
+        "topology": Topology(name="t", chip=chip, shape=(4,)),
+        "mesh": {"data": 1, "context": 4, "tensor": 1},
+        "argument_bytes": 2**30,
+        "output_bytes": 0,
+        "temporary_bytes": 2**30,
+        "peak_bytes": 2 * 2**30,
+        "model_flops": 918e12,
+        "traffic": {"all-to-all": Traffic(count=3, bytes=200 * 10**9)},
+        "compile_seconds": 1.0,
+    }
+    return report.Report(**(values | changes))
+
+
+def test_roofline_is_the_longest_of_its_parts():
+    roofline = on(CHIPS["v6e"]).roofline
+    assert (roofline.compute, roofline.link) == (1.0, 0.5)
+    assert (roofline.seconds, roofline.bound) == (1.0, "compute")
+    slow = dataclasses.replace(CHIPS["v6e"], link=1e9)
+    assert on(slow).roofline.bound == "link"
+    assert on(Chip(platform="cpu", kind="cpu")).roofline is None
+
+
+def test_verdict_compares_with_what_the_chip_has():
+    assert on(CHIPS["v6e"]).fits
+    small = dataclasses.replace(CHIPS["v6e"], memory=2**30)
+    assert not on(small).fits and on(small).margin_bytes == -(2**30)
+    assert "does NOT fit: 1.00 GiB too much" in on(small).text()
+
+
+def test_a_program_the_compiler_refuses_for_lack_of_memory_is_reported(monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (51.50G) exceeds available HBM (31.25G)."
+        )
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    topology = Topology(name="v6e:2x4", chip=CHIPS["v6e"], shape=(8,))
+    monkeypatch.setattr(Topology, "devices", lambda self: jax.devices())
+    refused = plan.plan_inference(RUN, topology, {"context": 8})
+    assert not refused.fits and refused.peak_bytes == int(51.5 * 2**30)
+    assert json.loads(json.dumps(refused.record()))["temporary_bytes"] is None
+    assert "does NOT fit" in refused.text()
+
+
+def test_other_compiler_errors_are_not_taken_for_lack_of_memory(monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed after 12 bytes")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Mosaic"):
+        plan.plan_inference(RUN, local_topology(), {"context": 8})
+
+
+def test_sensible_meshes_use_every_device():
+    for devices, heads, guided in [(1, 40, True), (8, 40, True), (8, 12, False), (16, 40, True)]:
+        shapes = list(plan.sensible_meshes(devices, heads, guided))
+        assert shapes and len({tuple(shape.items()) for shape in shapes}) == len(shapes) <= 4
+        for shape in shapes:
+            assert shape["data"] * shape["context"] * shape["tensor"] == devices
+            assert heads % shape["tensor"] == 0 and (guided or shape["data"] == 1)
+
+
+def test_recommended_fits_and_is_quick_and_small():
+    quick = {"model_flops": 1e12}
+    best = on(CHIPS["v6e"], **quick, peak_bytes=2**30)
+    others = [
+        on(CHIPS["v6e"], **quick, peak_bytes=2**40),
+        on(CHIPS["v6e"]),
+        on(CHIPS["v6e"], **quick),
+    ]
+    assert min([*others, best], key=plan._cost) is best
+
+
+def test_json_is_one_object_on_stdout(tiny, capsys):
+    assert run("--preset", "tiny", *SIZES, "--mesh", "data=2,context=4", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["peak_bytes"] > printed["argument_bytes"] > 0
+    assert printed["mesh"] == {"data": 2, "context": 4, "tensor": 1}
+
+
+def test_without_a_mesh_several_are_tried_and_one_is_recommended(tiny, capsys, monkeypatch):
+    two = [{"data": 8}, {"data": 2, "context": 4}]
+    monkeypatch.setattr(plan, "sensible_meshes", lambda *sizes: two)
+    assert run("--preset", "tiny", *SIZES, "--json") == 0
+    out = capsys.readouterr()
+    printed = json.loads(out.out)
+    assert len(printed["tried"]) == out.err.count("GiB per chip") == 2
+    assert printed["peak_bytes"] == min(t["peak_bytes"] for t in printed["tried"])
+
+
+def test_exit_code_says_that_it_does_not_fit(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(Chip, "usable_memory", lambda self: 1000)
+    assert run("--preset", "tiny", *SIZES, "--mesh", "data=2,context=4") == 3
+    assert "does NOT fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--topology", "v9:2x2"], "known: "),
+        (["--mesh", "data=2,context=3"], "needs 6 devices, there are 8"),
+        (["--mesh", "rows=2"], "the axes are"),
+        (["--mesh", "context=8", "--height", "65"], "divisible by 16"),
+        (["--mesh", "context=8", "--num_frames", "80"], "4k"),
+        (["--mesh", "tensor=8"], "heads"),
+        (["--preset", "wan9"], "unknown preset"),
+    ],
+)
+def test_questions_without_sense_get_one_line(tiny, flags, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        run("--preset", "tiny", *SIZES, *flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_per_device_counts_what_is_cut_once():
+    mesh = plan.make_mesh({"context": 8}, jax.devices())
+    cut = jax.NamedSharding(mesh, jax.P("context"))
+    whole = jax.NamedSharding(mesh, jax.P())
+    tree = [
+        jax.ShapeDtypeStruct((16, 4), jnp.float32, sharding=cut),
+        jax.ShapeDtypeStruct((3,), jnp.bfloat16, sharding=whole),
+    ]
+    assert report.bytes_per_device(tree) == 2 * 4 * 4 + 6
+
+
+ELSEWHERE = """
+import argparse, sys
+from pusa_jax.cli_plan import add_plan_arguments
+from pusa_jax.models.wan import config
+config.PRESETS["tiny"] = config.Preset(dit=config.DiTConfig(
+    dim=512, ffn_dim=1024, num_heads=4, num_layers=2, text_dim=32, text_len=32, freq_dim=64))
+parser = argparse.ArgumentParser()
+add_plan_arguments(parser)
+args = parser.parse_args(sys.argv[1:])
+sys.exit(args.run(args))
+"""
+
+
+@pytest.mark.parametrize(
+    ("topology", "plugin"), [("v6e:2x4", "libtpu"), ("h100:8", "jax_cuda13_plugin")]
+)
+def test_compiles_for_chips_that_are_not_here(topology, plugin):
+    if importlib.util.find_spec(plugin) is None:
+        pytest.skip(f"{plugin} is not installed")
+    flags = ["infer", "--preset", "tiny", *SIZES, "--mesh", "data=2,context=4", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *flags, "--topology", topology],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["chips"] == 8 and printed["margin_bytes"] > 0
+    assert printed["collectives"]["all-to-all"]["count"] >= 4

@@ -1,0 +1,76 @@
+"""Accelerators by name: what is understood, what is refused and with which words."""
+
+import importlib.util
+
+import pytest
+
+from pusa_jax import topologies
+from pusa_jax.topologies import CHIPS, local_topology, parse_topology
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "devices"),
+    [("v5e:4x4", 16, 1), ("v5p:2x2x4", 16, 1), ("tpu7x:2x2x1", 4, 2), ("h200:1", 1, 1)],
+)
+def test_sizes_give_the_number_of_chips(name, chips, devices):
+    topology = parse_topology(name)
+    assert (topology.chips, topology.chip.devices) == (chips, devices)
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "h900:8", "", "tpu"])
+def test_unknown_names_list_the_known_ones(name):
+    with pytest.raises(ValueError, match=r"known: .*v6e:AxB.*h100:COUNT") as caught:
+        parse_topology(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["v6e:8", "v6e:2x0", "v5p:2x2", "h100", "h100:2x4", "v6e:2x4x"])
+def test_sizes_that_do_not_fit_the_chip_show_some_that_do(name):
+    family = name.partition(":")[0]
+    with pytest.raises(ValueError, match=f"like {family}:"):
+        parse_topology(name)
+
+
+def test_gpus_beyond_one_box_come_in_boxes():
+    assert parse_topology("h100:16").chips == 16
+    with pytest.raises(ValueError, match="whole boxes of 8"):
+        parse_topology("h100:12")
+
+
+@pytest.mark.parametrize(("name", "module"), [("v6e:2x4", "libtpu"), ("h100:8", "jax_cuda13")])
+def test_a_missing_plugin_names_the_extra(name, module, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda m: None if m.startswith(module) else find(m)
+    )
+    extra = "tpu" if module == "libtpu" else "cuda"
+    with pytest.raises(ImportError, match=rf"pip install \"pusa_jax\[{extra}\]\""):
+        parse_topology(name).devices()
+
+
+def test_local_is_what_jax_sees():
+    topology = local_topology()
+    assert topology.is_local and topology.chips == len(topology.devices())
+    assert topology.chip.usable_memory() is None
+
+
+def test_a_gpu_gives_what_jax_takes_of_it(monkeypatch):
+    h100 = CHIPS["h100"]
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert h100.usable_memory() == int(0.75 * h100.memory)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".9")
+    assert h100.usable_memory() == int(0.9 * h100.memory)
+
+
+def test_planning_for_elsewhere_claims_nothing_here(monkeypatch):
+    changed = {}
+    monkeypatch.setattr(topologies.jax.config, "update", changed.__setitem__)
+    environment = {"XLA_FLAGS": "--xla_dump_to=x"}
+    monkeypatch.setattr(topologies.os, "environ", environment)
+    topologies.prepare_process(parse_topology("h100:8"))
+    topologies.prepare_process(parse_topology("v6e:2x4"))
+    assert changed == {"jax_platforms": "cpu"}
+    assert environment["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_autotune_level=0"
+    assert (
+        environment["TPU_SKIP_MDS_QUERY"] == environment["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] == "1"
+    )
