@@ -9,7 +9,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from jax.typing import DTypeLike
 
 from convert.components import COMPONENTS, Config, Name, config_from_json, config_to_json
 from convert.published import Part, inspect
+from convert.staging import staged
 from convert.tables import Leaf
 from pusa_jax.checkpoint import load_tree, save_tree, tree_shapes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
@@ -103,21 +103,12 @@ def convert_folder(
     }
     if _is_finished(dst, manifest, overwrite):
         return dst
-    work = dst.with_name(dst.name + ".tmp")
-    if work.exists() and not (work / "UNFINISHED").is_file():
-        raise FileExistsError(f"{work} is in the way and was not made by a conversion; remove it.")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / "UNFINISHED").write_text(f"A conversion of {src.name} to {dst.name}.\n")
-    for name, bound in leaves.items():
-        save_tree(work / name, _read(bound, name, report), manifest["components"][name])
-    if published.tokenizer is not None:
-        shutil.copytree(published.tokenizer, work / "tokenizer")
-    (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-    (work / "UNFINISHED").unlink()
-    if dst.exists():
-        shutil.rmtree(dst)
-    os.replace(work, dst)
+    with staged(dst) as work:
+        for name, bound in leaves.items():
+            save_tree(work / name, _read(bound, name, report), manifest["components"][name])
+        if published.tokenizer is not None:
+            shutil.copytree(published.tokenizer, work / "tokenizer")
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     return dst
 
 

@@ -327,21 +327,23 @@ class LeafTensors:
     Leaves that are shapes only tell names, shapes and dtypes, and cannot be read.
 
     Raises:
-      ConversionError: on the first use, if leaves and rules do not match one to one.
+      ConversionError: leaves and rules do not match one to one.
     """
 
     leaves: Mapping[str, jax.Array | np.ndarray | jax.ShapeDtypeStruct]
     rules: Sequence[Rule]
 
-    @functools.cached_property
-    def _rows(self) -> dict[str, tuple[Rule, int]]:
+    def __post_init__(self):
         shapes = {path: tuple(leaf.shape) for path, leaf in self.leaves.items()}
         if problems := list(_table_problems(self.rules, shapes)):
             raise ConversionError(("table", problem) for problem in problems)
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, tuple[Rule, int]]:
         return {
             name: (rule, layer)
             for rule in self.rules
-            for layer, name in enumerate(rule.names(shapes[rule.target]))
+            for layer, name in enumerate(rule.names(tuple(self.leaves[rule.target].shape)))
         }
 
     @property
@@ -351,13 +353,12 @@ class LeafTensors:
 
     @functools.cached_property
     def _infos(self) -> Mapping[str, TensorInfo]:
-        rows = self._rows
         infos = {
             path: TensorInfo(rule.tensor_shape(tuple(leaf.shape)), np.dtype(leaf.dtype))
             for rule in self.rules
             for path, leaf in [(rule.target, self.leaves[rule.target])]
         }
-        return {name: infos[rule.target] for name, (rule, _) in rows.items()}
+        return {name: infos[rule.target] for name, (rule, _) in self._rows.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         """One tensor in PyTorch layout, contiguous, on the host; `index` selects a part of it."""

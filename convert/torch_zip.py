@@ -1,4 +1,4 @@
-"""Reads what `torch.save` writes, without PyTorch and without executing anything.
+"""Reads and writes files of `torch.save`, without PyTorch and without executing anything.
 
 A `.pth` file is a zip archive with one pickle, which says how tensors are cut from storages, and
 one uncompressed record of raw bytes per storage. The unpickler below knows the handful of names
@@ -8,19 +8,21 @@ is looked up, so nothing is imported and no foreign function is called. The resu
 
 import io
 import math
+import os
 import pickle
 import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from convert.stored import FileTensors, Stored
+from convert.stored import FileTensors, Stored, bytes_of, contiguous
+from convert.tables import TensorSource
 
 STORAGES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
@@ -199,3 +201,72 @@ def _place(
     if (tensor.offset + stored.extent) * dtype.itemsize > size:
         raise ValueError(f"{path} is damaged: tensor {name!r} reaches beyond its storage.")
     return stored
+
+
+ALIGNMENT = 64
+"""Storages begin at multiples of this many bytes, as PyTorch writes them."""
+
+
+def write_torch_zip(path: Path, source: TensorSource) -> None:
+    """Writes tensors as `torch.save` writes a state dict, one at a time, each with its own storage.
+
+    Args:
+      path: the file; has its name only once it is complete.
+      source: where the tensors come from.
+    """
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", _pickled(source))
+        archive.writestr("archive/byteorder", "little")
+        for key, name in enumerate(source.tensors):
+            data = bytes_of(source.read(name))
+            info = zipfile.ZipInfo(f"archive/data/{key}")
+            info.file_size = len(data)
+            large = len(data) >= zipfile.ZIP64_LIMIT // 2
+            start = file.tell() + 30 + len(info.filename) + 4 + (20 if large else 0)
+            padding = -start % ALIGNMENT
+            info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+            with archive.open(info, "w", force_zip64=large) as record:
+                record.write(data)
+        archive.writestr("archive/version", "3\n")
+    os.replace(part, path)
+
+
+def _pickled(source: TensorSource) -> bytes:
+    """The pickle, written out by hand: an OrderedDict of calls of `_rebuild_tensor_v2`."""
+    kinds = {np.dtype(dtype): kind for kind, dtype in STORAGES.items()}
+    empty = b"ccollections\nOrderedDict\n)R"
+    out = [b"\x80\x02", empty, b"("]
+    for key, (name, info) in enumerate(source.tensors.items()):
+        size = math.prod(info.shape)
+        storage = (
+            _text("storage"),
+            b"ctorch\n" + kinds[info.dtype].encode() + b"\n",
+            _text(str(key)),
+            _text("cpu"),
+            _number(size),
+        )
+        arguments = (
+            _sequence(storage) + b"Q",
+            _number(0),
+            _sequence(map(_number, info.shape)),
+            _sequence(map(_number, contiguous(info.shape))),
+            b"\x89",
+            empty,
+        )
+        out += [_text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", _sequence(arguments), b"R"]
+    return b"".join([*out, b"u."])
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _number(value: int) -> bytes:
+    data = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def _sequence(items: Iterable[bytes]) -> bytes:
+    return b"(" + b"".join(items) + b"t"

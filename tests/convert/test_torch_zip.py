@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convert.sources import open_tensors
+from convert.stored import ArrayTensors
+from convert.torch_zip import write_torch_zip
 
 MATRIX = torch.arange(24.0).reshape(4, 6)
 
@@ -193,3 +195,24 @@ def test_random_damage_gives_one_line_or_a_readable_file(tmp_path, data):
     else:
         for name in source.tensors:
             source.read(name).tobytes()
+
+
+def test_pytorch_reads_what_we_write(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a.weight": rng.standard_normal((3, 300)).astype(np.float32),
+        "a.bias": rng.standard_normal(5).astype(ml_dtypes.bfloat16),
+        "transposed": rng.standard_normal((4, 6)).astype(np.float16).T,
+        "scalar": np.array(2.5),
+        "empty": np.zeros((0, 3), np.float32),
+        "ids": np.arange(3),
+    }
+    path = tmp_path / "x.pth"
+    write_torch_zip(path, ArrayTensors(arrays))
+    theirs, ours = torch.load(path, weights_only=True, mmap=True), open_tensors(path)
+    assert theirs.keys() == arrays.keys() == ours.tensors.keys()
+    for name, array in arrays.items():
+        assert as_numpy(theirs[name]).tobytes() == array.tobytes(), name
+        assert theirs[name].shape == array.shape
+        assert ours.read(name).tobytes() == array.tobytes(), name
+        assert ours.stored[name].offset % 64 == 0 or array.size == 0
