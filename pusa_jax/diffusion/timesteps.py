@@ -1,7 +1,122 @@
-"""Training-time noise levels: the table they are drawn from and the weight of each level."""
+"""Training-time noise levels: the table they are drawn from, the draws, and the weight of a level.
 
+A draw is an index into a table of 1000 shifted levels per latent frame; index 1000 is "clean".
+
+  independent        every frame its own draw (Pusa, arXiv 2507.16116)
+  ptss               with `probability` every frame its own draw, else one for the clip (FVDM,
+                     arXiv 2410.03160)
+  shared             one draw for the clip: the base model's training
+  first_frame_clean  frame 0 clean, the others share one draw: an image-to-video control
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int, Key
+
+from pusa_jax.diffusion.flow import pusa_schedule
+
+LEVELS = 1000
+"""Entries of the training table; also the unit of Wan's timesteps."""
+
+Sampler = Literal["independent", "ptss", "shared", "first_frame_clean"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LevelConfig:
+    """How noise levels are drawn in training.
+
+    Attributes:
+      sampler: see the module.
+      probability: of independent frames, for "ptss" only. The coin is flipped per clip, so that a
+        clip does not depend on its batch; FVDM's code flips one per step and process.
+      shift: of the table; Wan and Pusa use 5.
+      rounding: dtype through which the timesteps pass before they are looked up and told to the
+        network; the original trains with "bfloat16", which leaves 294 different levels.
+    """
+
+    sampler: Sampler = "independent"
+    probability: float = 0.2
+    shift: float = 5.0
+    rounding: Literal["none", "bfloat16"] = "bfloat16"
+
+    def __post_init__(self):
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], got {self.probability}.")
+        if not self.shift > 0:
+            raise ValueError(f"shift must be positive, got {self.shift}.")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LevelTable:
+    """What follows from an index: the whole table, whose last entry is a clean frame, or a draw.
+
+    Attributes:
+      sigmas: noise level.
+      timesteps: what the network is told, 0..1000.
+      weights: loss weight, mean 1 over the table; 0 for pure noise and for clean.
+    """
+
+    sigmas: Float[Array, "*axes"]
+    timesteps: Float[Array, "*axes"]
+    weights: Float[Array, "*axes"]
+
+    def at(self, indices: Int[Array, "*axes"]) -> "LevelTable":
+        """The entries of drawn indices."""
+        return jax.tree.map(lambda column: column[indices], self)
+
+
+def level_table(config: LevelConfig) -> LevelTable:
+    """The table of `LEVELS` + 1 entries that draws index.
+
+    Parity: the original rounds a timestep first and then takes level and weight of the entry of the
+    unrounded table that is nearest to it (FlowMatchSchedulerPusa.add_noise, training_weight).
+    """
+    sigmas = pusa_schedule(LEVELS, config.shift)
+    exact = sigmas[:-1] * np.float32(LEVELS)
+    dtype = ml_dtypes.bfloat16 if config.rounding == "bfloat16" else np.float32
+    told = exact.astype(dtype).astype(np.float32)
+    nearest = np.abs(exact[None] - told[:, None]).argmin(axis=1)
+    columns = {
+        "sigmas": sigmas[nearest],
+        "timesteps": told,
+        "weights": bell_weights(exact)[nearest],
+    }
+    return LevelTable(**{n: jnp.asarray(np.append(c, np.float32(0))) for n, c in columns.items()})
+
+
+def draw_clip(key: Key[Array, ""], frames: int, config: LevelConfig) -> Int[Array, " F"]:
+    """Draws the table index of every latent frame of one clip."""
+    shared_key, frames_key, coin_key = jax.random.split(key, 3)
+    shared = jnp.broadcast_to(jax.random.randint(shared_key, (), 0, LEVELS), (frames,))
+    own = jax.random.randint(frames_key, (frames,), 0, LEVELS)
+    match config.sampler:
+        case "independent":
+            return own
+        case "shared":
+            return shared
+        case "first_frame_clean":
+            return shared.at[0].set(LEVELS)
+        case "ptss":
+            return jnp.where(jax.random.bernoulli(coin_key, config.probability), own, shared)
+
+
+def draw(
+    key: Key[Array, ""], batch: int, frames: int, config: LevelConfig
+) -> Int[Array, "batch frames"]:
+    """Draws table indices for a batch; clip i depends on the key and on i alone."""
+    keys = clip_keys(key, jnp.arange(batch))
+    return jax.vmap(lambda k: draw_clip(k, frames, config))(keys)
+
+
+def clip_keys(key: Key[Array, ""], positions: Int[Array, " B"]) -> Key[Array, " B"]:
+    """One key per clip, from its position in the batch of the step."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
 
 
 def bell_weights(timesteps: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
