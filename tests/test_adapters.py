@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from pusa_jax.models.adapters import (
+    AdapterConfig,
+    adapted_layers,
+    as_lora,
+    attach,
+    init_adapters,
+    merge_adapters,
+)
+from pusa_jax.models.lora import Target, merge
+from pusa_jax.models.wan.config import preset
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.testing import assert_close
+from pusa_jax.tree import shapes_of
+
+SHAPES = {
+    "blocks/self_attn/q/kernel": jax.ShapeDtypeStruct((3, 8, 6), jnp.bfloat16),
+    "blocks/self_attn/q/bias": jax.ShapeDtypeStruct((3, 6), jnp.bfloat16),
+    "blocks/ffn/up/kernel": jax.ShapeDtypeStruct((3, 8, 10), jnp.bfloat16),
+    "head/linear/kernel": jax.ShapeDtypeStruct((8, 4), jnp.bfloat16),
+}
+
+
+def random_adapters(config):
+    fresh = init_adapters(SHAPES, config, jax.random.key(0))
+    return {
+        p: jax.random.normal(jax.random.key(i), x.shape) for i, (p, x) in enumerate(fresh.items())
+    }
+
+
+@pytest.mark.parametrize(("name", "count"), [("wan2.1-t2v-14b", 2_453_667_840)])
+def test_pusa_adapts_four_hundred_layers(name, count):
+    config = preset(name).dit
+    shapes = shapes_of(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
+    adapters = jax.eval_shape(
+        lambda k: init_adapters(shapes, AdapterConfig(), k), jax.random.key(0)
+    )
+    assert len(adapted_layers(shapes, AdapterConfig().targets)) * config.num_layers == 400
+    assert sum(leaf.size for leaf in adapters.values()) == count
+
+
+def test_kaiming_is_uniform_within_the_root_of_the_inputs():
+    shapes = {"q/kernel": jax.ShapeDtypeStruct((400, 30), jnp.float32)}
+    a = init_adapters(shapes, AdapterConfig(rank=64, targets="q"), jax.random.key(0))["q/lora_a"]
+    assert np.abs(a).max() <= 0.05 and np.abs(a).max() > 0.049
+    assert float(a.std()) == pytest.approx(0.05 / 3**0.5, rel=0.02)
+    gaussian = AdapterConfig(rank=64, init="gaussian", targets="q")
+    a = init_adapters(shapes, gaussian, jax.random.key(0))["q/lora_a"]
+    assert float(a.std()) == pytest.approx(1 / 64, rel=0.02)
+
+
+def test_fresh_adapters_are_float32_and_add_nothing():
+    adapters = init_adapters(SHAPES, AdapterConfig(rank=2), jax.random.key(0))
+    assert {x.dtype for x in adapters.values()} == {jnp.dtype("float32")}
+    assert not any(x.any() for p, x in adapters.items() if p.endswith("lora_b"))
+    assert sorted(adapters) == sorted(
+        f"blocks/{p}/{f}" for p in ("self_attn/q", "ffn/up") for f in ("lora_a", "lora_b")
+    )
+
+
+def test_an_adapted_stack_computes_what_the_merged_stack_does():
+    config = AdapterConfig(rank=2, alpha=3.0, targets="layer")
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = jax.vmap(lambda r: nnx.Linear(6, 6, rngs=r))(rngs.split(3))
+
+    model, merged = Model(nnx.Rngs(0)), Model(nnx.Rngs(0))
+    leaves = {"layer/kernel": model.layer.kernel[...]}
+    shapes = {"layer/kernel": jax.ShapeDtypeStruct((3, 6, 6), jnp.float32)}
+    fresh = init_adapters(shapes, config, jax.random.key(1))
+    adapters = {p: jax.random.normal(jax.random.key(2), x.shape) for p, x in fresh.items()}
+    attach(model, adapters, config.scale)
+    merged.layer.kernel.set_value(merge_adapters(leaves, adapters, config.scale)["layer/kernel"])
+    x = jax.random.normal(jax.random.key(3), (4, 6))
+
+    def run(stack):
+        return jax.lax.scan(lambda x, layer: (layer(x), None), x, stack)[0]
+
+    assert_close(run(model.layer), run(merged.layer), 1e-6)
+    assert relative_change(run(model.layer), run(Model(nnx.Rngs(0)).layer)) > 0.1
+
+
+def relative_change(a, b):
+    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+
+
+def test_as_lora_merges_to_the_same_weights():
+    config = AdapterConfig(rank=2, alpha=3.0, targets=".*")
+    adapters = random_adapters(config)
+    leaves = {p: jax.random.normal(jax.random.key(9), s.shape) for p, s in SHAPES.items()}
+    lora = as_lora(adapters, config.alpha)
+    assert Target("head/linear") in lora.modules and len(lora.modules) == 3 + 3 + 1
+    ours, theirs = merge_adapters(leaves, adapters, config.scale), merge(leaves, lora)
+    for path, leaf in ours.items():
+        assert_close(leaf, theirs[path], 1e-6, path)
+
+
+def test_rank_zero_is_refused():
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
+        AdapterConfig(rank=0)
+
+
+def test_targets_that_match_nothing_list_the_layers():
+    with pytest.raises(ValueError, match=r"'blocks/q' matches no layer; there are blocks/ffn/up"):
+        adapted_layers(SHAPES, "blocks/q")
