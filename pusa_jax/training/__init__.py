@@ -1,0 +1,1 @@
+"""Learning: objective, what is trained, the loop, its data, checkpoints and records."""

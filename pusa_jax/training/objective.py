@@ -1,0 +1,130 @@
+"""The training objective: noise every latent frame to its own level, predict the velocity.
+
+    clean [B,F,H,W,C] + key -> noised latents, target, timesteps [B,F] -> network -> loss [B]
+
+Everything random about a clip comes from one key made of the step and its place in the batch, and
+everything is computed clip by clip: a clip's loss and gradient do not depend on its batch mates.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from pusa_jax.diffusion.flow import interpolate, velocity_target
+from pusa_jax.diffusion.timesteps import LevelConfig, LevelTable, draw_clip, level_table
+from pusa_jax.typing import Latents, Text
+
+Weighting = Literal["pusa", "per_frame", "none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is learned.
+
+    Attributes:
+      levels: how noise levels are drawn.
+      weighting: of a clip's squared error by the weights of its frames' levels. "pusa" is the
+        original: mean error times mean weight, a frame's weight does not act on its own error;
+        "per_frame": every frame's error by its own weight; "none": the mean error.
+      text_dropout: probability that a clip is trained without its caption. The original does not.
+    """
+
+    levels: LevelConfig = LevelConfig()
+    weighting: Weighting = "pusa"
+    text_dropout: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.text_dropout < 1:
+            raise ValueError(f"text_dropout must be in [0, 1), got {self.text_dropout}.")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """What the network is shown and asked.
+
+    Attributes:
+      noised: latents at the drawn levels, float32.
+      target: the velocity to predict, float32.
+      levels: level, timestep and weight of every frame, each [B, F].
+      text: captions, those dropped replaced.
+    """
+
+    noised: Latents
+    target: Latents
+    levels: LevelTable
+    text: Text
+
+
+def exercise(
+    keys: Key[Array, " B"],
+    clean: Latents,
+    text: Text,
+    no_text: Float[Array, "1 L E"],
+    config: ObjectiveConfig,
+) -> Exercise:
+    """Draws levels, noise and text dropout.
+
+    Parity: the original draws the noise, and takes noise - clean, in bfloat16; this is float32.
+
+    Args:
+      keys: one per clip, see `timesteps.clip_keys`.
+      clean: normalised latents.
+      text: captions.
+      no_text: features of the empty prompt, [1, L, E].
+      config: what is learned.
+    """
+    clean = clean.astype(jnp.float32)
+    table = level_table(config.levels)
+
+    def one(key, clean):
+        level_key, noise_key, text_key = jax.random.split(key, 3)
+        indices = draw_clip(level_key, clean.shape[0], config.levels)
+        noise = jax.random.normal(noise_key, clean.shape, jnp.float32)
+        return indices, noise, jax.random.bernoulli(text_key, config.text_dropout)
+
+    indices, noise, is_dropped = jax.vmap(one)(keys, clean)
+    if config.text_dropout > 0:
+        text = jnp.where(is_dropped[:, None, None], no_text.astype(text.dtype), text)
+    return exercise_at(clean, noise, table.at(indices), text)
+
+
+def exercise_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) -> Exercise:
+    """The exercise of given draws."""
+    return Exercise(
+        noised=interpolate(clean, noise, levels.sigmas),
+        target=velocity_target(clean, noise),
+        levels=levels,
+        text=text,
+    )
+
+
+def frame_errors(predicted: Latents, target: Latents) -> Float[Array, "B F"]:
+    """Mean squared error of every latent frame, float32."""
+    return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target), axis=(2, 3, 4))
+
+
+def clip_losses(
+    errors: Float[Array, "B F"], levels: LevelTable, weighting: Weighting
+) -> Float[Array, " B"]:
+    """Loss of every clip from the errors of its frames.
+
+    Clean frames (level 0, drawn by "first_frame_clean" only) carry no noise that could be
+    predicted: they count neither in the error nor in the weight.
+    """
+    is_noised = levels.sigmas > 0
+
+    def mean(x):
+        count = jnp.maximum(jnp.sum(is_noised, axis=1), 1)
+        return jnp.sum(jnp.where(is_noised, x, 0), axis=1) / count
+
+    match weighting:
+        case "pusa":
+            return mean(errors) * mean(levels.weights)
+        case "per_frame":
+            return mean(errors * levels.weights)
+        case "none":
+            return mean(errors)

@@ -1,0 +1,170 @@
+"""One training step as a pure function: (state, frozen, batch) -> (state, metrics).
+
+    params (float32) --cast--> compute dtype --+--> DiT --> exercise --> losses [B] --> mean
+    frozen base (bfloat16, no gradients) ------+                           |
+                                 state <-- AdamW <-- gradients <-----------+
+
+With adapters the trained leaves are laid around the frozen base; without, they are the model.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from pusa_jax.diffusion.timesteps import clip_keys
+from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
+from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.training.objective import (
+    Exercise,
+    ObjectiveConfig,
+    clip_losses,
+    exercise,
+    frame_errors,
+)
+from pusa_jax.training.state import (
+    OptimizerConfig,
+    Params,
+    TrainState,
+    fresh_state,
+    learning_rate,
+    updated,
+)
+from pusa_jax.tree import assemble, shapes_of
+
+LEVEL_BINS = 5
+"""Bins of equal width in which the error is reported by noise level."""
+
+Batch = Mapping[str, jax.Array]
+"""`latents` [B, F, h, w, C] and `text` [B, L, E]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What a run only reads: arrays, or in their places shapes or shardings.
+
+    Attributes:
+      base: leaves of the model that adapters are trained for; empty when all leaves are trained.
+      no_text: features of the empty prompt, [1, L, E].
+    """
+
+    base: dict[str, Any]
+    no_text: Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained, on what, and how: the static part of the step.
+
+    Attributes:
+      dit: the network; `compute_dtype` is what it computes in.
+      adapter: None trains all leaves.
+      objective: what is learned.
+      optimizer: how.
+      steps: length of the run, for the schedule of the learning rate.
+    """
+
+    dit: DiTConfig
+    adapter: AdapterConfig | None
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    steps: int = 1
+
+
+def model_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape of every leaf of the network without adapters, in the compute dtype."""
+    shapes = shapes_of(lambda: WanDiT(recipe.dit, rngs=nnx.Rngs(0)))
+    dtype = jnp.dtype(recipe.dit.compute_dtype)
+    return {path: jax.ShapeDtypeStruct(leaf.shape, dtype) for path, leaf in shapes.items()}
+
+
+def first_state(recipe: Recipe, base: Params, key: Key[Array, ""]) -> TrainState:
+    """The state before the first step: fresh adapters, or the leaves of the base to be trained."""
+    init_key, run_key = jax.random.split(key)
+    if recipe.adapter is None:
+        params = base
+    else:
+        params = init_adapters(model_shapes(recipe), recipe.adapter, init_key)
+    return fresh_state(params, recipe.optimizer, recipe.steps, run_key)
+
+
+def network(recipe: Recipe, params: Params, base: Params) -> WanDiT:
+    """The network with what is trained in it, cast to the compute dtype."""
+    dtype = jnp.dtype(recipe.dit.compute_dtype)
+    params = {path: leaf.astype(dtype) for path, leaf in params.items()}
+    leaves = params if recipe.adapter is None else base
+    dit = assemble(lambda: WanDiT(recipe.dit, rngs=nnx.Rngs(0)), leaves)
+    if recipe.adapter is not None:
+        attach(dit, params, recipe.adapter.scale)
+    return dit
+
+
+def loss_of(
+    recipe: Recipe, params: Params, base: Params, task: Exercise
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Mean loss of an exercise, and per clip and noise level what it is made of."""
+    dit = network(recipe, params, base)
+    text = dit.project_text(task.text)
+    errors = frame_errors(dit(task.noised, task.levels.timesteps, text), task.target)
+    losses = clip_losses(errors, task.levels, recipe.objective.weighting)
+    bins = jnp.clip((task.levels.sigmas * LEVEL_BINS).astype(jnp.int32), 0, LEVEL_BINS - 1)
+    is_in = jax.nn.one_hot(bins, LEVEL_BINS)
+    sums, counts = jnp.einsum("bfn,bf->n", is_in, errors), is_in.sum((0, 1))
+    return losses.mean(), {"losses": losses, "error_sums": sums, "error_counts": counts}
+
+
+def train_step(
+    recipe: Recipe, state: TrainState, frozen: Frozen, batch: Batch
+) -> tuple[TrainState, dict[str, Array]]:
+    """Takes one optimizer step.
+
+    Returns:
+      the new state, and metrics: `loss`, `grad_norm` and `learning_rate` of the step, `losses` [B]
+      of its clips, `error_sums` and `error_counts` [LEVEL_BINS] of the unweighted squared error of
+      frames by noise level.
+    """
+    keys = clip_keys(
+        jax.random.fold_in(state.key, state.step), jnp.arange(batch["latents"].shape[0])
+    )
+    parts = recipe.optimizer.accumulate
+
+    def gradients(batch, keys):
+        task = exercise(keys, batch["latents"], batch["text"], frozen.no_text, recipe.objective)
+        (loss, details), grads = jax.value_and_grad(
+            lambda params: loss_of(recipe, params, frozen.base, task), has_aux=True
+        )(state.params)
+        return grads, details | {"loss": loss}
+
+    if parts == 1:
+        grads, metrics = gradients(batch, keys)
+    else:
+        grads, metrics = _in_parts(gradients, state.params, (dict(batch), keys), parts)
+    new, grad_norm = updated(state, grads, recipe.optimizer, recipe.steps)
+    rate = learning_rate(recipe.optimizer, recipe.steps)(state.step)
+    return new, metrics | {"grad_norm": grad_norm, "learning_rate": jnp.asarray(rate, jnp.float32)}
+
+
+def _in_parts(gradients, params, inputs, parts: int):
+    """Mean gradient and joined metrics of a batch computed in parts.
+
+    A part takes every `parts`-th clip, so that each stays spread over the devices.
+    """
+    cut = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), inputs)
+
+    def visit(total, part):
+        grads, details = gradients(*part)
+        return jax.tree.map(jnp.add, total, grads), details
+
+    total, details = jax.lax.scan(visit, jax.tree.map(jnp.zeros_like, params), cut)
+    return jax.tree.map(lambda g: g / parts, total), {
+        "loss": details["loss"].mean(),
+        "losses": jnp.swapaxes(details["losses"], 0, 1).reshape(-1),
+        "error_sums": details["error_sums"].sum(0),
+        "error_counts": details["error_counts"].sum(0),
+    }

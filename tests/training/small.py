@@ -1,0 +1,61 @@
+"""A tiny network, its recipes and batches, for the tests of training."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from pusa_jax.models.adapters import AdapterConfig
+from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.testing import random_module
+from pusa_jax.training.objective import ObjectiveConfig
+from pusa_jax.training.state import OptimizerConfig
+from pusa_jax.training.step import Frozen, Recipe
+from pusa_jax.tree import leaves_of
+
+DIT = DiTConfig(
+    dim=32, ffn_dim=48, num_heads=4, num_layers=2, text_dim=12, text_len=6, freq_dim=16, in_dim=4,
+    out_dim=4,
+)  # fmt: skip
+LORA = AdapterConfig(rank=4, alpha=8.0)
+
+
+def fast_jit(f):
+    """jit for programs that run a few times: half the time is saved by not optimising them."""
+    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def recipe(adapter=LORA, dtype="float32", remat="none", **optimizer) -> Recipe:
+    return Recipe(
+        dit=dataclasses.replace(DIT, compute_dtype=dtype, remat=remat),
+        adapter=adapter,
+        objective=ObjectiveConfig(text_dropout=0.1),
+        optimizer=OptimizerConfig(**optimizer),
+        steps=20,
+    )
+
+
+def base(dtype="float32"):
+    leaves = leaves_of(random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0)), 0))
+    return {path: jnp.asarray(leaf, dtype) for path, leaf in leaves.items()}
+
+
+def random_adapters(fresh, seed=1):
+    """Adapters that add something: no factor is left at zero."""
+    keys = jax.random.split(jax.random.key(seed), len(fresh))
+    shapes = zip(keys, fresh.items(), strict=True)
+    return {path: 0.3 * jax.random.normal(key, leaf.shape) for key, (path, leaf) in shapes}
+
+
+def frozen(leaves) -> Frozen:
+    return Frozen(base=leaves, no_text=jnp.zeros((1, DIT.text_len, DIT.text_dim)))
+
+
+def batch(count: int, seed: int = 0):
+    latents, text = jax.random.split(jax.random.key(seed))
+    return {
+        "latents": jax.random.normal(latents, (count, 3, 4, 4, DIT.in_dim)),
+        "text": jax.random.normal(text, (count, DIT.text_len, DIT.text_dim)),
+    }

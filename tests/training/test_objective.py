@@ -1,0 +1,77 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pusa_jax.diffusion.flow import per_frame
+from pusa_jax.diffusion.timesteps import LevelConfig, LevelTable, clip_keys
+from pusa_jax.training.objective import ObjectiveConfig, clip_losses, exercise, frame_errors
+
+KEYS = clip_keys(jax.random.key(0), jnp.arange(64))
+CLEAN = jax.random.normal(jax.random.key(1), (64, 5, 2, 2, 3))
+TEXT = jax.random.normal(jax.random.key(2), (64, 4, 6))
+NO_TEXT = jnp.full((1, 4, 6), 7.0)
+
+
+def run(count=64, **config):
+    return exercise(KEYS[:count], CLEAN[:count], TEXT[:count], NO_TEXT, ObjectiveConfig(**config))
+
+
+def test_noised_frames_lie_on_the_path_to_the_target():
+    task = run()
+    back = task.noised - per_frame(task.levels.sigmas) * task.target
+    assert np.allclose(back, CLEAN, atol=1e-5)
+    assert abs(float((task.target + CLEAN).std()) - 1) < 0.02
+
+
+def test_a_clip_gets_the_same_exercise_in_any_batch():
+    alone, among = run(3), run()
+    for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(among), strict=True):
+        assert np.array_equal(one, many[:3])
+
+
+def test_text_is_dropped_clip_by_clip():
+    assert np.array_equal(run().text, TEXT)
+    dropped = (run(text_dropout=0.3).text == NO_TEXT).all(axis=(1, 2))
+    assert abs(dropped.mean() - 0.3) < 0.15
+    kept = run(text_dropout=0.3).text[~dropped]
+    assert np.array_equal(kept, TEXT[~dropped])
+    assert np.array_equal(run(text_dropout=0.3).noised, run().noised)
+
+
+def levels(sigmas, weights):
+    return LevelTable(
+        sigmas=jnp.asarray(sigmas), timesteps=jnp.asarray(sigmas), weights=jnp.asarray(weights)
+    )
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [("pusa", 2.0 * 1.5), ("per_frame", (1 * 2 + 3 * 1) / 2), ("none", 2.0)],
+)
+def test_weightings(weighting, expected):
+    drawn = levels([[0.5, 0.9]], [[2.0, 1.0]])
+    assert clip_losses(jnp.asarray([[1.0, 3.0]]), drawn, weighting)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weighting", ["pusa", "per_frame", "none"])
+def test_clean_frames_do_not_count(weighting):
+    three = levels([[0.0, 0.5, 0.9]], [[0.0, 2.0, 1.0]])
+    two = levels([[0.5, 0.9]], [[2.0, 1.0]])
+    errors = jnp.asarray([[100.0, 1.0, 3.0]])
+    assert clip_losses(errors, three, weighting) == clip_losses(errors[:, 1:], two, weighting)
+
+
+def test_errors_are_means_over_a_frame():
+    target = jnp.zeros((1, 2, 2, 2, 3))
+    assert np.array_equal(frame_errors(target.at[:, 1].set(2.0), target), [[0.0, 4.0]])
+
+
+def test_dropout_of_all_text_is_refused():
+    with pytest.raises(ValueError, match=r"text_dropout must be in \[0, 1\), got 1.0"):
+        ObjectiveConfig(text_dropout=1.0)
+
+
+def test_first_frame_clean_shows_the_clean_frame():
+    task = run(levels=LevelConfig(sampler="first_frame_clean"))
+    assert np.array_equal(task.noised[:, 0], CLEAN[:, 0])
