@@ -47,8 +47,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = infer.add_argument
     add("--preset", required=True, help="published model: wan2.1-t2v-14b, wan2.1-t2v-1.3b")
-    add("--height", type=int, default=480, help="pixels (default: 480)")
-    add("--width", type=int, default=832, help="pixels (default: 832)")
+    add("--height", type=int, default=720, help="pixels (default: 720)")
+    add("--width", type=int, default=1280, help="pixels (default: 1280)")
     add("--num_frames", type=int, default=81, help="4k+1 pixel frames (default: 81)")
     add("--cfg_scale", type=float, default=3.0, help="guidance scale; 1 is off (default: 3)")
     add(
@@ -79,14 +79,17 @@ def run_infer(args: argparse.Namespace) -> int:
     topologies.prepare_process(topology)
 
     from pusa_jax import plan
+    from pusa_jax.pipeline import Settings
 
     run = plan.Run(
         name=args.preset,
         preset=chosen,
-        height=args.height,
-        width=args.width,
-        num_frames=args.num_frames,
-        guided=args.cfg_scale != 1,
+        settings=Settings(
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+            guidance_scale=args.cfg_scale,
+        ),
         dtype=args.dtype,
     )
     if shape is None:

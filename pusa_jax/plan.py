@@ -15,14 +15,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from pusa_jax.diffusion.flow import NoiseTable
-from pusa_jax.diffusion.tasks import latent_frames
+from pusa_jax.diffusion.guidance import guided_together
+from pusa_jax.diffusion.sampling import denoise
 from pusa_jax.flops import velocity_flops
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig, Precision, Preset
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.pipeline import denoise_part
+from pusa_jax.pipeline import Configs, Settings, denoise_part, latent_shape, velocity_of
 from pusa_jax.report import Report, compile_report
-from pusa_jax.sharding import fit, make_mesh, shardings
+from pusa_jax.sharding import Entry, fit, make_mesh, shardings
 from pusa_jax.topologies import Topology
 
 PASSES = 2
@@ -35,18 +36,12 @@ class Run:
 
     Attributes:
       name: of the preset, for the report.
-      height, width: pixels.
-      num_frames: pixel frames.
-      guided: whether the guidance scale is not 1.
       dtype: of the DiT's weights and matrix products.
     """
 
     name: str
     preset: Preset
-    height: int = 480
-    width: int = 832
-    num_frames: int = 81
-    guided: bool = True
+    settings: Settings = Settings()
     dtype: Precision = "bfloat16"
 
     @property
@@ -63,34 +58,33 @@ class Run:
         Raises:
           ValueError: a size or the number of frames does not fit.
         """
-        vae, patch = self.preset.vae, self.preset.dit.patch_size[1]
-        for name, size in (("height", self.height), ("width", self.width)):
-            multiple = vae.spatial_stride * patch
-            if size < multiple or size % multiple:
-                raise ValueError(f"{name} must be divisible by {multiple}, got {size}.")
-        f = latent_frames(self.num_frames, vae.temporal_stride)
-        h, w = (size // vae.spatial_stride for size in (self.height, self.width))
-        return (1, f, h, w, vae.z_dim)
+        return latent_shape(self.settings, Configs(dit=self.dit, vae=self.preset.vae))
+
+    @property
+    def passes(self) -> int:
+        """Forwards of a step: prompt and negative prompt, or the prompt alone."""
+        return 1 if self.settings.guidance_scale == 1 else PASSES
 
     @property
     def step_flops(self) -> float:
         """Model FLOPs of one solver step."""
-        passes = PASSES if self.guided else 1
-        return float(passes * velocity_flops(self.dit, self.latent_shape))
+        return float(self.passes * velocity_flops(self.dit, self.latent_shape))
 
     def __str__(self) -> str:
-        guidance = "guidance" if self.guided else "no guidance"
+        """What one step is, in words."""
+        used = self.settings
+        guidance = "guidance" if self.passes == PASSES else "no guidance"
         return (
-            f"one step of {self.name}, {self.height}x{self.width}, {self.num_frames} frames, "
+            f"one step of {self.name}, {used.height}x{used.width}, {used.num_frames} frames, "
             f"{self.dtype}, {guidance}"
         )
 
 
 def abstract_step(run: Run, mesh: Mesh) -> tuple:
-    """Shapes and shardings of the arguments of `pipeline.denoise_part` for one step."""
+    """Shapes and shardings of the arguments of one step, as `step_program` takes them."""
     config, latents = run.dit, run.latent_shape
 
-    def shape(dims: Sequence[int], dtype: DTypeLike, *axes: str) -> Any:
+    def shape(dims: Sequence[int], dtype: DTypeLike, *axes: Entry) -> Any:
         sharding = NamedSharding(mesh, fit(dims, axes, mesh.shape))
         return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
 
@@ -100,13 +94,29 @@ def abstract_step(run: Run, mesh: Mesh) -> tuple:
         dit,
         shardings(dit, rules.DIT, mesh),
     )
-    heads = (config.num_heads, config.head_dim)
-    text_kv = shape(
-        (PASSES, config.num_layers, 1, config.text_len, *heads), config.compute_dtype, "data"
-    )
+    layers, *prompt = config.num_layers, config.text_len, config.num_heads, config.head_dim
+    axes = ("context", "tensor", None)
+    if is_together(mesh):
+        text = shape((layers, PASSES, *prompt), config.compute_dtype, None, "data", *axes)
+    else:
+        text = shape((PASSES, layers, 1, *prompt), config.compute_dtype, None, None, None, *axes)
     f = latents[1]
     table = NoiseTable(sigmas=shape((2, f), jnp.float32), timesteps=shape((1, f), jnp.float32))
-    return dit, (text_kv, text_kv), shape((), jnp.float32), shape(latents, jnp.float32), table
+    return dit, (text, text), shape((), jnp.float32), shape(latents, jnp.float32), table
+
+
+def is_together(mesh: Mesh) -> bool:
+    """Whether the two passes of guidance run beside each other, on different devices."""
+    return mesh.shape["data"] % PASSES == 0
+
+
+def step_program(mesh: Mesh) -> Callable:
+    """The program of one step on a mesh."""
+    return _denoise_together if is_together(mesh) else denoise_part
+
+
+def _denoise_together(dit, texts, scale, latents, table):
+    return denoise(guided_together(velocity_of(dit), texts, scale), latents, table)
 
 
 def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
@@ -119,12 +129,14 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
     mesh = make_mesh(mesh_shape, topology.devices())
     return compile_report(
         str(run),
-        jax.jit(denoise_part, keep_unused=True),  # weights of the projected text stay resident
+        jax.jit(
+            step_program(mesh), keep_unused=True
+        ),  # weights of the projected text stay resident
         abstract_step(run, mesh),
         topology=topology,
         mesh=mesh,
         model_flops=run.step_flops,
-        unknown_trips=PASSES if run.guided else 1,
+        unknown_trips=run.passes,
     )
 
 
@@ -150,7 +162,7 @@ def plan_meshes(
     """
     num_devices = topology.chips * topology.chip.devices
     reports = []
-    for shape in sensible_meshes(num_devices, run.dit.num_heads, run.guided):
+    for shape in sensible_meshes(num_devices, run.dit.num_heads, run.passes == PASSES):
         reports.append(plan_inference(run, topology, shape))
         on_report(reports[-1])
     return sorted(reports, key=_cost)

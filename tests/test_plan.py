@@ -17,6 +17,7 @@ from pusa_jax.collectives import Traffic
 from pusa_jax.flops import text_flops, tokens, velocity_flops
 from pusa_jax.models.wan import config
 from pusa_jax.models.wan.config import DiTConfig, Preset, preset
+from pusa_jax.pipeline import Settings
 from pusa_jax.topologies import CHIPS, Chip, Topology, local_topology
 
 TINY = Preset(
@@ -24,7 +25,8 @@ TINY = Preset(
         dim=96, ffn_dim=192, num_heads=4, num_layers=3, text_dim=32, text_len=32, freq_dim=64
     )
 )
-RUN = plan.Run(name="tiny", preset=TINY, height=64, width=96, num_frames=9)
+SMALL = Settings(height=64, width=96, num_frames=9)
+RUN = plan.Run(name="tiny", preset=TINY, settings=SMALL)
 SIZES = ["--height", "64", "--width", "96", "--num_frames", "9"]
 
 
@@ -55,7 +57,8 @@ def run(*argv):
     ],
 )
 def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
-    run = plan.Run(name=name, preset=preset(name), height=size[0], width=size[1])
+    settings = Settings(height=size[0], width=size[1])
+    run = plan.Run(name=name, preset=preset(name), settings=settings)
     once = velocity_flops(run.dit, run.latent_shape, timesteps=1) + text_flops(run.dit)
     assert tokens(run.dit, run.latent_shape) == count
     assert round(once / 1e12, 1) == teraflops
@@ -63,11 +66,15 @@ def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
     assert 1 < per_frame / velocity_flops(run.dit, run.latent_shape, timesteps=1) < 1.00001
 
 
+def changed(**settings):
+    return dataclasses.replace(RUN, settings=dataclasses.replace(SMALL, **settings))
+
+
 def test_a_run_that_cannot_be_sampled_is_refused():
     with pytest.raises(ValueError, match="height must be divisible by 16, got 100"):
-        _ = dataclasses.replace(RUN, height=100).latent_shape
+        _ = changed(height=100).latent_shape
     with pytest.raises(ValueError, match="4k"):
-        _ = dataclasses.replace(RUN, num_frames=8).latent_shape
+        _ = changed(num_frames=8).latent_shape
 
 
 def test_memory_is_what_the_compiled_program_holds(planned):
@@ -81,8 +88,7 @@ def test_memory_is_what_the_compiled_program_holds(planned):
 
 def test_work_is_shared_out_over_the_chips(planned):
     assert planned.model_flops == pytest.approx(RUN.step_flops / 8)
-    unguided = dataclasses.replace(RUN, guided=False)
-    assert unguided.step_flops == RUN.step_flops / 2
+    assert changed(guidance_scale=1.0).step_flops == RUN.step_flops / 2
 
 
 def test_attention_exchanges_heads_in_every_layer(planned):
