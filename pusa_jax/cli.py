@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pusa_jax {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable | None, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name,
             help=text,
@@ -135,6 +135,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--dst", required=True, help="folder to make")
     sub.add_argument("--layout", choices=["original", "diffusers"], default="original")
     _add_lora_flags(sub)
+
+    from pusa_jax.cli_plan import add_plan_arguments
+
+    sub = command("plan", None, "say what fits on which chips, before queueing")
+    add_plan_arguments(sub)
 
     sub = command("info", run_info, "say what a video, a model folder or a LoRA file holds")
     sub.add_argument("path")
@@ -321,8 +326,12 @@ def run_convert(args: argparse.Namespace) -> int:
 def run_export(args: argparse.Namespace) -> int:
     """Writes weights back in a published layout."""
     from pusa_jax import loading
+    from pusa_jax.progress import Console
 
-    written = loading.export(args.src, args.dst, args.layout, _loras(args))
+    loras = _loras(args)
+    console = Console()
+    written = loading.export(args.src, args.dst, args.layout, loras, console)
+    console.close()
     print("\n".join(str(path) for path in written))
     return 0
 

@@ -12,8 +12,15 @@ from typing import Any
 import jax
 from flax import nnx
 
-from convert.components import COMPONENTS, Name, config_from_json
-from convert.folder import is_converted, load_component, read_manifest, tokenizer_folder
+from convert.components import COMPONENTS, Layout, Name, config_from_json
+from convert.export import export_folder
+from convert.folder import (
+    component_names,
+    is_converted,
+    load_component,
+    read_manifest,
+    tokenizer_folder,
+)
 from convert.lora import read_lora
 from convert.published import inspect
 from pusa_jax.models import lora
@@ -111,6 +118,39 @@ def load_pipeline(
         autoencoder=autoencoder,
         text_encoder=functools.partial(load_module, folder, "text_encoder", dtype),
         tokenizer=Tokenizer(tokenizer_folder(folder), configs.dit.text_len),
+    )
+
+
+def export(
+    src: str | Path,
+    dst: str | Path,
+    layout: Layout,
+    loras: LoRAs = (),
+    on_progress: Progress = no_progress,
+) -> list[Path]:
+    """Writes the networks of a folder in a published layout, LoRA files merged into the DiT.
+
+    Returns:
+      the files written.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+      FileExistsError: dst is there and not empty.
+    """
+
+    def networks():
+        for name in component_names(src):
+            config, leaves = load_component(src, name)
+            for path, strength in loras if name == "dit" else ():
+                leaves = lora.merge(leaves, read_lora(Path(path)), strength)
+            yield name, config, leaves
+
+    try:
+        tokenizer = tokenizer_folder(src)
+    except FileNotFoundError:
+        tokenizer = None
+    return export_folder(
+        networks(), dst, layout=layout, tokenizer=tokenizer, on_progress=on_progress
     )
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 from convert.components import COMPONENTS, config_from_json, config_to_json
 from convert.folder import (
@@ -22,6 +21,9 @@ from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from convert.tables import ConversionError, LeafTensors
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+pytestmark = pytest.mark.torch
 
 CONFIGS = {
     "dit": DiTConfig(

@@ -3,13 +3,15 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 from convert.lora import comfy_tensors, parse_lora, read_lora, write_lora
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from convert.wan import LINEARS
 from pusa_jax.models.lora import Target
+
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+pytestmark = pytest.mark.torch
 
 RNG = np.random.default_rng(0)
 RANK = 3

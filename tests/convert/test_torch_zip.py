@@ -6,13 +6,15 @@ from collections import OrderedDict
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convert.sources import open_tensors
 from convert.stored import ArrayTensors
 from convert.torch_zip import write_torch_zip
+
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+pytestmark = pytest.mark.torch
 
 MATRIX = torch.arange(24.0).reshape(4, 6)
 

@@ -34,7 +34,8 @@ CASES = {
     ),
     "e2e_dit_s0.safetensors": ("i2v_s4_cfg3", "v2v_ext_s4_cfg1", "startend_s4_cfg3", "t2v_s4_cfg3"),
     "sched_pusa_traces.safetensors": (
-        "i2v_s4_cfg1", "startend_mixed_s4_cfg1", "three_s4_cfg1", "t2v_s4_cfg1", "mf_nocond_s4_cfg1",
+        "i2v_s4_cfg1", "startend_mixed_s4_cfg1", "three_s4_cfg1", "t2v_s4_cfg1",
+        "mf_nocond_s4_cfg1",
         "v2v_ext_noisy_s4_cfg1",
     ),
     "solver_traces.safetensors": ("unipc_s4_shift5_cfg1", "unipc_order3_s10", "dpmpp_heun_s10"),

@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
-import torch
 from flax import nnx
 
 from pusa_jax.models.adapters import AdaptedLinear
 from pusa_jax.testing import assert_close
+
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+peft = pytest.importorskip("peft", reason="needs the extra [test]")
+pytestmark = pytest.mark.torch
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(3, 6.0), (4, 4.0)])

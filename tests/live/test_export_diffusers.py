@@ -1,16 +1,18 @@
 """The Diffusers layout we write, loaded by Diffusers and transformers themselves."""
 
-import diffusers
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from convert.components import COMPONENTS
 from convert.export import export_folder
 from convert.tables import dump
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+diffusers = pytest.importorskip("diffusers", reason="needs the extra [test]")
+transformers = pytest.importorskip("transformers", reason="needs the extra [test]")
+pytestmark = pytest.mark.torch
 
 NETWORKS = {
     "dit": (

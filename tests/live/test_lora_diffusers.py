@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from flax import nnx
 
 from convert.lora import write_lora
@@ -15,12 +13,16 @@ from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import assert_close
 from pusa_jax.tree import shapes_of
 
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+diffusers = pytest.importorskip("diffusers", reason="needs the extra [test]")
+pytestmark = pytest.mark.torch
+
 LAYERS, DIM, FFN, RANK = 2, 24, 40, 3
 
 
 def transformer():
     torch.manual_seed(0)
-    return WanTransformer3DModel(
+    return diffusers.WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=DIM // 2,
         ffn_dim=FFN,
@@ -61,12 +63,12 @@ def test_diffusers_fuses_what_we_merge(tmp_path, alpha):
     ours = dict(dump(merge(leaves, lora, 1.4), rules))
 
     write_lora(tmp_path / "lora.safetensors", lora, dtype="float32")
-    pipe = WanPipeline(
+    pipe = diffusers.WanPipeline(
         tokenizer=None,
         text_encoder=None,
         vae=None,
         transformer=model,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
     )
     pipe.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
     used = [name for name in model.state_dict() if "lora_" in name]

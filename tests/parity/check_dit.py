@@ -29,7 +29,9 @@ def load_dit(path, recorded: dict, dtype: str = "float32") -> WanDiT:
     def build():
         return WanDiT(config, rngs=nnx.Rngs(0))
 
-    return assemble(build, load(open_tensors(path), original_rules(config), shapes_of(build), dtype=dtype))
+    return assemble(
+        build, load(open_tensors(path), original_rules(config), shapes_of(build), dtype=dtype)
+    )
 
 
 @jax.jit
