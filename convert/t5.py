@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from convert.settings import check_agreement, positive
 from convert.tables import LINEAR, SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import TextConfig
 
@@ -94,12 +95,7 @@ def config_from_source(
         "num_layers": len({m[0] for name in source.tensors if (m := pattern.match(name))}),
         "relative_attention_num_buckets": num_buckets,
     }
-    for key, found in fields.items():
-        if published.get(key, found) != found:
-            raise ValueError(
-                f"config.json has {key}={published[key]!r:.40}, the tensors have {found}: they do "
-                "not belong together."
-            )
+    check_agreement(published, fields)
     return TextConfig(
         vocab=vocab,
         dim=dim,
@@ -108,6 +104,8 @@ def config_from_source(
         num_heads=num_heads,
         num_layers=fields["num_layers"],
         num_buckets=num_buckets,
-        max_distance=published.get("relative_attention_max_distance", TextConfig.max_distance),
-        eps=published.get("layer_norm_epsilon", TextConfig.eps),
+        max_distance=positive(
+            published, "relative_attention_max_distance", TextConfig.max_distance
+        ),
+        eps=positive(published, "layer_norm_epsilon", TextConfig.eps),
     )

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from flax import nnx
 
-from convert.tables import SAME, Rule, TensorSource, Transform
+from convert.settings import check_agreement
+from convert.tables import SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD, VAEConfig
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.tree import shapes_of
@@ -150,7 +151,7 @@ def config_from_source(
     if layout is None:
         raise ValueError("no VAE of the Wan family: there is no tensor encoder.conv1.weight.")
     first, numbered, block, last = _LANDMARKS[layout]
-    dim, colours, *_ = _shape(source, f"{first}.weight", 5)
+    dim, colours, *_ = shape_of(source, f"{first}.weight", 5)
     if colours != 3:
         raise ValueError(
             f"{first}.weight takes {colours} channels, the Wan2.1 VAE takes 3; the Wan2.2 VAE is "
@@ -159,17 +160,12 @@ def config_from_source(
     stages, halvings = _stages(source, numbered, block)
     fields: dict[str, Any] = {
         "base_dim": dim,
-        "z_dim": _shape(source, f"{last}.weight", 5)[0],
+        "z_dim": shape_of(source, f"{last}.weight", 5)[0],
         "dim_mult": [widths[-1] // dim for widths in stages],
         "num_res_blocks": len(stages[0]),
         "temperal_downsample": halvings,
     }
-    for key, found in fields.items():
-        if published.get(key, found) != found:
-            raise ValueError(
-                f"config.json has {key}={published[key]!r:.40}, the tensors have {found}: they do "
-                "not belong together."
-            )
+    check_agreement(published, fields)
     return VAEConfig(
         dim=dim,
         z_dim=fields["z_dim"],
@@ -191,7 +187,7 @@ def _stages(source: TensorSource, numbered: str, block: str) -> tuple[list[list[
             halvings.append(f"{layer}.time_conv.weight" in source.tensors)
             stages.append([])
         else:
-            stages[-1].append(_shape(source, f"{layer}.{block}.weight", 5)[0])
+            stages[-1].append(shape_of(source, f"{layer}.{block}.weight", 5)[0])
     if not all(stages):
         raise ValueError(f"each stage of {numbered} must have blocks, got {stages}.")
     return stages, halvings
@@ -208,10 +204,3 @@ def _statistic(
             f"got {values if key in published else 'none'!r:.40}."
         )
     return tuple(float(x) for x in values)
-
-
-def _shape(source: TensorSource, name: str, rank: int) -> tuple[int, ...]:
-    shape = source.tensors[name].shape if name in source.tensors else ()
-    if len(shape) != rank or 0 in shape:
-        raise ValueError(f"{name} must be there with {rank} axes, got {list(shape) or 'nothing'}.")
-    return shape

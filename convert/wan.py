@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from convert.settings import check_agreement, positive
 from convert.tables import DROP_FIRST, LINEAR, SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import DiTConfig
 
@@ -141,15 +142,15 @@ def config_from_source(
             "which takes its condition as further input channels; use a text-to-video one "
             "(in_dim 16), because Pusa gives conditions through per-frame noise levels."
         )
-    for field, key in _CONFIG_KEYS[layout].items():
-        if published.get(key, fields[field]) != fields[field]:
-            raise ValueError(
-                f"config.json has {key}={published[key]!r:.40}, the tensors have {fields[field]}: "
-                "they do not belong together."
-            )
-    fields["num_heads"] = _num_heads(dim, published)
-    fields |= {key: published[key] for key in ("text_len", "eps") if key in published}
-    return DiTConfig(**fields)
+    keys = _CONFIG_KEYS[layout]
+    check_agreement(published, {key: fields[field] for field, key in keys.items()})
+    check_agreement(published, {"patch_size": patch})
+    return DiTConfig(
+        **fields,
+        num_heads=_num_heads(dim, published),
+        text_len=positive(published, "text_len", DiTConfig.text_len),
+        eps=positive(published, "eps", DiTConfig.eps),
+    )
 
 
 def _num_heads(dim: int, published: Mapping[str, Any]) -> int:
