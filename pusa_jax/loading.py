@@ -73,7 +73,7 @@ def check_loras(loras: LoRAs, configs: Configs) -> None:
             raise ValueError(text if str(path) in text else f"{path}: {text}") from None
 
 
-def load_module(folder: str | Path, name: Name, dtype: Precision, loras: LoRAs = ()) -> nnx.Module:
+def load_module(folder: str | Path, name: Name, dtype: Precision, loras: LoRAs = ()) -> Any:
     """Builds one network of a folder with its weights, held and computed in `dtype`.
 
     Raises:

@@ -222,9 +222,7 @@ class PusaPipeline:
         """
         from pusa_jax import loading  # the one place where foreign weights enter
 
-        return loading.load_pipeline(
-            cls, Path(folder), dtype=dtype, lora=lora, progress=on_progress
-        )
+        return loading.load_pipeline(folder, dtype=dtype, lora=lora, on_progress=on_progress)
 
     def __call__(
         self,
@@ -294,11 +292,11 @@ class PusaPipeline:
         )
 
     def _compiled_step(self, texts, scale, latents, table) -> Callable:
-        key = (latents.shape, jax.tree.map(jnp.shape, texts))
-        if str(key) not in self._compiled:
+        key = (latents.shape, *(leaf.shape for leaf in jax.tree.leaves(texts)))
+        if key not in self._compiled:
             lowered = jax.jit(denoise_part).lower(self.dit, texts, scale, latents, table)
-            self._compiled[str(key)] = lowered.compile()
-        return self._compiled[str(key)]
+            self._compiled[key] = lowered.compile()
+        return self._compiled[key]
 
     def encode_prompts(
         self, prompts: Sequence[str], on_progress: Progress = no_progress

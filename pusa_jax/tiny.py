@@ -1,15 +1,17 @@
 """A tiny random model in the layout of the published Wan2.1 folder, for the demo and for tests."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
 from convert import t5, vae, wan
-from convert.tables import dump
+from convert.tables import Rule, dump
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
@@ -37,7 +39,7 @@ def write_published_folder(folder: Path, seed: int = 0) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocab = save_tiny_tokenizer(folder / "google" / "umt5-xxl", WORDS.split())
-    text = TextConfig(**vars(TEXT) | {"vocab": vocab})
+    text = dataclasses.replace(TEXT, vocab=vocab)
 
     dit = random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0)), seed)
     _save(folder / "diffusion_pytorch_model.safetensors", dit, wan.original_rules(DIT))
@@ -57,6 +59,6 @@ def write_published_folder(folder: Path, seed: int = 0) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _save(path: Path, module: nnx.Module, rules, dtype=np.float32) -> None:
+def _save(path: Path, module: nnx.Module, rules: list[Rule], dtype: DTypeLike = np.float32) -> None:
     tensors = dump(leaves_of(module), rules)
     save_file({name: np.ascontiguousarray(x.astype(dtype)) for name, x in tensors}, path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Compiling is most of the suite's time; unoptimised programs are as exact and compile twice as fast.
+# Compiling is most of the suite's time; unoptimised programs are as exact and compile faster.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax

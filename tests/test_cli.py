@@ -1,4 +1,4 @@
-"""The command line: what it refuses, that it says so in one line, and that it then writes nothing."""
+"""The command line: what it refuses, that it says so in one line and then writes nothing."""
 
 import json
 import shutil

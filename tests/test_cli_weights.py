@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from pusa_jax import video
 from pusa_jax.cli import main
+from pusa_jax.diffusion import tasks
+from pusa_jax.pipeline import PusaPipeline, Settings
 from pusa_jax.tiny import write_published_folder
 
 DIT = "diffusion_pytorch_model.safetensors"
@@ -152,3 +155,12 @@ def test_info_counts_parameters_of_a_folder(published, capsys):
     assert main(["info", str(published)]) == 0
     out = capsys.readouterr().out
     assert "dit:" in out and "vae:" in out and "text_encoder:" in out
+
+
+def test_a_folder_can_be_sampled_from_python(published):
+    """The program of the README, on a tiny model."""
+    settings = Settings(height=32, width=48, num_frames=9, num_steps=1)
+    pipe = PusaPipeline.from_pretrained(published, dtype="float32")
+    image = video.fit(np.zeros((40, 40, 3), np.uint8), settings.height, settings.width, "crop")
+    result = pipe("a red dog", conditions=tasks.image_to_video(image), settings=settings)
+    assert result.frames.shape == (9, 32, 48, 3) and result.latents.shape == (1, 3, 4, 6, 16)

@@ -61,8 +61,8 @@ def guided_together(
     """
 
     def call(latents: Latents, timesteps: Timesteps) -> Latents:
-        twice = (jnp.concatenate([x, x]) for x in (latents, timesteps))
-        prompt, negative = jnp.split(velocity(*twice, texts), 2)
+        twice = velocity(jnp.tile(latents, (2, 1, 1, 1, 1)), jnp.tile(timesteps, (2, 1)), texts)
+        prompt, negative = jnp.split(twice, 2)
         return jnp.where(scale == 1, prompt, negative + scale * (prompt - negative))
 
     return call

@@ -96,7 +96,7 @@ def merge(
     lora: LoRA,
     strength: float = 1.0,
     rule: str = "file_alpha",
-) -> dict[str, jax.Array | np.ndarray]:
+) -> dict[str, Any]:
     """Adds adapters to the kernels of a model; the given leaves stay as they are.
 
     Args:

@@ -1,7 +1,6 @@
 """The DiT against the installed Diffusers model, on random configurations and inputs."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx

@@ -166,13 +166,14 @@ class WanDiT(nnx.Module):
     def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
         self.config = config
         _, ph, pw = config.patch_size
-        dtypes = {"dtype": config.compute_dtype, "param_dtype": config.param_dtype}
-        time_dtypes = dtypes | {"dtype": stream_dtype(config)}
-        dim = config.dim
-        self.patch_embedding = nnx.Linear(ph * pw * config.in_dim, dim, **dtypes, rngs=rngs)
-        self.text_embedding = MLP((config.text_dim, dim, dim), "gelu", **dtypes, rngs=rngs)
-        self.time_embedding = MLP((config.freq_dim, dim, dim), "silu", **time_dtypes, rngs=rngs)
-        self.time_projection = nnx.Linear(dim, 6 * dim, **time_dtypes, rngs=rngs)
+        kept, dim = {"param_dtype": config.param_dtype, "rngs": rngs}, config.dim
+        linear = functools.partial(nnx.Linear, **kept)
+        mlp = functools.partial(MLP, **kept)
+        time_dtype = stream_dtype(config)
+        self.patch_embedding = linear(ph * pw * config.in_dim, dim, dtype=config.compute_dtype)
+        self.text_embedding = mlp((config.text_dim, dim, dim), "gelu", dtype=config.compute_dtype)
+        self.time_embedding = mlp((config.freq_dim, dim, dim), "silu", dtype=time_dtype)
+        self.time_projection = linear(dim, 6 * dim, dtype=time_dtype)
         self.blocks = jax.vmap(lambda r: Block(config, rngs=r))(rngs.split(config.num_layers))
         self.head = Head(config, rngs=rngs)
 
