@@ -131,8 +131,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing folder")
 
     sub = command("export", run_export, "write weights back in a layout that PyTorch tools load")
-    sub.add_argument("--src", required=True, help="published or converted folder")
-    sub.add_argument("--dst", required=True, help="folder to make")
+    sub.add_argument("--src", required=True, help="model folder, or a LoRA file of any dialect")
+    sub.add_argument("--dst", required=True, help="folder to make; for a LoRA, a .safetensors file")
     sub.add_argument("--layout", choices=["original", "diffusers"], default="original")
     _add_lora_flags(sub)
 
@@ -329,6 +329,9 @@ def run_export(args: argparse.Namespace) -> int:
     from pusa_jax.progress import Console
 
     loras = _loras(args)
+    if Path(args.src).is_file():
+        print(loading.export_lora(args.src, args.dst))
+        return 0
     console = Console()
     written = loading.export(args.src, args.dst, args.layout, loras, console)
     console.close()

@@ -21,7 +21,7 @@ from convert.folder import (
     read_manifest,
     tokenizer_folder,
 )
-from convert.lora import read_lora
+from convert.lora import read_lora, write_lora
 from convert.published import inspect
 from pusa_jax.models import lora
 from pusa_jax.models.wan.config import Precision
@@ -152,6 +152,28 @@ def export(
     return export_folder(
         networks(), dst, layout=layout, tokenizer=tokenizer, on_progress=on_progress
     )
+
+
+def export_lora(src: str | Path, dst: str | Path) -> Path:
+    """Writes a LoRA file of any dialect in the form that ComfyUI, Diffusers and PEFT load.
+
+    Factors keep their dtype; an alpha is multiplied in.
+
+    Raises:
+      FileNotFoundError, ValueError: no LoRA, or dst does not end in .safetensors.
+      FileExistsError: dst is there.
+    """
+    src, dst = Path(src), Path(dst)
+    if dst.suffix != ".safetensors":
+        raise ValueError(f"a LoRA is written to a file that ends in .safetensors, got {dst}.")
+    if dst.exists():
+        raise FileExistsError(f"{dst} exists already; choose another name.")
+    adapters = read_lora(src)
+    ranks = sorted({module.rank for module in adapters.modules.values()})
+    dtype = next(iter(adapters.modules.values())).down.dtype
+    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": "Wan2.1-T2V"}
+    write_lora(dst, adapters, dtype=dtype, metadata=metadata)
+    return dst
 
 
 def summary(path: Path) -> str:

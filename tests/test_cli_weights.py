@@ -4,6 +4,7 @@ import collections
 import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,3 +165,15 @@ def test_a_folder_can_be_sampled_from_python(published):
     image = video.fit(np.zeros((40, 40, 3), np.uint8), settings.height, settings.width, "crop")
     result = pipe("a red dog", conditions=tasks.image_to_video(image), settings=settings)
     assert result.frames.shape == (9, 32, 48, 3) and result.latents.shape == (1, 3, 4, 6, 16)
+
+
+def test_a_lora_is_written_in_the_form_other_tools_load(capsys, tmp_path):
+    golden = Path(__file__).parent / "golden"
+    out = tmp_path / "lora.safetensors"
+    assert main(["export", "--src", str(golden / "lora_s0.pusa_v1.pt"), "--dst", str(out)]) == 0
+    names = load_file(out).keys()
+    assert "diffusion_model.blocks.0.self_attn.q.lora_A.weight" in names
+    assert not [name for name in names if "default" in name or "alpha" in name]
+    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    assert "rank [4]" in capsys.readouterr().out
