@@ -110,7 +110,7 @@ def parse_lora(source: TensorSource, config: Mapping[str, Any] | None = None) ->
     for name in source.tensors:
         for mark, kind in _UNSUPPORTED.items():
             if mark in name:
-                raise ValueError(f"{name} belongs to {kind}; only LoRA can be merged.")
+                raise ValueError(f"{name!r} belongs to {kind}; only LoRA can be merged.")
         reason = next((why for pattern, why in _IGNORED if re.fullmatch(pattern, name)), None)
         if reason is not None:
             ignored[name] = reason
@@ -119,7 +119,9 @@ def parse_lora(source: TensorSource, config: Mapping[str, Any] | None = None) ->
         if target is None or part is None:
             unknown.append(name)
         elif part in groups.setdefault(target, {}):
-            raise ValueError(f"{name} and {groups[target][part]} are the same part of {target}.")
+            raise ValueError(
+                f"{name!r} and {groups[target][part]!r} are the same part of {target}."
+            )
         else:
             groups[target][part] = name
     if unknown:
@@ -154,22 +156,23 @@ def _adapter(
     source: TensorSource, target: Target, names: Mapping[Part, str], config: Mapping[str, Any]
 ) -> LowRank:
     if "down" not in names or "up" not in names:
-        raise ValueError(f"{target} has only {', '.join(names.values())}; it needs down and up.")
+        raise ValueError(f"{target} has only {', '.join(names)}; it needs down and up.")
     down, up = source.read(names["down"]), source.read(names["up"])
-    if target.path == "patch_embedding" and down.ndim == up.ndim == 5:
+    shapes = f"{list(down.shape)} and {list(up.shape)}"
+    is_conv = target.path == "patch_embedding" and up.shape[2:] == (1, 1, 1) and down.ndim == 5
+    if is_conv and down.size:
         down, up = PATCHES.to_leaf(down).T, up.reshape(up.shape[:2])
-    rank = len(down)
-    if down.ndim != 2 or up.ndim != 2 or up.shape != (len(up), rank):
+    rank = len(down) if down.ndim == 2 else 0
+    if not down.size or up.ndim != 2 or up.shape != (len(up), rank):
         raise ValueError(
-            f"{target}: {names['down']} {list(down.shape)} and {names['up']} {list(up.shape)} must "
-            "be [rank, in] and [out, rank]."
+            f"{target} has factors {shapes}, which must be [rank, in] and [out, rank]."
         )
     if "alpha" not in names:
         module = re.sub(r"\.lora.*", "", names["down"])
         return LowRank(down, up, _configured_alpha(module, rank, config))
     alpha = source.read(names["alpha"])
     if alpha.size != 1:
-        raise ValueError(f"{names['alpha']} must be one number, got shape {list(alpha.shape)}.")
+        raise ValueError(f"alpha of {target} must be one number, got shape {list(alpha.shape)}.")
     return LowRank(down, up, float(alpha.reshape(())))
 
 

@@ -124,7 +124,11 @@ def config_from_source(
     column = 0 if layout == "original" else 1
     names = {row[2]: f"{row[column]}.weight" for row in LINEARS}
     dim, in_dim, *patch = shape_of(source, "patch_embedding.weight", 5)
-    (head_rows, _) = shape_of(source, names["head/linear"], 2)
+    head_rows, _ = shape_of(source, names["head/linear"], 2)
+    if head_rows % math.prod(patch):
+        raise ValueError(
+            f"{names['head/linear']} has {head_rows} rows, must be a multiple of the patch {patch}."
+        )
     layers = {m[0] for name in source.tensors if (m := re.match(r"blocks\.\d+\.", name))}
     fields: dict[str, Any] = {
         "dim": dim,

@@ -20,10 +20,8 @@ from convert.published import inspect
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from convert.tables import ConversionError, LeafTensors
+from convert.torch_zip import write_torch_zip
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
-
-torch = pytest.importorskip("torch", reason="needs the extra [test]")
-pytestmark = pytest.mark.torch
 
 CONFIGS = {
     "dit": DiTConfig(
@@ -69,15 +67,7 @@ def write(path, name, layout):
     if path.suffix == ".safetensors":
         write_safetensors(path, source)
     else:
-        kinds = {np.dtype(np.float32): torch.float32, np.dtype(ml_dtypes.bfloat16): torch.bfloat16}
-        tensors = {n: source.read(n) for n in source.tensors}
-        torch.save(
-            {
-                n: torch.from_numpy(a.astype(np.float32)).to(kinds[a.dtype])
-                for n, a in tensors.items()
-            },
-            path,
-        )
+        write_torch_zip(path, source)
 
 
 def write_json(path, content):

@@ -3,15 +3,15 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convert.lora import comfy_tensors, parse_lora, read_lora, write_lora
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
+from convert.torch_zip import write_torch_zip
 from convert.wan import LINEARS
 from pusa_jax.models.lora import Target
-
-torch = pytest.importorskip("torch", reason="needs the extra [test]")
-pytestmark = pytest.mark.torch
 
 RNG = np.random.default_rng(0)
 RANK = 3
@@ -90,8 +90,7 @@ def test_every_dialect_gives_the_same_adapters(dialect):
 
 
 def test_a_pt_file_is_read_like_the_safetensors_one(tmp_path):
-    tensors = {name: torch.from_numpy(a) for name, a in DIALECTS["pusa"].items()}
-    torch.save(tensors, tmp_path / "x.pt")
+    write_torch_zip(tmp_path / "x.pt", ArrayTensors(DIALECTS["pusa"]))
     assert_holds_the_factors(read_lora(tmp_path / "x.pt"))
     write_safetensors(tmp_path / "x.safetensors", ArrayTensors(DIALECTS["pusa"]))
     assert_holds_the_factors(read_lora(tmp_path / "x.safetensors"))
@@ -164,6 +163,15 @@ def one(**changes):
             r"must be \[rank, in\] and \[out, rank\]",
         ),
         (one(**{"blocks.0.ffn.0.lora_B.weight": (5,)}), r"must be \[rank, in\]"),
+        (one(**{"blocks.0.ffn.0.lora_A.weight": ()}), r"must be \[rank, in\]"),
+        (
+            one(**{"blocks.0.ffn.0.lora_A.weight": (0, 6), "blocks.0.ffn.0.lora_B.weight": (5, 0)}),
+            r"has factors \[0, 6\] and \[5, 0\], which must be",
+        ),
+        (
+            one(**{"patch_embedding.lora_A": (2, 3, 0, 2, 2), "patch_embedding.lora_B": (5, 2)}),
+            r"must be \[rank, in\]",
+        ),
         (one(**{"blocks.0.ffn.0.alpha": (2,)}), "must be one number"),
         (one(**{"transformer.blocks.0.ffn.0.lora_down.weight": (2, 6)}), "are the same part"),
         (one(**{"blocks.0.ffn.0.dora_scale": (5,)}), "belongs to DoRA"),
@@ -174,6 +182,27 @@ def test_what_is_no_lora_gives_one_line(source, message):
     with pytest.raises(ValueError, match=message) as error:
         parse_lora(source)
     assert "\n" not in str(error.value)
+
+
+WORDS = [
+    "blocks", "0", "1", "ffn", "self_attn", "q", "lora_A", "lora_down", "weight", "alpha", "diff",
+    "diffusion_model", "lora_unet", "text\nmodel", "transformer", "\ud800", "", "patch_embedding",
+]  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.lists(st.sampled_from(WORDS), max_size=7).map(".".join),
+        st.lists(st.integers(0, 3), max_size=5).map(lambda shape: np.zeros(shape, np.float32)),
+        max_size=5,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_any_names_and_shapes_give_adapters_or_one_line(arrays):
+    try:
+        assert parse_lora(ArrayTensors(arrays)).modules
+    except ValueError as error:
+        assert "\n" not in str(error)
 
 
 def test_errors_name_the_file(tmp_path):
