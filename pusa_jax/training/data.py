@@ -1,0 +1,369 @@
+"""Datasets of encoded clips, in TFDS's array_record format: the only module that knows Grain and TFDS.
+
+A dataset is a folder that `tensorflow_datasets.builder_from_directory` opens; TensorFlow is not
+needed. Each example holds the latents of a clip, the features of its caption without padding, the
+caption and the name. TFDS cannot write bfloat16, so arrays lie there as the same bits in uint16.
+`metadata.json` is the card: what was encoded with what.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped
+
+try:
+    import grain
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+except ImportError as error:
+    raise ImportError(
+        f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
+    ) from error
+
+NAME, SPLIT, FORMAT = "pusa_clips", "train", 1
+"""Name and split that TFDS knows the dataset by, and version of what the card says."""
+
+NO_TEXT = "no_text.npy"
+"""File with the features of the empty prompt."""
+
+INFO = "dataset_info.json"
+"""Written last: where it is, the dataset is complete."""
+
+WRITER = "group_size:1,uncompressed"
+"""One record per block, for random access; latents in bfloat16 hardly compress."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """One encoded clip.
+
+    Attributes:
+      name: of the clip.
+      caption: its text.
+      latents: normalised, bfloat16.
+      text: features of the caption without the rows of the padding, bfloat16.
+    """
+
+    name: str
+    caption: str
+    latents: Shaped[np.ndarray, "F h w C"]
+    text: Shaped[np.ndarray, "n E"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a dataset is.
+
+    Attributes:
+      clip_shape: [F, h, w, C] of the latents.
+      text_shape: [L, E] of the features, padding included.
+      pixels: pixel frames, height and width that the latents stand for.
+      vae: configuration and fingerprint of the VAE; the fingerprint is empty if it is not known.
+      text_encoder: the same of the text encoder.
+      clips: fingerprint of the list of clips.
+      clips_per_shard: lines of the list that a shard stands for.
+    """
+
+    clip_shape: tuple[int, int, int, int]
+    text_shape: tuple[int, int]
+    pixels: tuple[int, int, int]
+    vae: Mapping[str, Any]
+    text_encoder: Mapping[str, Any]
+    clips: str
+    clips_per_shard: int
+    dtype: str = "bfloat16"
+    format: int = FORMAT
+
+    def record(self) -> dict[str, Any]:
+        """As it is read from JSON again."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a complete dataset.
+
+    Raises:
+      FileNotFoundError: there is no dataset.
+      ValueError: it is not complete, was not written by pusa_jax, or by another version.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no dataset {folder}; write one with pusa-jax encode.")
+    if not (folder / INFO).is_file():
+        raise ValueError(f"{folder} is no complete dataset (no {INFO}); run its encoding again.")
+    try:
+        record = json.loads((folder / "metadata.json").read_text("utf-8"))
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']}, not {FORMAT}")
+        shapes = {name: tuple(record[name]) for name in ("clip_shape", "text_shape", "pixels")}
+        return Card(**record | shapes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder} was not written by this version of pusa_jax ({error!r:.100}); encode again."
+        ) from None
+
+
+def serialized(example: Example) -> bytes:
+    """An example as it lies in the dataset."""
+    return _features(example.latents.shape, example.text.shape[1]).serialize_example(
+        {
+            "id": example.name,
+            "caption": example.caption,
+            "latents": _bits(example.latents),
+            "text": _bits(example.text),
+        }
+    )
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.astype(ml_dtypes.bfloat16)).view(np.uint16)
+
+
+@functools.cache
+def _features(clip_shape: tuple[int, ...], text_dim: int) -> Any:
+    tensor = functools.partial(tfds.features.Tensor, dtype=np.uint16, encoding="bytes")
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "caption": tfds.features.Text(),
+            "latents": tensor(shape=clip_shape),
+            "text": tensor(shape=(None, text_dim)),
+        }
+    )
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+    """Writes a shard; it has its name only once it is complete.
+
+    Raises:
+      OSError: it could not be written, as on a full disk.
+    """
+    part, count = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
+    try:
+        writer = ArrayRecordWriter(str(part), WRITER)
+        for count, record in enumerate(records, 1):
+            writer.write(record)
+        writer.close()
+        is_whole = ArrayRecordReader(str(part)).num_records() == count
+    except (RuntimeError, ValueError) as error:
+        raise OSError(f"{path} could not be written: {error}") from None
+    if not is_whole:
+        raise OSError(f"{path} could not be written as a whole; is the disk full?")
+    os.replace(part, path)
+
+
+def shard_name(index: int, count: int) -> str:
+    """Name of a shard as TFDS expects it."""
+    return f"{NAME}-{SPLIT}.array_record-{index:05d}-of-{count:05d}"
+
+
+def write_metadata(
+    folder: Path, card: Card, lengths: Sequence[int], num_bytes: int, staging: Path
+) -> None:
+    """Makes a dataset of the shards in a folder.
+
+    Args:
+      folder: holds the shards.
+      card: what they hold.
+      lengths: number of examples in each shard.
+      num_bytes: of all examples together.
+      staging: folder on the same file system, made and removed again.
+    """
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=NAME, version=tfds.core.Version("1.0.0"), data_dir=str(staging), module_name=""
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description="Latents and text features of captioned clips; see metadata.json.",
+        features=_features(card.clip_shape, card.text_shape[1]),
+        metadata=tfds.core.MetadataDict(card.record()),
+        disable_shuffling=True,
+    )
+    info.set_file_format("array_record")
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=staging, dataset_name=NAME, split=SPLIT, filetype_suffix="array_record"
+    )
+    split = tfds.core.SplitInfo(
+        name=SPLIT, shard_lengths=list(lengths), num_bytes=num_bytes, filename_template=template
+    )
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(staging)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == INFO):
+        os.replace(path, folder / path.name)
+    staging.rmdir()
+
+
+class EncodedClips:
+    """A dataset of encoded clips; `training.batches.Clips`.
+
+    Attributes:
+      card: what the dataset is.
+      clip_shape: [F, h, w, C] of the latents.
+      text_shape: [L, E] of the captions' features.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Opens a dataset.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: it is not complete, or not one of ours.
+        """
+        self.folder = Path(folder)
+        self.card = read_card(self.folder)
+        self.clip_shape, self.text_shape = self.card.clip_shape, self.card.text_shape
+        builder = tfds.builder_from_directory(self.folder)
+        self._source = builder.as_data_source(split=SPLIT)
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self._source)
+
+    @property
+    def no_text(self) -> np.ndarray:
+        """Features of the empty prompt, [L, E].
+
+        Raises:
+          ValueError: the dataset was imported without a model that could encode it.
+        """
+        path = self.folder / NO_TEXT
+        if not path.is_file():
+            raise ValueError(
+                f"{self.folder} has no features of the empty prompt, which dropping captions "
+                "needs; import it with --model."
+            )
+        return self._padded(np.load(path))
+
+    def check_fits(
+        self,
+        clip_shape: tuple[int, int, int, int],
+        text_shape: tuple[int, int],
+        vae: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Holds the dataset against what a run expects.
+
+        Args:
+          clip_shape: [F, h, w, C].
+          text_shape: [L, E].
+          vae: record of the VAE that the run samples with, as in a card.
+
+        Raises:
+          ValueError: it is of other shapes or of another VAE; one line says what differs.
+        """
+        for what, has, wants in (
+            ("latents [F, h, w, C]", self.clip_shape, clip_shape),
+            ("text features [L, E]", self.text_shape, text_shape),
+        ):
+            if tuple(has) != tuple(wants):
+                frames, height, width = self.card.pixels
+                raise ValueError(
+                    f"{self.folder} holds {what} of {list(has)} ({frames} frames of "
+                    f"{height}x{width}), the run wants {list(wants)}; change the run or encode "
+                    "again."
+                )
+        mine = self.card.vae
+        if vae is None:
+            return
+        same = mine["fingerprint"] in ("", vae["fingerprint"]) or not vae["fingerprint"]
+        if not same or mine["config"] != vae["config"]:
+            raise ValueError(
+                f"{self.folder} was encoded by another VAE (fingerprint {mine['fingerprint']}, "
+                f"the run's is {vae['fingerprint']}); encode again."
+            )
+
+    def example(self, index: int) -> Example:
+        """One clip, as it was stored."""
+        stored = self._source[index]
+        return Example(
+            name=stored["id"].decode(),
+            caption=stored["caption"].decode(),
+            latents=stored["latents"].view(ml_dtypes.bfloat16),
+            text=stored["text"].view(ml_dtypes.bfloat16),
+        )
+
+    def at(self, indices: Iterable[int]) -> dict[str, Any]:
+        """A batch of these clips: `latents` [b, F, h, w, C], `text` [b, L, E] and `id`."""
+        examples = [self.example(int(index)) for index in indices]
+        return {
+            "latents": np.stack([example.latents for example in examples]),
+            "text": np.stack([self._padded(example.text) for example in examples]),
+            "id": [example.name for example in examples],
+        }
+
+    def examples(self, count: int) -> dict[str, Any]:
+        """The first clips, from the front again if there are too few."""
+        return self.at(i % len(self) for i in range(count))
+
+    def batches(self, batch_size: int, rows: slice, seed: int) -> "ClipBatches":
+        """Batches in random order, of which this process reads rows `rows`.
+
+        Raises:
+          ValueError: the dataset is empty.
+        """
+        return ClipBatches(self, batch_size, rows, seed)
+
+    def _padded(self, text: np.ndarray) -> np.ndarray:
+        padded = np.zeros(self.text_shape, ml_dtypes.bfloat16)
+        padded[: len(text)] = text.view(ml_dtypes.bfloat16)
+        return padded
+
+
+class ClipBatches:
+    """Endless batches whose order is a function of seed and step alone; `training.batches.Batches`.
+
+    Clips come in a new random order each time all have been seen, across the borders of batches, so
+    that a dataset may be smaller than a batch.
+    """
+
+    def __init__(self, clips: EncodedClips, batch_size: int, rows: slice, seed: int):
+        """Starts at step 0, see `EncodedClips.batches`."""
+        if not len(clips):
+            raise ValueError(f"{clips.folder} holds no clips; see its skipped.jsonl.")
+        if batch_size < 1 or seed < 0:
+            raise ValueError(
+                f"batch size and seed must be at least 1 and 0, got {batch_size} and {seed}."
+            )
+        self._identity = {
+            "clips": clips.card.clips, "count": len(clips), "batch_size": batch_size, "seed": seed
+        }  # fmt: skip
+        order = grain.MapDataset.range(len(clips)).shuffle(seed=seed % 2**32).repeat()
+        share = order.batch(batch_size).map(lambda batch: clips.at(batch[rows]))
+        # Threads, not processes: reading is copying, and array_record releases the lock meanwhile.
+        reading = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+        self._iterator = iter(share.to_iter_dataset(reading))
+
+    def __iter__(self) -> "ClipBatches":
+        """Itself."""
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        """This process's rows of the next batch."""
+        return next(self._iterator)
+
+    def state(self) -> dict[str, Any]:
+        """The position behind the batches handed out so far, as plain values for JSON."""
+        return {**self._identity, "reader": self._iterator.get_state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to a position, whatever the number of processes that it was taken with.
+
+        Raises:
+          ValueError: the position belongs to another order: other clips, batch size or seed.
+        """
+        wrong = [
+            f"{name} {state.get(name)!r} (now {value!r})"
+            for name, value in self._identity.items()
+            if state.get(name) != value
+        ]
+        if wrong:
+            raise ValueError(f"the checkpoint's place in the data is of {', '.join(wrong)}.")
+        self._iterator.set_state(dict(state["reader"]))
