@@ -66,7 +66,7 @@ def test_parts_of_the_keys_merge_to_the_whole(backend):
     with attention_backend(backend):
         starts = ((0, 30), (30, 15), (10, 0))
         parts = [
-            run(query, jnp.roll(key, -at, 1), jnp.roll(value, -at, 1), jnp.int32(n))
+            run(query, key, value, (jnp.arange(LONG) >= at) & (jnp.arange(LONG) < at + n))
             for at, n in starts
         ]
     log_sum = jax.nn.logsumexp(jnp.stack([s for _, s in parts]), axis=0)
@@ -107,7 +107,7 @@ def test_no_buffer_of_all_scores_at_75600_tokens():
 
     for function in (attention, jax.grad(loss, argnums=(0, 1, 2))):
         memory = jax.jit(function).lower(x, x, x).compile().memory_analysis()
-        assert memory.temp_size_in_bytes < 0.05 * 4 * tokens**2
+        assert memory is not None and memory.temp_size_in_bytes < 0.05 * 4 * tokens**2
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_padding_would_be_seen_if_it_were_not_masked():
 
 def test_keys_gathered_from_a_ring_are_in_order():
     """The path of cuDNN, whose kernel is not here: gather, then attend to all keys."""
-    ring = Ring(axis="context", stride=2, size=4, num_keys=14)
+    ring = Ring(axis="context", stride=2, size=4, places=2, tokens=14)
     mesh = make_mesh({"context": 8})
     keys = jnp.arange(16.0)[None, :, None, None]
     ranks = [i // 2 for i in range(8)]  # devices 0, 2, 4, 6 form one ring, 1, 3, 5, 7 the other

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from pusa_jax.models.kernels import Backend, attend, attention_backend
 from pusa_jax.models.ring import Ring, ring_attention
-from pusa_jax.sharding import fit
+from pusa_jax.sharding import AXES, fit
 
 __all__ = ["Backend", "attention", "attention_backend", "pad_tokens"]
 
@@ -52,7 +52,7 @@ def attention(query: Queries, key: Keys, value: Keys, *, tokens: int | None = No
     tokens = key.shape[-3] if tokens is None else tokens
     if mesh.empty:
         return _unsplit(query, key, value)
-    sizes = mesh.shape
+    sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
     _check(query, sizes)
     query_spec = _island_spec(query, sizes)
     key_spec = query_spec if spread else _island_spec(key, sizes)
@@ -98,26 +98,46 @@ def _unsplit(query, key, value):
 def _split(query, key, value, *, tokens: int, size: int):
     """Self-attention of [B, F, S / size, K, P] on each of the `size` devices of a context.
 
-    Inside, tokens are ordered place by place and not frame by frame: padding then is the end.
+    What the devices bring is put one behind the other as it comes: the order of tokens does not
+    matter to attention, as long as it is known which of them are padding.
     """
-    ulysses = math.gcd(query.shape[3], size)
-    ring = size // ulysses
-    neighbours = [[i * ulysses + j for j in range(ulysses)] for i in range(ring)]
-    exchange = functools.partial(
-        jax.lax.all_to_all, axis_name="context", axis_index_groups=neighbours, tiled=True
-    )
-    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    if ulysses > 1:
-        query, key, value = (exchange(x, split_axis=3, concat_axis=1) for x in (query, key, value))
-    b, s, f, k, p = query.shape
-    if ring == 1:
-        out = attend(*(x[:, :tokens].reshape(b, -1, k, p) for x in (query, key, value)))
-    else:
-        rings = Ring(axis="context", stride=ulysses, size=ring, num_keys=tokens * f)
-        query, key, value = (x.reshape(b, -1, k, p) for x in (query, key, value))
+    b, f, s, heads, p = query.shape
+    ulysses = math.gcd(heads, size)
+    neighbours = [range(i, i + ulysses) for i in range(0, size, ulysses)]
+
+    def exchange(x):
+        """What each neighbour has for this device, in place of what this one has for each."""
+        return jax.lax.all_to_all(x, "context", 1, 1, axis_index_groups=neighbours, tiled=True)
+
+    def some_heads_of_all_tokens(x):
+        heads_of_each = jnp.moveaxis(x.reshape(b, f, s, ulysses, heads // ulysses, p), 3, 1)
+        return exchange(heads_of_each).reshape(b, ulysses * f * s, heads // ulysses, p)
+
+    query, key, value = (some_heads_of_all_tokens(x) for x in (query, key, value))
+    rings = Ring(axis="context", stride=ulysses, size=size // ulysses, places=s, tokens=tokens)
+    if rings.size > 1:
         out = ring_attention(query, key, value, rings)
-    out = out.reshape(b, -1, f, k, p)
-    out = jnp.pad(out, ((0, 0), (0, s - out.shape[1]), (0, 0), (0, 0), (0, 0)))
-    if ulysses > 1:
-        out = exchange(out, split_axis=1, concat_axis=3)
-    return jnp.swapaxes(out, 1, 2)
+    elif tokens < size * s:
+        out = _attend_without_padding(query, key, value, (size, f, s), tokens)
+    else:
+        out = attend(query, key, value)
+    tokens_of_each = out.reshape(b, ulysses, f, s, heads // ulysses, p)
+    return jnp.moveaxis(exchange(tokens_of_each), 1, 3).reshape(b, f, s, heads, p)
+
+
+def _attend_without_padding(query, key, value, shape: tuple[int, int, int], tokens: int):
+    """Attention among the first `tokens` places of each frame; other tokens get zeros.
+
+    `shape` is that of the tokens: devices, frames, places of a frame that a device brought.
+    """
+    devices, frames, places = shape
+    b, _, *rest = query.shape
+
+    def real(x):
+        by_frame = jnp.moveaxis(x.reshape(b, *shape, *rest), 1, 2)
+        by_frame = by_frame.reshape(b, frames, devices * places, *rest)[:, :, :tokens]
+        return by_frame.reshape(b, frames * tokens, *rest)
+
+    out = attend(real(query), real(key), real(value)).reshape(b, frames, tokens, *rest)
+    out = jnp.pad(out, ((0, 0), (0, 0), (0, devices * places - tokens), (0, 0), (0, 0)))
+    return jnp.moveaxis(out.reshape(b, frames, devices, places, *rest), 2, 1).reshape(query.shape)

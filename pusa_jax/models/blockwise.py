@@ -10,7 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 Queries = Float[Array, "B N K P"]
 Keys = Float[Array, "B M K P"]
@@ -25,35 +25,35 @@ MASKED = -1e30
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def blockwise_attention(query: Queries, key: Keys, value: Keys, block: int = BLOCK) -> Queries:
     """softmax(query . key / sqrt(P)) . value with bounded memory, forwards and backwards."""
-    return forward(query, key, value, key.shape[1], block)[0]
+    return _forward_rule(query, key, value, block)[0]
 
 
 def _forward_rule(query, key, value, block):
-    out, normaliser = forward(query, key, value, key.shape[1], block)
+    out, normaliser = forward(query, key, value, jnp.ones(key.shape[1], bool), block)
     return out, (query, key, value, out, normaliser)
 
 
 def _backward_rule(block, saved, cotangent):
     query, key, value, out, normaliser = saved
-    return backward(query, key, value, key.shape[1], out, normaliser, cotangent, block)
+    is_key = jnp.ones(key.shape[1], bool)
+    return backward(query, key, value, is_key, out, normaliser, cotangent, block)
 
 
 blockwise_attention.defvjp(_forward_rule, _backward_rule)
 
 
 def forward(
-    query: Queries, key: Keys, value: Keys, num_keys: Int[Array, ""] | int, block: int = BLOCK
+    query: Queries, key: Keys, value: Keys, is_key: Bool[Array, " M"], block: int = BLOCK
 ) -> tuple[Queries, Normaliser]:
-    """Attention over the first `num_keys` keys, in the dtype of `query`, and its normaliser."""
+    """Attention over the keys that are some, in the dtype of `query`, and its normaliser."""
     b, n, k, p = query.shape
-    valid = _cut(jnp.arange(key.shape[1]) < num_keys, 0, block)
-    keys = (_cut(key, 1, block), _cut(value, 1, block), valid)
+    keys = (_cut(key, 1, block), _cut(value, 1, block), _cut(is_key, 0, block))
 
     def visit_keys(q):
         def visit(carry, one):
             total, normaliser, largest = carry
-            k, v, is_key = one
-            scores = _scores(q, k, is_key)
+            k, v, seen = one
+            scores = _scores(q, k, seen)
             new_largest = jnp.maximum(largest, scores.max(-1))
             rescale = jnp.exp(largest - new_largest)
             weights = jnp.exp(scores - new_largest[..., None])
@@ -76,7 +76,7 @@ def backward(
     query: Queries,
     key: Keys,
     value: Keys,
-    num_keys: Int[Array, ""] | int,
+    is_key: Bool[Array, " M"],
     out: Queries,
     normaliser: Normaliser,
     cotangent: Queries,
@@ -92,17 +92,16 @@ def backward(
     """
     scale = query.shape[-1] ** -0.5
     drift = (out.astype(jnp.float32) * cotangent).sum(-1, keepdims=True)
-    valid = _cut(jnp.arange(key.shape[1]) < num_keys, 0, block)
     queries = tuple(_cut(x, 1, block) for x in (query, cotangent, normaliser, drift))
 
     def visit_queries(grad_query, one):
-        k, v, is_key = one
+        k, v, seen = one
 
         def visit(carry, one):
             (q, dout, log_sum, shift), dq = one
             rows = (jnp.swapaxes(x, 1, 2) for x in (log_sum, shift))  # [B, K, n, 1]
             log_sum, shift = rows
-            weights = jnp.exp(_scores(q, k, is_key) - log_sum)
+            weights = jnp.exp(_scores(q, k, seen) - log_sum)
             push = weights * (_dot("bnkp,bmkp->bknm", dout, v) - shift) * scale
             push, weights = push.astype(q.dtype), weights.astype(q.dtype)
             dk, dv = carry
@@ -115,16 +114,16 @@ def backward(
         return grad_query, (dk.astype(k.dtype), dv.astype(v.dtype))
 
     start = jnp.zeros(queries[0].shape)
-    keys = (_cut(key, 1, block), _cut(value, 1, block), valid)
+    keys = (_cut(key, 1, block), _cut(value, 1, block), _cut(is_key, 0, block))
     grad_query, grads = jax.lax.scan(visit_queries, start, keys)
     grad_query = _join(grad_query, 1)[:, : query.shape[1]].astype(query.dtype)
     grad_key, grad_value = (_join(g, 1)[:, : key.shape[1]] for g in grads)
     return grad_query, grad_key, grad_value
 
 
-def _scores(q, k, is_key):
+def _scores(q, k, seen):
     scores = _dot("bnkp,bmkp->bknm", q, k) * q.shape[-1] ** -0.5
-    return jnp.where(is_key[None, None, None], scores, MASKED)
+    return jnp.where(seen[None, None, None], scores, MASKED)
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

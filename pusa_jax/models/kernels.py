@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool
 
 from pusa_jax.models.blockwise import (
     Keys,
@@ -83,25 +83,25 @@ def attend(query: Queries, key: Keys, value: Keys) -> Queries:
 
 
 def attend_in_part(
-    query: Queries, key: Keys, value: Keys, num_keys: Int[Array, ""]
+    query: Queries, key: Keys, value: Keys, is_key: Bool[Array, " M"]
 ) -> tuple[Queries, Normaliser]:
-    """Attention over the first `num_keys` keys and its normaliser, for merging with other keys.
+    """Attention over those keys that are not padding, and its normaliser to merge it with others.
 
     Not differentiable. Never cuDNN, which hands out its normaliser in half precision only.
     """
     if backend_for(query) == "splash":
-        return _splash(query, key, value, num_keys)  # pyright: ignore[reportReturnType]
-    return forward(query, key, value, num_keys)
+        return _splash(query, key, value, is_key)  # pyright: ignore[reportReturnType]
+    return forward(query, key, value, is_key)
 
 
 def _splash(
-    query: Queries, key: Keys, value: Keys, num_keys: Int[Array, ""] | None = None
+    query: Queries, key: Keys, value: Keys, is_key: Bool[Array, " M"] | None = None
 ) -> tuple[Queries, Normaliser | None]:
-    """Attention; with `num_keys` over so many keys, and the normaliser as well."""
+    """Attention; given `is_key` over these keys only, and with the normaliser."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     (_, n, k, p), m = query.shape, key.shape[1]
-    partial = num_keys is not None
+    partial = is_key is not None
     block_n, block_m = (min(SPLASH_BLOCK, -(-x // LANES) * LANES) for x in (n, m))
     at_once = SPLASH_KEYS_AT_ONCE if block_m % SPLASH_KEYS_AT_ONCE == 0 else LANES
     query = query * jnp.asarray(p**-0.5, query.dtype)
@@ -129,10 +129,9 @@ def _splash(
     )
     segments = None
     if partial or key.shape[2] > m:
-        is_padding = jnp.arange(key.shape[2]) >= (num_keys if partial else m)
-        segments = splash.SegmentIds(
-            q=jnp.zeros(query.shape[2], jnp.int32), kv=is_padding.astype(jnp.int32)
-        )
+        seen = jnp.ones(m, bool) if is_key is None else is_key
+        seen = jnp.pad(seen, (0, key.shape[2] - m)).astype(jnp.int32)
+        segments = splash.SegmentIds(q=jnp.ones(query.shape[2], jnp.int32), kv=seen)
     result: Any = jax.vmap(functools.partial(kernel, segment_ids=segments))(query, key, value)
     out, normaliser = (result[0], result[1][0][..., None]) if partial else (result, None)
     out = jnp.swapaxes(out[:, :, :n], 1, 2)

@@ -2,16 +2,17 @@
 
 A ring joins every `stride`-th device of a mesh axis. Its i-th device starts with block i of the
 keys and sends what it holds to the next while it attends to it, so nobody holds more than two
-blocks. Padding is at the end of all keys: a block holds a number of real keys, then padding. The
-backward pass goes round once more, gradients of keys and values travelling with them.
+blocks. The backward pass goes round once more, gradients of keys and values travelling with them.
 """
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from pusa_jax.models.blockwise import Keys, Queries, backward
 from pusa_jax.models.kernels import attend, attend_in_part, backend_for
@@ -19,19 +20,30 @@ from pusa_jax.models.kernels import attend, attend_in_part, backend_for
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ring:
-    """Who passes what to whom.
+    """Who passes what to whom, and which tokens a block holds.
+
+    Device j of the axis brought the tokens at places [j * places, (j + 1) * places) of every frame.
+    A block is what `stride` devices side by side brought, one after the other, frame by frame.
 
     Attributes:
       axis: mesh axis the rings lie on.
-      stride: places on that axis between neighbours of a ring; also the number of rings.
+      stride: distance on that axis between neighbours of a ring; also the number of rings.
       size: devices in a ring.
-      num_keys: real keys in all blocks of a ring together.
+      places: tokens of a frame that one device brought.
+      tokens: real tokens of a frame; those at later places are padding.
     """
 
     axis: str
     stride: int
     size: int
-    num_keys: int
+    places: int
+    tokens: int
+
+    def is_real(self, block: Int[Array, ""] | int, length: int) -> Any:
+        """Which of the `length` tokens of a block are not padding: bool [M], NumPy for an int."""
+        index = np.arange(length)
+        device = block * self.stride + index // (length // self.stride)
+        return device * self.places + index % self.places < self.tokens
 
     def pass_on(self, *arrays):
         """What the previous device of the ring holds."""
@@ -39,16 +51,18 @@ class Ring:
         pairs = [(i, (i + self.stride) % count) for i in range(count)]
         return jax.lax.ppermute(arrays, self.axis, pairs)
 
-    def keys_held(self, hop: int, block: int):
-        """Real keys among the `block` keys that a device holds after so many hops."""
-        origin = (jax.lax.axis_index(self.axis) // self.stride - hop) % self.size
-        return jnp.clip(self.num_keys - origin * block, 0, block)
+    def is_key(self, hop: int, length: int) -> Bool[Array, " M"]:
+        """Which of the `length` keys that a device holds after so many hops are not padding."""
+        return self.is_real(
+            (jax.lax.axis_index(self.axis) // self.stride - hop) % self.size, length
+        )
 
-    def gather(self, x: Keys) -> Float[Array, "B all_keys K P"]:
+    def gather(self, x: Keys) -> Float[Array, "B real_keys K P"]:
         """The blocks of all devices of the ring, in order, without padding."""
         rings = [[i + j * self.stride for j in range(self.size)] for i in range(self.stride)]
         whole = jax.lax.all_gather(x, self.axis, axis_index_groups=rings, axis=1, tiled=True)
-        return whole[:, : self.num_keys]
+        real = [self.is_real(i, x.shape[1]) for i in range(self.size)]
+        return whole[:, np.flatnonzero(np.concatenate(real))]
 
 
 def ring_attention(query: Queries, key: Keys, value: Keys, ring: Ring) -> Queries:
@@ -67,12 +81,12 @@ def _travelling(query, key, value, ring):
 
 
 def _forward(query, key, value, ring):
-    block = key.shape[1]
-    out, log_sum = attend_in_part(query, key, value, ring.keys_held(0, block))
+    length = key.shape[1]
+    out, log_sum = attend_in_part(query, key, value, ring.is_key(0, length))
     total = out.astype(jnp.float32)
     for hop in range(1, ring.size):
         key, value = ring.pass_on(key, value)
-        part, part_log_sum = attend_in_part(query, key, value, ring.keys_held(hop, block))
+        part, part_log_sum = attend_in_part(query, key, value, ring.is_key(hop, length))
         merged = jnp.logaddexp(log_sum, part_log_sum)
         total = total * jnp.exp(log_sum - merged) + part * jnp.exp(part_log_sum - merged)
         log_sum = merged
@@ -86,11 +100,11 @@ def _forward_rule(query, key, value, ring):
 
 def _backward_rule(ring, saved, cotangent):
     query, key, value, out, log_sum = saved
-    block = key.shape[1]
+    length = key.shape[1]
     grad_query, grad_key, grad_value = (jnp.zeros(x.shape, jnp.float32) for x in saved[:3])
     for hop in range(ring.size):
-        keys = ring.keys_held(hop, block)
-        dq, dk, dv = backward(query, key, value, keys, out, log_sum, cotangent)
+        is_key = ring.is_key(hop, length)
+        dq, dk, dv = backward(query, key, value, is_key, out, log_sum, cotangent)
         grad_query += dq
         key, value, grad_key, grad_value = ring.pass_on(key, value, grad_key + dk, grad_value + dv)
     grads = (grad_query, grad_key, grad_value)
