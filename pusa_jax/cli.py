@@ -186,6 +186,7 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add(
         "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
     )
+    add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
     add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
     add("--output", default=f"outputs/{task}.mp4", help="file to write")
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
@@ -230,6 +231,7 @@ def run_task(args: argparse.Namespace) -> int:
     from pusa_jax import jobs
     from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
     from pusa_jax.pipeline import Settings
+    from pusa_jax.sharding import parse_mesh
 
     if args.seed < -1:
         raise ValueError(f"seed must be -1 or not negative, got {args.seed}.")
@@ -249,6 +251,7 @@ def run_task(args: argparse.Namespace) -> int:
         fit=getattr(args, "fit", "crop"),
         dtype=args.dtype,
         fps=args.fps,
+        mesh=None if args.mesh is None else parse_mesh(args.mesh),
         settings=Settings(
             height=args.height,
             width=args.width,

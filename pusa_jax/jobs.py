@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
+from jax.sharding import Mesh
 
 import pusa_jax
 from pusa_jax import loading, video
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.meshes import choose_mesh
 from pusa_jax.pipeline import (
     Output,
     Progress,
@@ -42,6 +44,7 @@ class Job:
       multipliers: their noise multipliers; None is the task's default.
       clip_start: first frame taken of the video to extend; None takes its last frames.
       fit: how inputs are brought to size: crop, letterbox or stretch.
+      mesh: sizes of its axes; None is the sensible one for the devices there are.
     """
 
     task: Task
@@ -56,6 +59,7 @@ class Job:
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     fps: int = 16
+    mesh: dict[str, int] | None = None
     settings: Settings = Settings()
 
     def __post_init__(self):
@@ -165,9 +169,9 @@ def make_video(
       what was sampled, and the record embedded in the file.
     """
     check_output(output)
-    conditions = checked_conditions(job)
+    conditions, mesh = checked_conditions(job), mesh_of(job)
     pipeline = loading.load_pipeline(
-        job.model, dtype=job.dtype, lora=job.lora, on_progress=on_progress
+        job.model, dtype=job.dtype, lora=job.lora, mesh=mesh, on_progress=on_progress
     )
     result = pipeline(
         job.prompt,
@@ -176,7 +180,7 @@ def make_video(
         settings=job.settings,
         on_progress=on_progress,
     )
-    record = embedded_record(job, result)
+    record = embedded_record(job, result, mesh)
     video.write_video(output, result.frames, job.fps, record)
     return result, record
 
@@ -208,7 +212,17 @@ def checked_conditions(job: Job) -> list[tasks.Condition]:
     return conditions
 
 
-def embedded_record(job: Job, output: Output) -> dict[str, Any]:
+def mesh_of(job: Job) -> Mesh:
+    """The mesh a job runs on.
+
+    Raises:
+      ValueError: one line; it does not go with devices or model.
+    """
+    config = loading.read_configs(job.model).dit
+    return choose_mesh(job.mesh, config, guided=job.settings.guidance_scale != 1)
+
+
+def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
     """What is written into the video: the job, how it was run, and a fingerprint of its latents."""
     device = jax.devices()[0]
     return {
@@ -218,13 +232,14 @@ def embedded_record(job: Job, output: Output) -> dict[str, Any]:
         "pusa_jax": pusa_jax.__version__,
         "jax": jax.__version__,
         "backend": f"{device.platform} {device.device_kind}",
+        "mesh": dict(mesh.shape),
     }
 
 
 def describe_plan(job: Job) -> dict[str, Any]:
     """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, timesteps."""
     conditions = checked_conditions(job)
-    configs = loading.read_configs(job.model)
+    configs, mesh = loading.read_configs(job.model), mesh_of(job)
     shape = latent_shape(job.settings, configs)
     _, f, h, w, _ = shape
     _, ph, pw = configs.dit.patch_size
@@ -236,6 +251,8 @@ def describe_plan(job: Job) -> dict[str, Any]:
         "given": {str(i): multipliers[i] for i in sorted(multipliers)},
         "steps": job.settings.num_steps,
         "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
+        "mesh": dict(mesh.shape),
+        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "dit": dataclasses.asdict(configs.dit),
         "lora": [list(pair) for pair in job.lora],
     }

@@ -5,12 +5,13 @@ A folder may be published (original or Diffusers layout) or converted (`convert.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from convert.components import COMPONENTS, Layout, Name, config_from_json
 from convert.export import export_folder
@@ -23,14 +24,20 @@ from convert.folder import (
 )
 from convert.lora import read_lora, write_lora
 from convert.published import inspect
+from pusa_jax.meshes import MeshLike, choose_mesh
 from pusa_jax.models import lora
+from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.pipeline import Configs, Progress, PusaPipeline, no_progress
+from pusa_jax.sharding import Rules, shardings
 from pusa_jax.tree import assemble
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
+
+SPREAD: Mapping[Name, Rules] = {"dit": rules.DIT, "text_encoder": rules.TEXT}
+"""How networks that run on a mesh are cut over it; the VAE runs on one device of each process."""
 
 
 def read_config(folder: str | Path, name: Name) -> Any:
@@ -73,13 +80,27 @@ def check_loras(loras: LoRAs, configs: Configs) -> None:
             raise ValueError(text if str(path) in text else f"{path}: {text}") from None
 
 
-def load_module(folder: str | Path, name: Name, dtype: Precision, loras: LoRAs = ()) -> Any:
+def load_module(
+    folder: str | Path,
+    name: Name,
+    dtype: Precision,
+    loras: LoRAs = (),
+    mesh: Mesh | None = None,
+) -> Any:
     """Builds one network of a folder with its weights, held and computed in `dtype`.
+
+    Args:
+      folder: published or converted.
+      name: which network.
+      dtype: float32 or bfloat16.
+      loras: merged into it.
+      mesh: cut over it by the rules of `SPREAD`; default: all on one device.
 
     Raises:
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
-    config, leaves = load_component(folder, name, dtype)
+    shard = None if mesh is None else functools.partial(shardings, rules=SPREAD[name], mesh=mesh)
+    config, leaves = load_component(folder, name, dtype, shard=shard)
     for path, strength in loras:
         leaves = lora.merge(leaves, read_lora(Path(path)), strength)
     config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
@@ -91,6 +112,7 @@ def load_pipeline(
     *,
     dtype: Precision = "bfloat16",
     lora: LoRAs = (),
+    mesh: MeshLike = None,
     on_progress: Progress = no_progress,
 ) -> PusaPipeline:
     """Loads DiT and VAE; the text encoder is loaded when a prompt is met, and not kept.
@@ -99,6 +121,7 @@ def load_pipeline(
       folder: published or converted.
       dtype: of DiT and text encoder; the VAE runs in float32.
       lora: merged into the DiT.
+      mesh: see `PusaPipeline.from_pretrained`.
       on_progress: told about the stage "load".
 
     Raises:
@@ -107,17 +130,19 @@ def load_pipeline(
     folder = Path(folder)
     configs = read_configs(folder)
     check_loras(lora, configs)
+    mesh = choose_mesh(mesh, configs.dit)
     on_progress("load", 0, 2)
     autoencoder = load_module(folder, "vae", "float32")
     on_progress("load", 1, 2)
-    dit = load_module(folder, "dit", dtype, lora)
+    dit = load_module(folder, "dit", dtype, lora, mesh)
     jax.block_until_ready(nnx.state(dit))
     on_progress("load", 2, 2)
     return PusaPipeline(
         dit=dit,
         autoencoder=autoencoder,
-        text_encoder=functools.partial(load_module, folder, "text_encoder", dtype),
+        text_encoder=functools.partial(load_module, folder, "text_encoder", dtype, mesh=mesh),
         tokenizer=Tokenizer(tokenizer_folder(folder), configs.dit.text_len),
+        mesh=mesh,
     )
 
 

@@ -2,6 +2,10 @@
 
 This module owns the compiled programs. One program serves every task, step count, guidance scale,
 shift and multiplier of a latent shape, because those are data: rows of a noise table.
+
+DiT and text encoder run on a mesh, of one device or of all devices of all processes. The VAE runs
+on one device of each process, and what passes between them passes through the host, so that every
+process holds the same clip.
 """
 
 import dataclasses
@@ -15,25 +19,31 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, UInt8
 
 from pusa_jax import video
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions, place
 from pusa_jax.diffusion.flow import NoiseTable
-from pusa_jax.diffusion.guidance import guided
+from pusa_jax.diffusion.guidance import guided, guided_together
 from pusa_jax.diffusion.sampling import denoise, start
 from pusa_jax.diffusion.tasks import Condition, latent_frames
+from pusa_jax.meshes import MeshLike, is_together
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import tiling, vae
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
-from pusa_jax.models.wan.dit import TextKV, WanDiT
+from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
+from pusa_jax.sharding import make_mesh
 from pusa_jax.typing import Latents, Text
 
 TILE = (30, 52)
 TILE_STRIDE = (15, 26)
 """Latent cells of a VAE tile and the distance between tiles, as Pusa's pipelines use them."""
+
+BothTexts = tuple[Float[Array, "*axes L K P"], Float[Array, "*axes L K P"]]
+"""Keys and values of prompt and negative prompt, see `project_texts`."""
 
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
 
@@ -144,17 +154,36 @@ def velocity_of(dit: WanDiT):
     return velocity
 
 
-def project_texts(dit: WanDiT, texts: tuple[Text, Text]) -> TextKV:
-    """Keys and values of prompt and negative prompt, stacked along a new first axis."""
+def project_texts(dit: WanDiT, texts: tuple[Text, Text]) -> BothTexts:
+    """Keys and values of prompt and negative prompt, as `denoise_part` takes them.
+
+    They are stacked along a new first axis; a mesh that runs the two passes of guidance beside each
+    other has them along the batch axis.
+    """
+    if is_together(jax.sharding.get_abstract_mesh()):
+        return dit.project_text(jnp.concatenate(texts))
     prompt, negative = (dit.project_text(text) for text in texts)
     return jax.tree.map(lambda a, b: jnp.stack([a, b]), prompt, negative)
 
 
 def denoise_part(
-    dit: WanDiT, texts: TextKV, scale: jax.Array, latents: Latents, table: NoiseTable
+    dit: WanDiT, texts: BothTexts, scale: jax.Array, latents: Latents, table: NoiseTable
 ) -> Latents:
     """Guided steps of one part of a run: the program that is compiled, planned and benchmarked."""
-    return denoise(guided(velocity_of(dit), texts, scale), latents, table)
+    together = is_together(jax.sharding.get_abstract_mesh())
+    guide = guided_together if together else guided
+    return denoise(guide(velocity_of(dit), texts, scale), latents, table)
+
+
+def jitted_step(mesh: Mesh) -> Any:
+    """`denoise_part` for a mesh, which is to be entered while it is lowered.
+
+    Weights that a step does not read, those of the projected text, stay among its arguments: they
+    are on the devices all the same.
+    """
+    return jax.jit(
+        denoise_part, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True
+    )
 
 
 class Stopwatch:
@@ -187,13 +216,19 @@ class PusaPipeline:
         autoencoder: vae.WanVAE,
         text_encoder: Callable[[], T5Encoder],
         tokenizer: Tokenizer,
+        mesh: Mesh | None = None,
     ):
-        """Takes built models; `text_encoder` is called when a new prompt is met."""
+        """Takes built models; `text_encoder` is called when a new prompt is met.
+
+        DiT and text encoder lie on `mesh`; default is a mesh of one device.
+        """
         self.dit, self.autoencoder = dit, autoencoder
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
+        self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
+        self._everywhere = NamedSharding(self.mesh, PartitionSpec())
         self._texts: dict[str, Text] = {}
         self._compiled: dict[tuple, Callable] = {}
-        self._encode_text = jax.jit(encode_prompt)
+        self._encode_text = jax.jit(encode_prompt, out_shardings=self._everywhere)
         self._project_texts = jax.jit(project_texts)
         self._encode_first = jax.jit(vae.encode_first)
         self._encode_next = jax.jit(vae.encode_next)
@@ -207,22 +242,29 @@ class PusaPipeline:
         *,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
         lora: Sequence[tuple[str | Path, float]] = (),
+        mesh: MeshLike = None,
         on_progress: Progress = no_progress,
     ) -> "PusaPipeline":
         """Loads a published folder (original or Diffusers layout) or a converted one.
+
+        Weights are read straight to where they lie on the mesh, each device its own part.
 
         Args:
           folder: where DiT, VAE, text encoder and tokenizer lie.
           dtype: of the DiT and the text encoder; the VAE always runs in float32.
           lora: files and strengths, merged in order.
+          mesh: sizes as in {"data": 2, "context": 4}; None takes all devices, see `choose_mesh`.
           on_progress: told about the stage "load".
 
         Raises:
-          ValueError, FileNotFoundError: one line saying what is missing or wrong in the folder.
+          ValueError, FileNotFoundError: one line saying what is missing or wrong in the folder, or
+            that the mesh does not go with devices or model.
         """
         from pusa_jax import loading  # the one place where foreign weights enter
 
-        return loading.load_pipeline(folder, dtype=dtype, lora=lora, on_progress=on_progress)
+        return loading.load_pipeline(
+            folder, dtype=dtype, lora=lora, mesh=mesh, on_progress=on_progress
+        )
 
     def __call__(
         self,
@@ -266,36 +308,49 @@ class PusaPipeline:
             rounding="bfloat16" if original and dtype == "bfloat16" else "none",
             truncate=original and bool(conditions),
         )
-        latents = start(clean, noise, table)
-        texts = self._project_texts(self.dit, texts)
-        scale = jnp.float32(settings.guidance_scale)
+        latents = self._put(start(clean, noise, table))
+        with jax.set_mesh(self.mesh):
+            projected = self._project_texts(self.dit, texts)
+        scale = self._put(np.float32(settings.guidance_scale))
         on_progress("compile", 0, 1)
-        step = self._compiled_step(texts, scale, latents, table.part(0, 1))
+        step = self._compiled_step(projected, scale, latents, self._put(table.part(0, 1)))
         on_progress("compile", 1, 1)
         watch.lap("compile")
         on_progress("denoise", 0, table.num_steps)
         for i in range(table.num_steps):
-            latents = step(self.dit, texts, scale, latents, table.part(i, i + 1))
+            part = self._put(table.part(i, i + 1))
+            latents = step(self.dit, projected, scale, latents, part)
             latents.block_until_ready()
             on_progress("denoise", i + 1, table.num_steps)
         watch.lap("denoise")
 
-        frames = self.decode(latents, settings.tiled, on_progress)
+        final = np.asarray(latents)
+        frames = self.decode(final, settings.tiled, on_progress)
         watch.lap("decode")
         used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative_prompt}
         return Output(
             frames=video.to_uint8(frames),
-            latents=np.asarray(latents),
+            latents=final,
             seed=settings.seed,
             settings=used,
             seconds=watch.seconds,
         )
 
+    def _put(self, tree: Any) -> Any:
+        """Brings arrays that every process holds to all devices of the mesh."""
+
+        def put(x):
+            x = np.asarray(x)
+            return jax.make_array_from_callback(x.shape, self._everywhere, lambda index: x[index])
+
+        return jax.tree.map(put, tree)
+
     def _compiled_step(self, texts, scale, latents, table) -> Callable:
         key = (latents.shape, *(leaf.shape for leaf in jax.tree.leaves(texts)))
         if key not in self._compiled:
-            lowered = jax.jit(denoise_part).lower(self.dit, texts, scale, latents, table)
-            self._compiled[key] = lowered.compile()
+            with jax.set_mesh(self.mesh):
+                step = jitted_step(self.mesh).lower(self.dit, texts, scale, latents, table)
+            self._compiled[key] = step.compile()
         return self._compiled[key]
 
     def encode_prompts(
@@ -306,8 +361,9 @@ class PusaPipeline:
         on_progress("text", 0, len(new))
         encoder = self._text_encoder() if new else None
         for i, prompt in enumerate(new):
-            ids, mask = self._tokenizer([prompt])
-            self._texts[prompt] = self._encode_text(encoder, ids, mask)
+            ids, mask = self._put(self._tokenizer([prompt]))
+            with jax.set_mesh(self.mesh):
+                self._texts[prompt] = self._encode_text(encoder, ids, mask)
             on_progress("text", i + 1, len(new))
         return tuple(self._texts[p] for p in prompts)
 
@@ -345,19 +401,22 @@ class PusaPipeline:
         if tiled:
             config = self.autoencoder.config
             return tiling.encode_tiled(self._encode_whole, pixels, config, TILE, TILE_STRIDE)
-        return self._encode_whole(pixels)
+        return jnp.asarray(self._encode_whole(pixels))
 
-    def _encode_whole(self, pixels):
+    def _encode_whole(self, pixels) -> np.ndarray:
         stride = self.autoencoder.config.temporal_stride
         latents, cache = self._encode_first(self.autoencoder, pixels[:, :1])
-        parts = [latents]
+        parts = [np.asarray(latents)]
         for i in range(1, pixels.shape[1], stride):
             latents, cache = self._encode_next(self.autoencoder, pixels[:, i : i + stride], cache)
-            parts.append(latents)
-        return jnp.concatenate(parts, axis=1)
+            parts.append(np.asarray(latents))
+        return np.concatenate(parts, axis=1)
 
     def decode(
-        self, latents: Latents, tiled: bool, on_progress: Progress = no_progress
+        self,
+        latents: Float[Array | np.ndarray, "B F H W C"],
+        tiled: bool,
+        on_progress: Progress = no_progress,
     ) -> np.ndarray:
         """Latents [1, F, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1], on the host."""
         on_progress("decode", 0, 1)

@@ -5,7 +5,7 @@ would have; only the arrays are missing.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,19 +15,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from pusa_jax.diffusion.flow import NoiseTable
-from pusa_jax.diffusion.guidance import guided_together
-from pusa_jax.diffusion.sampling import denoise
 from pusa_jax.flops import velocity_flops
+from pusa_jax.meshes import PASSES, is_together, sensible_meshes
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig, Precision, Preset
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.pipeline import Configs, Settings, denoise_part, latent_shape, velocity_of
+from pusa_jax.pipeline import Configs, Settings, jitted_step, latent_shape
 from pusa_jax.report import Report, compile_report
 from pusa_jax.sharding import Entry, fit, make_mesh, shardings
 from pusa_jax.topologies import Topology
-
-PASSES = 2
-"""Forwards of one step with guidance: prompt and negative prompt."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +77,7 @@ class Run:
 
 
 def abstract_step(run: Run, mesh: Mesh) -> tuple:
-    """Shapes and shardings of the arguments of one step, as `step_program` takes them."""
+    """Shapes and shardings of the arguments of one step, as `pipeline.jitted_step` takes them."""
     config, latents = run.dit, run.latent_shape
 
     def shape(dims: Sequence[int], dtype: DTypeLike, *axes: Entry) -> Any:
@@ -105,20 +101,6 @@ def abstract_step(run: Run, mesh: Mesh) -> tuple:
     return dit, (text, text), shape((), jnp.float32), shape(latents, jnp.float32), table
 
 
-def is_together(mesh: Mesh) -> bool:
-    """Whether the two passes of guidance run beside each other, on different devices."""
-    return mesh.shape["data"] % PASSES == 0
-
-
-def step_program(mesh: Mesh) -> Callable:
-    """The program of one step on a mesh."""
-    return _denoise_together if is_together(mesh) else denoise_part
-
-
-def _denoise_together(dit, texts, scale, latents, table):
-    return denoise(guided_together(velocity_of(dit), texts, scale), latents, table)
-
-
 def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
     """Compiles one sampling step for a topology and mesh.
 
@@ -129,27 +111,13 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
     mesh = make_mesh(mesh_shape, topology.devices())
     return compile_report(
         str(run),
-        jax.jit(
-            step_program(mesh), keep_unused=True
-        ),  # weights of the projected text stay resident
+        jitted_step(mesh),
         abstract_step(run, mesh),
         topology=topology,
         mesh=mesh,
         model_flops=run.step_flops,
         unknown_trips=run.passes,
     )
-
-
-def sensible_meshes(num_devices: int, num_heads: int, guided: bool) -> Iterator[dict[str, int]]:
-    """Meshes worth compiling for: tokens over `context`, guidance over `data`, a little `tensor`.
-
-    The two passes of guidance need nothing from each other, so splitting them comes first. Heads
-    over `tensor` are tried where they divide and leave room for `context`.
-    """
-    for data in (2, 1) if guided and num_devices % 2 == 0 else (1,):
-        rest = num_devices // data
-        for tensor in (1, 2) if rest % 2 == 0 and num_heads % 2 == 0 and rest > 2 else (1,):
-            yield {"data": data, "context": rest // tensor, "tensor": tensor}
 
 
 def plan_meshes(

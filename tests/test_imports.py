@@ -24,7 +24,7 @@ ROWS = [
     ["models.*.*"],
     ["models.registry", "flops"],
     ["training.*", "convert.*"],
-    ["pipeline", "report"],
+    ["meshes", "pipeline", "report"],
     ["loading", "jobs", "plan", "testing", "tiny"],
     ["demo"],
     ["cli", "cli_plan"],

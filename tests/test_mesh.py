@@ -1,0 +1,78 @@
+"""Sampling on a mesh: the same clip as on one device, from weights that each device read itself."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from convert.safetensors import write_safetensors
+from convert.stored import ArrayTensors
+from pusa_jax.diffusion import tasks
+from pusa_jax.meshes import choose_mesh
+from pusa_jax.models.wan import rules
+from pusa_jax.pipeline import PusaPipeline, Settings
+from pusa_jax.sharding import make_mesh, shardings
+from pusa_jax.testing import assert_close
+from pusa_jax.tiny import DIT, write_published_folder
+
+SETTINGS = Settings(height=48, width=80, num_frames=9, num_steps=2, tiled=False)
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    write_published_folder(folder / "model")
+    low_rank = np.random.default_rng(1).standard_normal((2, 96, 4)).astype(np.float32)
+    name = "diffusion_model.blocks.1.self_attn.q.lora_{}.weight"
+    arrays = {name.format("A"): low_rank[0].T.copy(), name.format("B"): low_rank[1]}
+    write_safetensors(folder / "lora.safetensors", ArrayTensors(arrays))
+    return folder
+
+
+def sample(folder, mesh):
+    pipe = PusaPipeline.from_pretrained(
+        folder / "model", dtype="float32", lora=[(folder / "lora.safetensors", 0.5)], mesh=mesh
+    )
+    return pipe, pipe("a red dog", conditions=tasks.image_to_video(IMAGE), settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    return sample(folder, make_mesh({}, jax.devices()[:1]))[1]
+
+
+@pytest.mark.parametrize("shape", [None, {"context": 4, "tensor": 2}])
+def test_a_mesh_samples_the_clip_of_one_device(folder, expected, shape):
+    pipe, output = sample(folder, shape)
+    assert dict(pipe.mesh.shape) == (
+        {"data": 2, "context": 4, "tensor": 1} if shape is None else {"data": 1, **shape}
+    )
+    assert_close(output.latents, expected.latents, 1e-5)
+    assert np.abs(output.frames.astype(int) - expected.frames).max() <= 1
+    dit = nnx.state(pipe.dit)
+    wanted = shardings(dit, rules.DIT, pipe.mesh)
+    jax.tree.map(lambda leaf, where: leaf.sharding == where or pytest.fail(str(leaf)), dit, wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"data": 3}, "mesh data=3 needs 3 devices, there are 8; use data=8"),
+        ({"tensor": 8}, r"tensor=8 does not divide the 4 heads; use one of \[1, 2, 4\]"),
+        ({"rows": 8}, "unknown mesh axis 'rows'"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused_before_loading(folder, shape, message):
+    def never(stage, done, total):
+        raise AssertionError(f"{stage} began")
+
+    with pytest.raises(ValueError, match=message) as error:
+        PusaPipeline.from_pretrained(folder / "model", mesh=shape, on_progress=never)
+    assert "\n" not in str(error.value)
+
+
+def test_without_guidance_all_devices_share_the_tokens():
+    assert dict(choose_mesh(None, DIT, guided=False).shape) == {
+        "data": 1, "context": 8, "tensor": 1
+    }  # fmt: skip
