@@ -124,8 +124,12 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(key, kind)
 
 
-def open_torch_zip(path: Path) -> FileTensors:
+def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
     """Opens a `.pth` or `.pt` file: a dict of tensors, or one under an entry of `NESTINGS`.
+
+    Args:
+      path: the file.
+      is_nested: the dict may hold dicts; names are then joined by dots.
 
     Raises:
       ValueError: the file is cut short, not such an archive, holds something other than tensors, or
@@ -152,10 +156,22 @@ def open_torch_zip(path: Path) -> FileTensors:
                 f"{path} is damaged or no PyTorch checkpoint of zip format ({error!r:.200}); fetch "
                 "it again, or save it again with PyTorch 1.6 or newer."
             ) from None
-        tensors = _state_dict(content, path)
+        tensors = _state_dict(_flat(content) if is_nested else content, path)
         keys = {tensor.storage.key for tensor in tensors.values()}
         found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
     return FileTensors({name: _place(path, name, t, found) for name, t in tensors.items()})
+
+
+def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
+    """Dicts in a dict become entries of it; deeper than `depth` they stay, and are no tensors."""
+    if not isinstance(content, dict) or not depth:
+        return content
+    flat = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        inner = _flat(value, f"{name}.", depth - 1)
+        flat |= inner if isinstance(inner, dict) and depth > 1 else {name: inner}
+    return flat
 
 
 def _state_dict(content: Any, path: Path) -> Mapping[str, _Tensor]:

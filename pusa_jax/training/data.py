@@ -1,4 +1,4 @@
-"""Datasets of encoded clips, in TFDS's array_record format: the only module that knows Grain and TFDS.
+"""Datasets of encoded clips, as array_record of TFDS: the only module that knows Grain and TFDS.
 
 A dataset is a folder that `tensorflow_datasets.builder_from_directory` opens; TensorFlow is not
 needed. Each example holds the latents of a clip, the features of its caption without padding, the
@@ -148,8 +148,9 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     part, count = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
     try:
         writer = ArrayRecordWriter(str(part), WRITER)
-        for count, record in enumerate(records, 1):
+        for record in records:
             writer.write(record)
+            count += 1
         writer.close()
         is_whole = ArrayRecordReader(str(part)).num_records() == count
     except (RuntimeError, ValueError) as error:
@@ -216,12 +217,14 @@ class EncodedClips:
 
         Raises:
           FileNotFoundError: there is none.
-          ValueError: it is not complete, or not one of ours.
+          ValueError: it is not complete, holds no clips, or is not one of ours.
         """
         self.folder = Path(folder)
         self.card = read_card(self.folder)
         self.clip_shape, self.text_shape = self.card.clip_shape, self.card.text_shape
         builder = tfds.builder_from_directory(self.folder)
+        if not builder.info.splits[SPLIT].num_examples:
+            raise ValueError(f"{folder} holds no clips; encode some.")
         self._source = builder.as_data_source(split=SPLIT)
 
     def __len__(self) -> int:
@@ -301,13 +304,13 @@ class EncodedClips:
 
     def examples(self, count: int) -> dict[str, Any]:
         """The first clips, from the front again if there are too few."""
-        return self.at(i % len(self) for i in range(count))
+        return self.at([i % len(self) for i in range(count)])
 
     def batches(self, batch_size: int, rows: slice, seed: int) -> "ClipBatches":
         """Batches in random order, of which this process reads rows `rows`.
 
         Raises:
-          ValueError: the dataset is empty.
+          ValueError: batch size or seed make no sense.
         """
         return ClipBatches(self, batch_size, rows, seed)
 
@@ -326,8 +329,6 @@ class ClipBatches:
 
     def __init__(self, clips: EncodedClips, batch_size: int, rows: slice, seed: int):
         """Starts at step 0, see `EncodedClips.batches`."""
-        if not len(clips):
-            raise ValueError(f"{clips.folder} holds no clips; see its skipped.jsonl.")
         if batch_size < 1 or seed < 0:
             raise ValueError(
                 f"batch size and seed must be at least 1 and 0, got {batch_size} and {seed}."
@@ -336,7 +337,7 @@ class ClipBatches:
             "clips": clips.card.clips, "count": len(clips), "batch_size": batch_size, "seed": seed
         }  # fmt: skip
         order = grain.MapDataset.range(len(clips)).shuffle(seed=seed % 2**32).repeat()
-        share = order.batch(batch_size).map(lambda batch: clips.at(batch[rows]))
+        share = order.batch(batch_size).map(lambda batch: clips.at(batch[rows].tolist()))
         # Threads, not processes: reading is copying, and array_record releases the lock meanwhile.
         reading = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
         self._iterator = iter(share.to_iter_dataset(reading))

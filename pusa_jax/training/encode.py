@@ -9,15 +9,13 @@ This module owns the compiled programs of encoding.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from flax import nnx
 from jaxtyping import Float, Shaped, UInt8
 
 from convert.components import COMPONENTS, Name, config_to_json

@@ -1,9 +1,10 @@
 """Writes a dataset clip by clip, so that it can be interrupted anywhere and continued.
 
-    dst/unfinished/card.json               what is being made; another request is refused
-    dst/unfinished/clips/00000012          one clip, serialised
-    dst/unfinished/shard-00003.array_record, .json   a group of clips, and which were skipped and why
-    dst/                                   the dataset, once every group is there
+    dst/unfinished/card.json                   what is being made; another request is refused
+    dst/unfinished/clips/00000012              one clip, serialised
+    dst/unfinished/shard-00003.array_record    the clips of a group
+    dst/unfinished/shard-00003.json            how many they are, which were skipped and why
+    dst/                                       the dataset, once every group is there
 
 The list of clips is cut into groups of neighbours, one shard each; processes share the groups. A
 file has its name only once it is whole, and depends on nothing but the request: killed and run
@@ -43,7 +44,7 @@ SKIPPED = "skipped.jsonl"
 """Report of the clips that are not in the dataset, with reasons."""
 
 SHARD_BYTES, LEAST_SHARDS = 2**29, 64
-"""Largest size of a shard, and how many there are before they grow (so that processes can share)."""
+"""Largest size of a shard, and how many there are before they grow: enough to be shared."""
 
 Progress = Callable[[str, int, int], None]
 Read = TypeVar("Read")
@@ -54,7 +55,7 @@ class Outcome:
     """What a call of `write_dataset` did, and what there is now.
 
     Attributes:
-      made: clips worked on in this call.
+      made: clips read in this call, skipped ones included.
       count: clips in the dataset; 0 while other shares are missing.
       skipped: names and reasons of all skipped clips, of this process's share while others miss.
       finished: whether the dataset is complete.

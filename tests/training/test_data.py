@@ -1,0 +1,254 @@
+"""Datasets: what is stored comes back to the bit, in an order that seed and step decide."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+pytest.importorskip("grain", reason="needs the extra [train]")
+pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
+
+from convert.stored import ArrayTensors
+from convert.torch_zip import write_torch_zip
+from pusa_jax.training import data, inspection
+from pusa_jax.training.imported import import_folder
+
+SHAPE, TEXT, COUNT = (3, 4, 6, 16), (8, 12), 7
+
+
+def card(**changes):
+    vae = {"config": {"dim": 8}, "fingerprint": "a1"}
+    fields = {"vae": vae, "text_encoder": vae, "clips": "list", "clips_per_shard": 4}
+    return data.Card(
+        **{"clip_shape": SHAPE, "text_shape": TEXT, "pixels": (9, 32, 48), **fields, **changes}
+    )
+
+
+def noise(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(ml_dtypes.bfloat16)
+
+
+def example(i):
+    return data.Example(
+        name=f"{i}.mp4", caption=f"Nº {i}", latents=noise(i, *SHAPE), text=noise(i, 2 + i % 4, 12)
+    )
+
+
+def write(folder, count=COUNT):
+    folder.mkdir()
+    records = [data.serialized(example(i)) for i in range(count)]
+    parts = [records[i : i + 4] for i in range(0, count, 4)]
+    for i, part in enumerate(parts):
+        data.write_records(folder / data.shard_name(i, len(parts)), part)
+    lengths = [len(part) for part in parts]
+    data.write_metadata(folder, card(), lengths, sum(map(len, records)), folder / "staging")
+    np.save(folder / data.NO_TEXT, noise(99, 1, 12).view(np.uint16))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "ds")
+
+
+@pytest.fixture(scope="module")
+def clips(folder):
+    return data.EncodedClips(folder)
+
+
+def ids(batches, count):
+    return [next(batches)["id"] for _ in range(count)]
+
+
+def test_every_bit_comes_back_and_text_is_padded_with_zeros(clips):
+    assert len(clips) == COUNT and clips.card == card()
+    batch = clips.at(range(COUNT))
+    for i, (latents, text) in enumerate(zip(batch["latents"], batch["text"], strict=True)):
+        wanted = example(i)
+        assert latents.dtype == text.dtype == ml_dtypes.bfloat16
+        np.testing.assert_array_equal(latents.view(np.uint16), wanted.latents.view(np.uint16))
+        n = len(wanted.text)
+        np.testing.assert_array_equal(text[:n].view(np.uint16), wanted.text.view(np.uint16))
+        assert not text[n:].any()
+        assert clips.example(i).caption == wanted.caption
+    assert clips.no_text.shape == TEXT and not clips.no_text[1:].any()
+
+
+def test_tfds_opens_it_by_itself_and_without_tensorflow(folder):
+    program = """
+import sys, tensorflow_datasets as tfds
+builder = tfds.builder_from_directory(sys.argv[1])
+source = builder.as_data_source(split="train")
+assert "tensorflow" not in sys.modules and "pusa_jax" not in sys.modules
+print(len(source), source[6]["id"].decode(), source[6]["latents"].shape, builder.info.metadata["dtype"])
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True)
+    assert done.stdout.decode().strip() == f"7 6.mp4 {SHAPE} bfloat16", done.stderr.decode()
+
+
+def test_only_this_module_pulls_grain_and_tfds():
+    program = """
+import sys, pusa_jax.training.clips, pusa_jax.training.step, pusa_jax.cli_data, pusa_jax.cli
+assert not {"grain", "tensorflow_datasets", "array_record"} & set(sys.modules)
+import pusa_jax.training.data, jax
+assert "tensorflow" not in sys.modules and "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_order_is_a_function_of_seed_and_step(clips):
+    straight = ids(clips.batches(4, slice(None), 5), 9)
+    assert straight == ids(clips.batches(4, slice(None), 5), 9)
+    assert straight != ids(clips.batches(4, slice(None), 6), 9)
+    names = list(itertools.chain(*straight))
+    epochs = [names[i : i + COUNT] for i in range(0, 35, COUNT)]
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len(set(epochs[0])) == COUNT and len(set(map(tuple, epochs))) == 5
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_read_their_rows_of_the_same_batches(clips, processes):
+    rows = [slice(i * 8 // processes, (i + 1) * 8 // processes) for i in range(processes)]
+    shares = [ids(clips.batches(8, part, 1), 3) for part in rows]
+    whole = ids(clips.batches(8, slice(None), 1), 3)
+    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == whole
+
+
+def test_a_dataset_smaller_than_a_batch_is_repeated(clips):
+    batch = next(clips.batches(20, slice(None), 0))
+    assert batch["latents"].shape == (20, *SHAPE) and set(batch["id"]) == {
+        f"{i}.mp4" for i in range(COUNT)
+    }
+
+
+def test_restored_batches_go_on_exactly_whatever_the_number_of_processes(clips):
+    batches = clips.batches(4, slice(None), 2)
+    next(batches), next(batches)
+    state = json.loads(json.dumps(batches.state()))
+    wanted = [next(batches) for _ in range(3)]
+    for used in (0, 5):  # a fresh iterator, and one that had gone elsewhere
+        again = clips.batches(4, slice(2, 4), 2)
+        ids(again, used)
+        again.restore(state)
+        for batch in wanted:
+            got = next(again)
+            assert got["id"] == batch["id"][2:4]
+            np.testing.assert_array_equal(
+                got["latents"].view(np.uint16), batch["latents"][2:4].view(np.uint16)
+            )
+
+
+def test_a_state_of_another_order_is_refused(clips):
+    state = clips.batches(4, slice(None), 2).state()
+    with pytest.raises(ValueError, match=r"seed 2 \(now 3\)"):
+        clips.batches(4, slice(None), 3).restore(state)
+
+
+def test_a_720p_clip_takes_less_than_14_megabytes():
+    text = noise(1, 512, 4096)
+    record = data.serialized(
+        data.Example(name="x", caption="x", latents=noise(0, 21, 90, 160, 16), text=text)
+    )
+    assert len(record) < 14e6, len(record)
+
+
+def test_what_is_no_dataset_is_refused_in_one_line(tmp_path, folder):
+    for path, error, text in (
+        (tmp_path / "absent", FileNotFoundError, "write one with pusa-jax encode"),
+        (tmp_path, ValueError, "no complete dataset"),
+    ):
+        with pytest.raises(error, match=text):
+            data.EncodedClips(path)
+    for name, content in (("dataset_info.json", "{}"), ("metadata.json", '{"format": 99}')):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="another version|this version"):
+        data.EncodedClips(tmp_path)
+
+
+def test_an_empty_dataset_says_so(tmp_path):
+    with pytest.raises(ValueError, match="holds no clips"):
+        data.EncodedClips(write(tmp_path / "ds", 0))
+
+
+def test_a_dataset_of_another_shape_or_vae_is_refused(clips):
+    clips.check_fits(SHAPE, TEXT, {"config": {"dim": 8}, "fingerprint": "a1"})
+    with pytest.raises(ValueError, match=r"\[3, 4, 6, 16\] \(9 frames of 32x48\), the run wants"):
+        clips.check_fits((5, 4, 6, 16), TEXT)
+    with pytest.raises(ValueError, match="text features"):
+        clips.check_fits(SHAPE, (512, 4096))
+    with pytest.raises(ValueError, match="another VAE"):
+        clips.check_fits(SHAPE, TEXT, {"config": {"dim": 8}, "fingerprint": "b2"})
+    with pytest.raises(ValueError, match="another VAE"):
+        clips.check_fits(SHAPE, TEXT, {"config": {"dim": 9}, "fingerprint": "a1"})
+
+
+def published(folder, count=3):
+    (folder / "train").mkdir(parents=True)
+    lines = ["file_name,text", *(f"{i}.mp4,caption {i}" for i in range(count))]
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    tensors = []
+    for i in range(count):
+        context = np.zeros((1, 20, 32), ml_dtypes.bfloat16)
+        context[0, : 3 + i] = noise(i, 3 + i, 32)
+        tensors.append({"latents": noise(i, 16, 3, 4, 6), "prompt_emb.context": context})
+    return tensors
+
+
+def test_published_tensors_are_imported(tmp_path):
+    tensors = published(tmp_path / "src")
+    for i, arrays in enumerate(tensors):
+        path = tmp_path / "src" / "train" / f"{i}.mp4.tensors.pth"
+        write_torch_zip(path, ArrayTensors(arrays))
+    outcome = import_folder(tmp_path / "src", tmp_path / "ds")
+    assert outcome.finished and outcome.count == 3 and not outcome.skipped
+    clips = data.EncodedClips(tmp_path / "ds")
+    assert clips.card.pixels == (9, 32, 48)
+    for i, arrays in enumerate(tensors):
+        stored = clips.example(i)
+        wanted = np.moveaxis(arrays["latents"], 0, -1)
+        np.testing.assert_array_equal(stored.latents.astype(float), wanted.astype(float))
+        assert stored.text.shape == (3 + i, 32) and stored.caption == f"caption {i}"
+        padded = clips.at([i])["text"][0]
+        np.testing.assert_array_equal(
+            padded.astype(float), arrays["prompt_emb.context"][0].astype(float)
+        )
+    with pytest.raises(ValueError, match="no features of the empty prompt"):
+        _ = clips.no_text
+
+
+@pytest.mark.torch
+def test_files_written_by_torch_are_imported_and_bad_ones_skipped(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra [test]")
+    tensors = published(tmp_path / "src", 5)
+    for i, arrays in enumerate(tensors):
+        latents, context = (torch.tensor(x.astype(np.float32)) for x in arrays.values())
+        content = {
+            "latents": latents.bfloat16()[:, : 2 if i == 3 else 3],
+            "prompt_emb": {"context": context.bfloat16()},
+            "image_emb": {},
+        }
+        if i == 2:
+            content["prompt_emb"] = {"context": "words"}
+        torch.save(content, tmp_path / "src" / "train" / f"{i}.mp4.tensors.pth")
+    (tmp_path / "src" / "train" / "4.mp4.tensors.pth").write_bytes(b"PK nothing")
+    outcome = import_folder(tmp_path / "src", tmp_path / "ds")
+    assert outcome.count == 2
+    reasons = {clip["file"]: clip["reason"] for clip in outcome.skipped}
+    assert "no tensors" in reasons["2.mp4"] and "first clip has" in reasons["3.mp4"]
+    assert "damaged" in reasons["4.mp4"]
+    stored = data.EncodedClips(tmp_path / "ds").example(1)
+    wanted = np.moveaxis(tensors[1]["latents"], 0, -1)
+    np.testing.assert_array_equal(stored.latents.astype(float), wanted.astype(float))
+
+
+def test_inspection_names_odd_clips_and_draws_a_sheet(tmp_path, clips):
+    read, record = inspection.measured(clips, 3)
+    assert [e.name for e in read] == ["0.mp4", "3.mp4", "6.mp4"]
+    assert record["clips"] == COUNT and record["odd"] == [] and len(record["captions"]) == 3
+    assert 0.9 < record["latents rms"]["max"] < 1.1
+    sheet = inspection.contact_sheet(read)
+    assert sheet.shape == (3 * round(4 * 1600 / 18), 1600, 3) and sheet.std() > 10
