@@ -23,6 +23,7 @@ try:
     import grain
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+    from tensorflow_datasets.core import dataset_info, splits
 except ImportError as error:
     raise ImportError(
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
@@ -179,7 +180,7 @@ def write_metadata(
     """
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    identity = tfds.core.dataset_info.DatasetIdentity(
+    identity = dataset_info.DatasetIdentity(
         name=NAME, version=tfds.core.Version("1.0.0"), data_dir=str(staging), module_name=""
     )
     info = tfds.core.DatasetInfo(
@@ -191,12 +192,15 @@ def write_metadata(
     )
     info.set_file_format("array_record")
     template = tfds.core.ShardedFileTemplate(
-        data_dir=staging, dataset_name=NAME, split=SPLIT, filetype_suffix="array_record"
+        data_dir=tfds.core.Path(staging),
+        dataset_name=NAME,
+        split=SPLIT,
+        filetype_suffix="array_record",
     )
     split = tfds.core.SplitInfo(
         name=SPLIT, shard_lengths=list(lengths), num_bytes=num_bytes, filename_template=template
     )
-    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.set_splits(splits.SplitDict([split]))
     info.write_to_directory(staging)
     for path in sorted(staging.iterdir(), key=lambda path: path.name == INFO):
         os.replace(path, folder / path.name)
@@ -222,7 +226,7 @@ class EncodedClips:
         self.folder = Path(folder)
         self.card = read_card(self.folder)
         self.clip_shape, self.text_shape = self.card.clip_shape, self.card.text_shape
-        builder = tfds.builder_from_directory(self.folder)
+        builder: Any = tfds.builder_from_directory(self.folder)
         if not builder.info.splits[SPLIT].num_examples:
             raise ValueError(f"{folder} holds no clips; encode some.")
         self._source = builder.as_data_source(split=SPLIT)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,15 @@ def fingerprint(leaves: Mapping[str, jax.Array]) -> str:
         digest.update(f"{path}{leaf.shape}".encode())
         digest.update(values[::step].astype(np.float32).tobytes())
     return digest.hexdigest()[:16]
+
+
+def vae_record(folder: str | Path) -> dict[str, Any]:
+    """Configuration and fingerprint of the VAE of a folder, as the card of a dataset holds them.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    return Network(Path(folder), "vae", "float32").record
 
 
 class Autoencoder:

@@ -63,7 +63,7 @@ class Outcome:
 
     made: int
     count: int
-    skipped: tuple[Mapping[str, str], ...]
+    skipped: tuple[Mapping[str, Any], ...]
     finished: bool
 
 
@@ -121,8 +121,9 @@ def write_dataset(
                 on_progress("encode", before + done, total)
 
             made += _write_group(work, k, groups[k], read, encode, on_clip)
+        else:
+            on_progress("encode", seen + len(groups[k]), total)
         seen += len(groups[k])
-        on_progress("encode", seen, total)
     return _publish(dst, work, card, len(groups), made)
 
 
@@ -178,7 +179,7 @@ def _write_group(
     reasons: dict[int, str] = {}
     for clip, result in _read_ahead(read, missing):
         if isinstance(result, Exception):
-            reasons[clip.number] = " ".join(str(result).split())
+            reasons[clip.number] = " ".join(str(result).split()) or repr(result)
         else:
             example = encode(clip, result)
             if np.isfinite(example.latents).all() and np.isfinite(example.text).all():

@@ -84,7 +84,8 @@ import sys, tensorflow_datasets as tfds
 builder = tfds.builder_from_directory(sys.argv[1])
 source = builder.as_data_source(split="train")
 assert "tensorflow" not in sys.modules and "pusa_jax" not in sys.modules
-print(len(source), source[6]["id"].decode(), source[6]["latents"].shape, builder.info.metadata["dtype"])
+last, card = source[6], builder.info.metadata
+print(len(source), last["id"].decode(), last["latents"].shape, card["dtype"])
 """
     done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True)
     assert done.stdout.decode().strip() == f"7 6.mp4 {SHAPE} bfloat16", done.stderr.decode()
@@ -115,7 +116,7 @@ def test_processes_read_their_rows_of_the_same_batches(clips, processes):
     rows = [slice(i * 8 // processes, (i + 1) * 8 // processes) for i in range(processes)]
     shares = [ids(clips.batches(8, part, 1), 3) for part in rows]
     whole = ids(clips.batches(8, slice(None), 1), 3)
-    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == whole
+    assert [list(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 
 def test_a_dataset_smaller_than_a_batch_is_repeated(clips):
@@ -165,7 +166,7 @@ def test_what_is_no_dataset_is_refused_in_one_line(tmp_path, folder):
             data.EncodedClips(path)
     for name, content in (("dataset_info.json", "{}"), ("metadata.json", '{"format": 99}')):
         (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match="another version|this version"):
+    with pytest.raises(ValueError, match="this version"):
         data.EncodedClips(tmp_path)
 
 
