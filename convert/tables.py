@@ -16,6 +16,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -117,7 +118,7 @@ class ConversionError(ValueError):
     """
 
     def __init__(
-        self, violations: Iterable[tuple[str, str]], where: str = "checkpoint", shown: int = 3
+        self, violations: Iterable[tuple[str, str]], where: str = "checkpoint", shown: int = 40
     ):
         lines = {(kind, _one_line(what)) for kind, what in violations}
         self.violations = sorted(lines, key=lambda v: _natural("\0".join(v)))
@@ -177,6 +178,12 @@ class Leaf:
         for layer, name in enumerate(names):
             _copy(self._part(name, index[1:]), out[layer])
         return out
+
+    def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray:
+        """Reads some layers of a stack, or all of the leaf for `...`; see `checkpoint.Leaf`."""
+        if isinstance(rows, EllipsisType):
+            return self.read()
+        return self.read((rows, *(slice(None) for _ in self.shape[1:])))
 
     def _part(self, name: str, index: Index) -> np.ndarray:
         transform = self.rule.transform

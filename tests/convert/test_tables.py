@@ -166,7 +166,7 @@ def test_the_summary_is_one_line_and_the_message_lists_all():
         bind(ArrayTensors({"odd\nname": np.zeros(2, np.float32)}), RULES, ABSTRACT)
     summary, *lines = str(error.value).split("\n  ")
     assert summary == error.value.summary and "\n" not in summary
-    assert "11 missing, 1 unexpected" in summary and "and 9 more" in summary
+    assert "11 missing, 1 unexpected" in summary and "more)" not in summary
     assert len(lines) == 12
 
 
