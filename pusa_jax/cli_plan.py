@@ -57,6 +57,13 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         default="bfloat16",
         help="of the DiT's weights and products (default: bfloat16)",
     )
+    add(
+        "--stage",
+        choices=["denoise", "text", "decode"],
+        default="denoise",
+        help="one guided step, the text encoder, or one tile of the VAE, which takes minutes to "
+        "compile for a TPU (default: denoise)",
+    )
     add("--topology", default="local", help="what to compile for (default: local)")
     add("--mesh", help="like data=2,context=4 (default: try the sensible ones)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
@@ -92,10 +99,11 @@ def run_infer(args: argparse.Namespace) -> int:
         ),
         dtype=args.dtype,
     )
-    if shape is None:
+    if shape is None and args.stage == "denoise":
         reports = plan.plan_meshes(run, topology, on_report=_tell)
     else:
-        reports = [plan.plan_inference(run, topology, shape)]
+        shape = plan.usual_mesh(run, topology) if shape is None else shape
+        reports = [plan.STAGES[args.stage](run, topology, shape)]
     if args.json:
         print(json.dumps(_record(reports)))
     else:

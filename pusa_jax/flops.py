@@ -6,7 +6,10 @@ once. The formulae were checked against an operation counter run over the PyTorc
 
 import math
 
-from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.config import DiTConfig, TextConfig
+
+VAE_DECODE_PER_PIXEL = 8.6e6
+"""FLOPs of the Wan2.1 VAE for each pixel of each decoded frame, counted for 720 x 1280."""
 
 
 def tokens(config: DiTConfig, latent_shape: tuple[int, ...]) -> int:
@@ -41,3 +44,10 @@ def text_flops(config: DiTConfig, batch: int = 1) -> int:
     d = config.dim
     embedding = 2 * (config.text_dim * d + d * d)
     return batch * config.text_len * (embedding + config.num_layers * 4 * d * d)
+
+
+def text_encoder_flops(config: TextConfig, batch: int = 1) -> int:
+    """FLOPs of the UMT5 encoder for padded prompts."""
+    n, d = config.text_len, config.dim
+    projections = 2 * n * (4 * d * config.dim_attn + 3 * d * config.dim_ffn)
+    return batch * config.num_layers * (projections + 4 * n * n * config.dim_attn)

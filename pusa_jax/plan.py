@@ -5,24 +5,27 @@ would have; only the arrays are missing.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from pusa_jax.diffusion.flow import NoiseTable
-from pusa_jax.flops import velocity_flops
+from pusa_jax.flops import VAE_DECODE_PER_PIXEL, text_encoder_flops, velocity_flops
 from pusa_jax.meshes import PASSES, is_together, sensible_meshes
-from pusa_jax.models.wan import rules
-from pusa_jax.models.wan.config import DiTConfig, Precision, Preset
+from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.models.wan import rules, vae
+from pusa_jax.models.wan.config import DiTConfig, Precision, Preset, TextConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.pipeline import Configs, Settings, jitted_step, latent_shape
+from pusa_jax.models.wan.text import encode_prompt
+from pusa_jax.pipeline import TILE, Configs, Settings, jitted_step, latent_shape
 from pusa_jax.report import Report, compile_report
-from pusa_jax.sharding import Entry, fit, make_mesh, shardings
+from pusa_jax.sharding import Entry, Rules, fit, make_mesh, shardings
 from pusa_jax.topologies import Topology
 
 
@@ -62,43 +65,59 @@ class Run:
         return 1 if self.settings.guidance_scale == 1 else PASSES
 
     @property
+    def text_encoder(self) -> TextConfig:
+        """The text encoder in this run's dtype."""
+        return dataclasses.replace(
+            self.preset.text, param_dtype=self.dtype, compute_dtype=self.dtype
+        )
+
+    @property
     def step_flops(self) -> float:
         """Model FLOPs of one solver step."""
         return float(self.passes * velocity_flops(self.dit, self.latent_shape))
 
     def __str__(self) -> str:
-        """What one step is, in words."""
+        """The run in words."""
         used = self.settings
         guidance = "guidance" if self.passes == PASSES else "no guidance"
         return (
-            f"one step of {self.name}, {used.height}x{used.width}, {used.num_frames} frames, "
-            f"{self.dtype}, {guidance}"
+            f"{self.name}, {used.height}x{used.width}, {used.num_frames} frames, {self.dtype}, "
+            f"{guidance}"
         )
+
+
+def abstract(build: Callable[[], nnx.Module], table: Rules, mesh: Mesh) -> Any:
+    """A network of shapes, with the shardings that a rule table gives its leaves."""
+    module = nnx.eval_shape(build)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        module,
+        shardings(module, table, mesh),
+    )
+
+
+def abstract_dit(run: Run, mesh: Mesh) -> Any:
+    """The DiT's shapes and shardings."""
+    return abstract(lambda: WanDiT(run.dit, rngs=nnx.Rngs(0)), rules.DIT, mesh)
 
 
 def abstract_step(run: Run, mesh: Mesh) -> tuple:
     """Shapes and shardings of the arguments of one step, as `pipeline.jitted_step` takes them."""
-    config, latents = run.dit, run.latent_shape
+    config, f = run.dit, run.latent_shape[1]
 
     def shape(dims: Sequence[int], dtype: DTypeLike, *axes: Entry) -> Any:
         sharding = NamedSharding(mesh, fit(dims, axes, mesh.shape))
         return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
 
-    dit = nnx.eval_shape(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
-    dit = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        dit,
-        shardings(dit, rules.DIT, mesh),
-    )
     layers, *prompt = config.num_layers, config.text_len, config.num_heads, config.head_dim
     axes = ("context", "tensor", None)
     if is_together(mesh):
         text = shape((layers, PASSES, *prompt), config.compute_dtype, None, "data", *axes)
     else:
         text = shape((PASSES, layers, 1, *prompt), config.compute_dtype, None, None, None, *axes)
-    f = latents[1]
     table = NoiseTable(sigmas=shape((2, f), jnp.float32), timesteps=shape((1, f), jnp.float32))
-    return dit, (text, text), shape((), jnp.float32), shape(latents, jnp.float32), table
+    scale, latents = shape((), jnp.float32), shape(run.latent_shape, jnp.float32)
+    return abstract_dit(run, mesh), (text, text), scale, latents, table
 
 
 def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
@@ -110,7 +129,7 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
     """
     mesh = make_mesh(mesh_shape, topology.devices())
     return compile_report(
-        str(run),
+        f"one step of {run}",
         jitted_step(mesh),
         abstract_step(run, mesh),
         topology=topology,
@@ -120,20 +139,81 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
     )
 
 
+def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
+    """Compiles the text encoder for one prompt; the DiT is on the chips already.
+
+    Raises:
+      ValueError, ImportError: see `plan_inference`.
+    """
+    mesh, config = make_mesh(mesh_shape, topology.devices()), run.text_encoder
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    ids = jax.ShapeDtypeStruct((1, config.text_len), jnp.int32, sharding=everywhere)
+    encoder = abstract(lambda: T5Encoder(config, rngs=nnx.Rngs(0)), rules.TEXT, mesh)
+    return compile_report(
+        f"the text encoder for one prompt of {run}",
+        jax.jit(encode_prompt, out_shardings=everywhere),
+        (encoder, ids, ids),
+        topology=topology,
+        mesh=mesh,
+        model_flops=float(text_encoder_flops(config)),
+        resident=abstract_dit(run, mesh),
+    )
+
+
+def plan_decode(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
+    """Compiles the VAE for a latent frame of one tile, on one device beside its part of the DiT.
+
+    Raises:
+      ValueError, ImportError: see `plan_inference`.
+    """
+    mesh, config = make_mesh(mesh_shape, topology.devices()), run.preset.vae
+    alone = make_mesh({}, mesh.devices.flatten()[:1])
+    sharding = NamedSharding(alone, PartitionSpec())
+    autoencoder = abstract(lambda: vae.WanVAE(config, rngs=nnx.Rngs(0)), rules.VAE, alone)
+    tile = jax.ShapeDtypeStruct((1, 1, *TILE, config.z_dim), jnp.float32, sharding=sharding)
+    pixels, cache = jax.eval_shape(vae.decode_first, autoencoder, tile)
+    cache = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), cache
+    )
+    size = math.prod(pixels.shape[2:4]) * config.temporal_stride
+    return compile_report(
+        f"the VAE for four frames of one tile of {run}",
+        jax.jit(vae.decode_next),
+        (autoencoder, tile, cache),
+        topology=topology,
+        mesh=alone,
+        model_flops=VAE_DECODE_PER_PIXEL * size * topology.chips,
+        resident=abstract_dit(run, mesh),
+    )
+
+
+STAGES = {"denoise": plan_inference, "text": plan_text, "decode": plan_decode}
+"""What a run does one after the other: each has the chips to itself, but for the DiT's weights."""
+
+
 def plan_meshes(
     run: Run, topology: Topology, on_report: Callable[[Report], None] = lambda report: None
 ) -> list[Report]:
-    """Compiles for each sensible mesh; the recommended one comes first.
+    """Compiles a step for each sensible mesh; the recommended one comes first.
 
     Recommended is, of those that fit, the one that computes and sends for the shortest time, and of
     equals the one that needs least memory.
     """
-    num_devices = topology.chips * topology.chip.devices
     reports = []
-    for shape in sensible_meshes(num_devices, run.dit.num_heads, run.passes == PASSES):
+    for shape in _meshes(run, topology):
         reports.append(plan_inference(run, topology, shape))
         on_report(reports[-1])
     return sorted(reports, key=_cost)
+
+
+def usual_mesh(run: Run, topology: Topology) -> dict[str, int]:
+    """The mesh that a run takes if none is asked for."""
+    return next(_meshes(run, topology))
+
+
+def _meshes(run: Run, topology: Topology) -> Iterator[dict[str, int]]:
+    num_devices = topology.chips * topology.chip.devices
+    return iter(sensible_meshes(num_devices, run.dit.num_heads, run.passes == PASSES))
 
 
 def _cost(report: Report) -> tuple:

@@ -66,6 +66,7 @@ class Report:
     Attributes:
       program: what was compiled, in words.
       mesh: axis -> size.
+      resident_bytes: weights that lie on the chip besides, while the program runs.
       temporary_bytes: None where the compiler gave up for lack of memory.
       peak_bytes: what one chip must hold at once.
       limit_bytes: what a program may use, or None where there is no limit of its own.
@@ -76,6 +77,7 @@ class Report:
     program: str
     topology: Topology
     mesh: dict[str, int]
+    resident_bytes: int = 0
     argument_bytes: int
     output_bytes: int | None
     temporary_bytes: int | None
@@ -125,6 +127,7 @@ class Report:
             "mesh": self.mesh,
             "fits": self.fits,
             "peak_bytes": self.peak_bytes,
+            "resident_bytes": self.resident_bytes,
             "argument_bytes": self.argument_bytes,
             "output_bytes": self.output_bytes,
             "temporary_bytes": self.temporary_bytes,
@@ -163,9 +166,11 @@ class Report:
         limit = "no limit known"
         if self.limit_bytes is not None and self.margin_bytes is not None:
             limit = f"limit {_size(self.limit_bytes)}, margin {_size(self.margin_bytes)}"
+        besides = f"resident {_size(self.resident_bytes)}, " if self.resident_bytes else ""
+        arguments = _size(self.argument_bytes)
         return (
-            f"{_size(self.peak_bytes)} (arguments {_size(self.argument_bytes)}, temporaries "
-            f"{temporaries}, results {outputs}); {limit}"
+            f"{_size(self.peak_bytes)} ({besides}arguments {arguments}, temporaries {temporaries}, "
+            f"results {outputs}); {limit}"
         )
 
     def _verdict(self) -> str:
@@ -187,6 +192,7 @@ def compile_report(
     topology: Topology,
     mesh: Mesh,
     model_flops: float,
+    resident: Any = (),
     unknown_trips: int = 1,
 ) -> Report:
     """Compiles a program for a topology and reads off what it needs.
@@ -198,6 +204,7 @@ def compile_report(
       topology: the mesh's devices belong to it.
       mesh: entered while tracing.
       model_flops: of the whole program, on all chips together; shared out evenly.
+      resident: shapes with shardings of what lies on the chips besides.
       unknown_trips: how often loops run whose count is decided at run time.
 
     Raises:
@@ -205,6 +212,7 @@ def compile_report(
     """
     since = time.perf_counter()
     per_chip = topology.chip.devices
+    besides = per_chip * bytes_per_device(resident)
     with jax.set_mesh(mesh):
         lowered = jitted.lower(*args)
         try:
@@ -214,7 +222,7 @@ def compile_report(
                 "argument_bytes": per_chip * bytes_per_device(args),
                 "output_bytes": None,
                 "temporary_bytes": None,
-                "peak_bytes": round(per_chip * _bytes_wanted(error)),
+                "peak_bytes": besides + round(per_chip * _bytes_wanted(error)),
             }
             traffic = {}
         else:
@@ -223,7 +231,7 @@ def compile_report(
                 "argument_bytes": per_chip * stats.argument_size_in_bytes,
                 "output_bytes": per_chip * stats.output_size_in_bytes,
                 "temporary_bytes": per_chip * stats.temp_size_in_bytes,
-                "peak_bytes": per_chip * peak(stats),
+                "peak_bytes": besides + per_chip * peak(stats),
             }
             found = collectives(compiled.as_text() or "", unknown_trips)
             traffic = {
@@ -233,6 +241,7 @@ def compile_report(
         program=program,
         topology=topology,
         mesh=dict(mesh.shape),
+        resident_bytes=besides,
         **memory,
         model_flops=model_flops / topology.chips,
         traffic=traffic,

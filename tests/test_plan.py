@@ -11,27 +11,23 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pusa_jax import plan, report
+from pusa_jax import plan, report, tiny
 from pusa_jax.cli_plan import add_plan_arguments
 from pusa_jax.collectives import Traffic
-from pusa_jax.flops import text_flops, tokens, velocity_flops
+from pusa_jax.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.models.wan import config
-from pusa_jax.models.wan.config import DiTConfig, Preset, preset
-from pusa_jax.pipeline import Settings
+from pusa_jax.models.wan.config import Preset, TextConfig, preset
+from pusa_jax.pipeline import Settings, project_texts
 from pusa_jax.topologies import CHIPS, Chip, Topology, local_topology
 
-TINY = Preset(
-    dit=DiTConfig(
-        dim=96, ffn_dim=192, num_heads=4, num_layers=3, text_dim=32, text_len=32, freq_dim=64
-    )
-)
+TINY = Preset(dit=tiny.DIT, vae=tiny.VAE, text=dataclasses.replace(tiny.TEXT, vocab=64))
 SMALL = Settings(height=64, width=96, num_frames=9)
 RUN = plan.Run(name="tiny", preset=TINY, settings=SMALL)
 SIZES = ["--height", "64", "--width", "96", "--num_frames", "9"]
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny_preset(monkeypatch):
     monkeypatch.setitem(config.PRESETS, "tiny", TINY)
 
 
@@ -62,6 +58,7 @@ def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
     once = velocity_flops(run.dit, run.latent_shape, timesteps=1) + text_flops(run.dit)
     assert tokens(run.dit, run.latent_shape) == count
     assert round(once / 1e12, 1) == teraflops
+    assert round(text_encoder_flops(TextConfig()) / 1e12, 1) == 4.8
     per_frame = velocity_flops(run.dit, run.latent_shape)
     assert 1 < per_frame / velocity_flops(run.dit, run.latent_shape, timesteps=1) < 1.00001
 
@@ -84,6 +81,30 @@ def test_memory_is_what_the_compiled_program_holds(planned):
     parts = planned.argument_bytes + planned.output_bytes + planned.temporary_bytes
     assert parts <= planned.peak_bytes <= parts * 1.1 + 2**20
     assert planned.limit_bytes is None and planned.fits
+
+
+@pytest.mark.parametrize("sizes", [{"data": 2, "context": 4}, {"context": 4, "tensor": 2}])
+def test_prompts_lie_where_the_pipeline_puts_them(sizes):
+    mesh = plan.make_mesh(sizes, jax.devices())
+    dit, texts, *_ = plan.abstract_step(RUN, mesh)
+    config = RUN.dit
+    text = jax.ShapeDtypeStruct((1, config.text_len, config.text_dim), jnp.bfloat16)
+    with jax.set_mesh(mesh):
+        projected = jax.jit(project_texts).lower(dit, (text, text)).compile()
+    for wanted, shape, found in zip(
+        texts, projected.out_info, projected.output_shardings, strict=True
+    ):
+        assert shape.shape == wanted.shape
+        assert found.is_equivalent_to(wanted.sharding, len(shape.shape))
+
+
+@pytest.mark.parametrize("stage", ["text", "decode"])
+def test_other_stages_have_the_dit_beside_them(stage):
+    planned = plan.STAGES[stage](RUN, local_topology(), {"data": 2, "context": 4})
+    mesh = plan.make_mesh({"data": 2, "context": 4}, jax.devices())
+    assert planned.resident_bytes == report.bytes_per_device(plan.abstract_dit(RUN, mesh))
+    assert planned.peak_bytes > planned.resident_bytes + planned.argument_bytes
+    assert "resident" in planned.text() and planned.model_flops > 0
 
 
 def test_work_is_shared_out_over_the_chips(planned):
@@ -174,14 +195,14 @@ def test_recommended_fits_and_is_quick_and_small():
     assert min([*others, best], key=plan._cost) is best
 
 
-def test_json_is_one_object_on_stdout(tiny, capsys):
+def test_json_is_one_object_on_stdout(tiny_preset, capsys):
     assert run("--preset", "tiny", *SIZES, "--mesh", "data=2,context=4", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["peak_bytes"] > printed["argument_bytes"] > 0
     assert printed["mesh"] == {"data": 2, "context": 4, "tensor": 1}
 
 
-def test_without_a_mesh_several_are_tried_and_one_is_recommended(tiny, capsys, monkeypatch):
+def test_without_a_mesh_several_are_tried_and_one_is_recommended(tiny_preset, capsys, monkeypatch):
     two = [{"data": 8}, {"data": 2, "context": 4}]
     monkeypatch.setattr(plan, "sensible_meshes", lambda *sizes: two)
     assert run("--preset", "tiny", *SIZES, "--json") == 0
@@ -191,7 +212,7 @@ def test_without_a_mesh_several_are_tried_and_one_is_recommended(tiny, capsys, m
     assert printed["peak_bytes"] == min(t["peak_bytes"] for t in printed["tried"])
 
 
-def test_exit_code_says_that_it_does_not_fit(tiny, capsys, monkeypatch):
+def test_exit_code_says_that_it_does_not_fit(tiny_preset, capsys, monkeypatch):
     monkeypatch.setattr(Chip, "usable_memory", lambda self: 1000)
     assert run("--preset", "tiny", *SIZES, "--mesh", "data=2,context=4") == 3
     assert "does NOT fit" in capsys.readouterr().out
@@ -209,7 +230,7 @@ def test_exit_code_says_that_it_does_not_fit(tiny, capsys, monkeypatch):
         (["--preset", "wan9"], "unknown preset"),
     ],
 )
-def test_questions_without_sense_get_one_line(tiny, flags, words):
+def test_questions_without_sense_get_one_line(tiny_preset, flags, words):
     with pytest.raises(ValueError, match=words) as caught:
         run("--preset", "tiny", *SIZES, *flags)
     assert "\n" not in str(caught.value)
