@@ -25,6 +25,7 @@ from convert.staging import staged
 from convert.tables import Leaf
 from pusa_jax.checkpoint import load_tree, save_tree, tree_shapes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
+from pusa_jax.pieces import place
 
 MANIFEST = "pusa_jax.json"
 FORMAT = 1
@@ -105,7 +106,7 @@ def convert_folder(
         return dst
     with staged(dst) as work:
         for name, bound in leaves.items():
-            save_tree(work / name, _read(bound, name, report), manifest["components"][name])
+            save_tree(work / name, _told(bound, name, report), manifest["components"][name])
         if published.tokenizer is not None:
             shutil.copytree(published.tokenizer, work / "tokenizer")
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
@@ -131,12 +132,13 @@ def _config_of(part: Part, parts: Mapping[Name, Part]) -> Config:
     return config
 
 
-def _read(leaves: list[Leaf], name: str, report: Progress) -> Iterator[tuple[str, np.ndarray]]:
+def _told(leaves: list[Leaf], name: str, report: Progress) -> Iterator[tuple[str, Leaf]]:
+    """Hands out leaves, to be read in pieces, and reports each when the next is asked for."""
     sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves]
     done = 0
     report(name, done, sum(sizes))
     for leaf, size in zip(leaves, sizes, strict=True):
-        yield leaf.path, leaf.read()
+        yield leaf.path, leaf
         done += size
         report(name, done, sum(sizes))
 
@@ -198,15 +200,12 @@ def load_component(
         config = _config_of(part, parts.parts)
         bound = part.leaves(dtype)
         shardings = shard(COMPONENTS[name].shapes(config)) if shard else {}
-        leaves = {leaf.path: _place(leaf, shardings.get(leaf.path)) for leaf in bound}
+        leaves = {
+            leaf.path: place(leaf.read, leaf.shape, leaf.dtype, shardings.get(leaf.path))
+            for leaf in bound
+        }
     narrow = all(leaf.dtype == jnp.bfloat16 for leaf in leaves.values())
     return dataclasses.replace(config, param_dtype="bfloat16" if narrow else "float32"), leaves
-
-
-def _place(leaf: Leaf, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    if sharding is None:
-        return jnp.asarray(leaf.read())
-    return jax.make_array_from_callback(leaf.shape, sharding, leaf.read)
 
 
 def component_names(folder: Path | str) -> list[Name]:

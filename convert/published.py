@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from convert.components import COMPONENTS, Config, Layout, Name
 from convert.sources import open_tensors
+from convert.staging import MARKER
 from convert.stored import FileTensors
 from convert.tables import ConversionError, Leaf, bind
 
@@ -122,10 +123,13 @@ def inspect(folder: Path) -> Published:
 
     Raises:
       FileNotFoundError: no such folder, or no network of a Wan2.1 pipeline in it.
-      ValueError: several candidates for one network, a damaged file, or a Wan2.2 pipeline.
+      ValueError: several candidates for one network, a damaged file, a Wan2.2 pipeline, or what a
+        killed conversion left.
     """
     if not folder.exists():
         raise FileNotFoundError(f"no folder or file {folder}.")
+    if (folder / MARKER).is_file():
+        raise ValueError(f"{folder} is an unfinished conversion; convert again.")
     if experts := [name for name in TWO_EXPERTS if (folder / name).is_dir()]:
         raise ValueError(
             f"{folder} is a Wan2.2 pipeline with two DiTs ({', '.join(experts)}), which is not "

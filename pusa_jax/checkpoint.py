@@ -1,8 +1,9 @@
 """Saves and loads flat trees of leaves (`blocks/self_attn/q/kernel` -> array) with Orbax.
 
 A tree is a folder of numbered parts, each an Orbax checkpoint of some leaves, beside `tree.json`,
-which says what lies where. Parts make saving a stream: only the leaves of one part are in memory at
-a time, and they are written from where they are, without a copy.
+which says what lies where. Parts make saving and loading a stream: large leaves are cut into pieces
+(`pieces`), only those of one part are in memory at a time, and they are written from where they
+are, without a copy. All processes of a group save and load together.
 """
 
 import json
@@ -10,20 +11,40 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-FORMAT = 1
+from pusa_jax import processes
+from pusa_jax.pieces import join, row_ranges, with_rows_together
+
+FORMAT = 2
 """Version of `tree.json`."""
 
 PART_BYTES = 2**27
-"""A part is closed once it has this many bytes."""
+"""A part is closed once it has this many bytes; larger leaves are cut into rows."""
 
-Leaf = jax.Array | np.ndarray
+
+@runtime_checkable
+class Leaf(Protocol):
+    """A JAX or NumPy array, or what can make rows of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of what indexing returns."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> jax.Array | np.ndarray:
+        """The rows that a slice selects, or everything for `...`."""
+        ...
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -46,7 +67,8 @@ def save_tree(
 
     Args:
       folder: must not exist yet.
-      leaves: (path, array), taken one after the other; NumPy arrays must not change meanwhile.
+      leaves: (path, array), taken one after the other; NumPy arrays must not change meanwhile. Of
+        several processes, each gives the same, and arrays on devices lie on those of all.
       info: what else is to be kept, as plain values.
 
     Raises:
@@ -56,29 +78,45 @@ def save_tree(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it or choose another folder.")
     work = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    if processes.is_first():
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+    processes.wait_for_all(f"{folder} begins")
     described: dict[str, dict[str, Any]] = {}
-    part: dict[str, Leaf] = {}
+    part: dict[str, jax.Array | np.ndarray] = {}
     number = 0
     for path, leaf in leaves:
         if path in described:
             raise ValueError(f"leaf {path} comes twice.")
-        described[path] = {"shape": leaf.shape, "dtype": leaf.dtype.name, "part": number}
-        part[path] = leaf
+        places = []
+        for start, stop in _row_ranges(leaf):
+            if path in part or sum(piece.nbytes for piece in part.values()) >= PART_BYTES:
+                _save_part(work / str(number), part)
+                number += 1
+            is_whole = leaf.shape == () or (start, stop) == (0, leaf.shape[0])
+            part[path] = leaf[...] if is_whole else leaf[start:stop]
+            places.append([number, stop - start])
+        described[path] = {"shape": leaf.shape, "dtype": leaf.dtype.name, "parts": places}
         del leaf  # or it would stay in memory while the next one is made
-        if sum(leaf.nbytes for leaf in part.values()) >= PART_BYTES:
-            _save_part(work / str(number), part)
-            number += 1
     if part:
         _save_part(work / str(number), part)
-    text = {"format": FORMAT, "leaves": described, "files": _files(work), "info": dict(info or {})}
-    (work / "tree.json").write_text(json.dumps(text, indent=1), "utf-8")
-    os.replace(work, folder)
+    if processes.is_first():
+        text = {"format": FORMAT, "leaves": described, "files": _files(work)}
+        text["info"] = dict(info or {})
+        (work / "tree.json").write_text(json.dumps(text, indent=1), "utf-8")
+        os.replace(work, folder)
+    processes.wait_for_all(f"{folder} is complete")
 
 
-def _save_part(folder: Path, part: dict[str, Leaf]) -> None:
-    """Writes the leaves of a part and lets go of them."""
+def _row_ranges(leaf: Leaf) -> list[tuple[int, int]]:
+    """Rows of each piece; what is cut over devices by rows is saved whole, as it lies."""
+    if isinstance(leaf, jax.Array) and with_rows_together(leaf.sharding) != leaf.sharding:
+        return [(0, leaf.shape[0])]
+    return list(row_ranges(leaf.shape, np.dtype(leaf.dtype), PART_BYTES))
+
+
+def _save_part(folder: Path, part: dict[str, jax.Array | np.ndarray]) -> None:
+    """Writes the pieces of a part and lets go of them."""
     with _checkpointer() as checkpointer:
         checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(part))
     part.clear()
@@ -150,23 +188,32 @@ def load_tree(
             f"{folder}: {len(odd)} leaves do not fit the model; first: {min(odd)} is "
             f"{_shape(stored, min(odd))}, wanted {_shape(wanted, min(odd))}."
         )
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    parts: dict[int, dict[str, jax.ShapeDtypeStruct]] = {}
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    parts: dict[int, dict[str, ocp.ArrayRestoreArgs]] = {}
     for path, leaf in text["leaves"].items():
-        parts.setdefault(leaf["part"], {})[path] = wanted[path]
+        sharding = with_rows_together(wanted[path].sharding or here)
+        for number, rows in leaf["parts"]:
+            parts.setdefault(number, {})[path] = ocp.ArrayRestoreArgs(
+                dtype=wanted[path].dtype,
+                sharding=sharding,
+                global_shape=(rows, *leaf["shape"][1:]) if leaf["shape"] else (),
+            )
+    pieces: dict[str, list[jax.Array]] = {path: [] for path in wanted}
     leaves: dict[str, jax.Array] = {}
     with _checkpointer() as checkpointer:
-        for number, part in parts.items():
-            arguments = {
-                path: ocp.ArrayRestoreArgs(
-                    dtype=leaf.dtype, sharding=leaf.sharding or here, global_shape=leaf.shape
-                )
-                for path, leaf in part.items()
+        for number, arguments in parts.items():
+            item = {
+                path: jax.ShapeDtypeStruct(a.global_shape, a.dtype, sharding=a.sharding)
+                for path, a in arguments.items()
             }
-            leaves |= checkpointer.restore(
+            read = checkpointer.restore(
                 (folder / str(number)).absolute(),
-                args=ocp.args.PyTreeRestore(item=part, restore_args=arguments),
+                args=ocp.args.PyTreeRestore(item=item, restore_args=arguments),
             )
+            for path, piece in read.items():
+                pieces[path].append(piece)
+                if len(pieces[path]) == len(text["leaves"][path]["parts"]):
+                    leaves[path] = join(pieces.pop(path), wanted[path].sharding or here)
     return leaves
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 USAGE_ERROR = 2
-VIOLATIONS_NAMED = 40
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -76,14 +76,7 @@ def _underscored(arg: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    violations = getattr(error, "violations", None)
-    if violations is None:
-        text = str(error) or type(error).__name__
-    else:  # of a conversion: name them all, within reason
-        named = "; ".join(f"{kind}: {what}" for kind, what in violations[:VIOLATIONS_NAMED])
-        rest = len(violations) - VIOLATIONS_NAMED
-        more = f"; and {rest} more, which --debug lists" if rest > 0 else ""
-        text = f"{len(violations)} mismatches of checkpoint and model: {named}{more}."
+    text = getattr(error, "summary", None) or str(error) or type(error).__name__
     return " ".join(text.split())
 
 
@@ -147,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4 written by pusa-jax")
     sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
+    _add_cache_flag(sub)
 
     sub = command(
         "demo", run_demo, "image-to-video and extension with a tiny model made on the spot"
@@ -188,6 +182,7 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     )
     add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
     add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
+    _add_cache_flag(sub)
     add("--output", default=f"outputs/{task}.mp4", help="file to write")
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
 
@@ -198,6 +193,14 @@ def _add_lora_flags(sub: argparse.ArgumentParser) -> None:
         "--lora_alpha", action="append", type=float, default=[],
         help="strength of each LoRA, in order (default: 1.4); 1 is as trained",
     )  # fmt: skip
+
+
+def _add_cache_flag(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--no_compilation_cache",
+        action="store_true",
+        help="do not keep compiled programs for later runs (JAX_COMPILATION_CACHE_DIR: where)",
+    )
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -228,14 +231,15 @@ def _loras(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
 
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
-    from pusa_jax import jobs
+    from pusa_jax import jobs, processes
     from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
     from pusa_jax.pipeline import Settings
     from pusa_jax.sharding import parse_mesh
 
     if args.seed < -1:
         raise ValueError(f"seed must be -1 or not negative, got {args.seed}.")
-    seed = secrets.randbelow(2**31) if args.seed == -1 else args.seed
+    processes.join()
+    seed = processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed
     negative = PUSA_NEGATIVE_PROMPT if args.negative_prompt is None else args.negative_prompt
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
     job = jobs.Job(
@@ -266,38 +270,67 @@ def run_task(args: argparse.Namespace) -> int:
     )
     jobs.check_output(args.output)
     if args.dry_run:
-        print(json.dumps(jobs.describe_plan(job), indent=2))
+        plan = jobs.describe_plan(job)
+        if processes.is_first():
+            print(json.dumps(plan, indent=2))
         return 0
-    return make_video(job, args.output)
+    return make_video(job, args.output, keep_compiled=not args.no_compilation_cache)
 
 
-def make_video(job: Any, output: str, expect: str | None = None) -> int:
+def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None = None) -> int:
     """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
-    from pusa_jax import jobs
+    from pusa_jax import jobs, processes
+    from pusa_jax.pipeline import no_progress
     from pusa_jax.progress import Console
 
+    prepared = jobs.prepare(job, output)
+    if keep_compiled:
+        _keep_compiled()
     console = Console()
-    result, record = jobs.make_video(job, output, console)
+    result, record = jobs.run(prepared, console if processes.is_first() else no_progress)
     console.close()
-    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
-    print(f"{output}: {len(result.frames)} frames, seed {job.settings.seed}; {seconds}")
-    if expect is None:
-        return 0
-    same = record["latents_sha256"] == expect
-    print(f"latents are {'the same to the last bit' if same else 'NOT the same'} as before.")
+    same = expect in (None, record["latents_sha256"])
+    if processes.is_first():
+        seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+        print(f"{output}: {len(result.frames)} frames, seed {job.settings.seed}; {seconds}")
+        if expect is not None:
+            print(
+                f"latents are {'the same to the last bit' if same else 'NOT the same'} as before."
+            )
     return 0 if same else 1
+
+
+def _keep_compiled() -> None:
+    from pusa_jax import processes
+    from pusa_jax.compile_cache import cache_folder, keep_compiled
+
+    folder = cache_folder(os.environ)
+    try:
+        keep_compiled(folder)
+    except OSError as error:
+        message = f"compiled programs are not kept: {_one_line(error)}"
+    else:
+        message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
+    if processes.is_first():
+        print(message, file=sys.stderr)
 
 
 def run_rerun(args: argparse.Namespace) -> int:
     """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
-    from pusa_jax import video
+    from pusa_jax import processes, video
     from pusa_jax.jobs import Job
 
+    processes.join()
     record = video.read_metadata(args.path)
     if "job" not in record:
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
-    return make_video(Job.from_record(record["job"]), output, record["latents_sha256"])
+    return make_video(
+        Job.from_record(record["job"]),
+        output,
+        keep_compiled=not args.no_compilation_cache,
+        expect=record["latents_sha256"],
+    )
 
 
 def run_info(args: argparse.Namespace) -> int:

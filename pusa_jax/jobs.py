@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 import pusa_jax
-from pusa_jax import loading, video
+from pusa_jax import loading, processes, video
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.flow import pusa_schedule
@@ -158,31 +158,55 @@ INPUTS_TAKEN = {
 }
 
 
-def make_video(
-    job: Job, output: str | Path, on_progress: Progress = no_progress
-) -> tuple[Output, dict[str, Any]]:
-    """Checks a job, samples it and writes the mp4 with the job inside.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that was held against its model and devices and found good; its inputs are read."""
 
-    Everything that can be wrong with the job is found before weights are read.
+    job: Job
+    output: Path
+    conditions: list[tasks.Condition]
+    mesh: Mesh
+
+
+def prepare(job: Job, output: str | Path) -> Prepared:
+    """Finds, before weights are read, everything that can be wrong with a job.
+
+    Raises:
+      ValueError, OSError: one line.
+    """
+    check_output(output)
+    conditions, mesh = checked_conditions(job), mesh_of(job)
+    return Prepared(job=job, output=Path(output), conditions=conditions, mesh=mesh)
+
+
+def run(prepared: Prepared, on_progress: Progress = no_progress) -> tuple[Output, dict[str, Any]]:
+    """Samples a job and writes the mp4 with the job inside; of several processes, the first does.
 
     Returns:
       what was sampled, and the record embedded in the file.
     """
-    check_output(output)
-    conditions, mesh = checked_conditions(job), mesh_of(job)
+    job = prepared.job
     pipeline = loading.load_pipeline(
-        job.model, dtype=job.dtype, lora=job.lora, mesh=mesh, on_progress=on_progress
+        job.model, dtype=job.dtype, lora=job.lora, mesh=prepared.mesh, on_progress=on_progress
     )
     result = pipeline(
         job.prompt,
-        conditions=conditions,
+        conditions=prepared.conditions,
         negative_prompt=job.negative_prompt,
         settings=job.settings,
         on_progress=on_progress,
     )
-    record = embedded_record(job, result, mesh)
-    video.write_video(output, result.frames, job.fps, record)
+    record = embedded_record(job, result, prepared.mesh)
+    if processes.is_first():
+        video.write_video(prepared.output, result.frames, job.fps, record)
     return result, record
+
+
+def make_video(
+    job: Job, output: str | Path, on_progress: Progress = no_progress
+) -> tuple[Output, dict[str, Any]]:
+    """Prepares a job and runs it."""
+    return run(prepare(job, output), on_progress)
 
 
 def check_output(output: str | Path) -> None:

@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from pusa_jax import checkpoint
 from pusa_jax.checkpoint import load_tree, save_tree, tree_info, tree_shapes
@@ -34,7 +36,7 @@ def test_a_tree_comes_back_bit_for_bit(tmp_path, monkeypatch, kind, part_bytes):
     assert {p: s.shape for p, s in tree_shapes(folder).items()} == {
         p: a.shape for p, a in LEAVES.items()
     }
-    assert len([p for p in folder.iterdir() if p.is_dir()]) == (4 if part_bytes == 1 else 1)
+    assert len([p for p in folder.iterdir() if p.is_dir()]) == (10 if part_bytes == 1 else 1)
     assert not (tmp_path / "tree.tmp").exists()
 
 
@@ -50,7 +52,7 @@ def test_leaves_are_cast_and_placed_as_asked(tmp_path):
     assert_same(leaves, {p: a.astype(ml_dtypes.bfloat16) for p, a in LEAVES.items()})
 
 
-def test_leaves_are_taken_one_part_at_a_time(tmp_path, monkeypatch):
+def test_leaves_are_taken_one_part_at_a_time_and_large_ones_row_by_row(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "PART_BYTES", 1)
     taken = []
 
@@ -60,7 +62,36 @@ def test_leaves_are_taken_one_part_at_a_time(tmp_path, monkeypatch):
             yield path, leaf
 
     save_tree(tmp_path / "tree", leaves())
-    assert taken == [0, 1, 2, 3]
+    assert taken == [0, 1, 3, 8]
+
+
+def test_a_tree_moves_from_mesh_to_mesh(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PART_BYTES", 100)
+    leaves = {
+        "w": np.arange(8 * 16.0, dtype=np.float32).reshape(8, 16),
+        "b": np.ones(3, np.float32),
+    }
+    places = [(8, P("x")), (4, P(None, "x")), (1, P()), (8, P(None, "x"))]
+    for step, (count, spec) in enumerate(places):
+        mesh = jax.make_mesh((count,), ("x",), devices=jax.devices()[:count])
+        where = {"w": NamedSharding(mesh, spec), "b": NamedSharding(mesh, P())}
+        if step:
+            shapes = tree_shapes(tmp_path / str(step - 1))
+            leaves = load_tree(
+                tmp_path / str(step - 1),
+                {
+                    p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where[p])
+                    for p, s in shapes.items()
+                },
+            )
+        else:
+            leaves = {path: jax.device_put(leaf, where[path]) for path, leaf in leaves.items()}
+        assert {path: leaf.sharding for path, leaf in leaves.items()} == where
+        save_tree(tmp_path / str(step), leaves.items())
+    assert_same(
+        load_tree(tmp_path / "3"),
+        {"w": np.arange(8 * 16.0, dtype=np.float32).reshape(8, 16), "b": np.ones(3, np.float32)},
+    )
 
 
 def test_an_interrupted_save_leaves_no_tree_and_can_be_repeated(tmp_path):

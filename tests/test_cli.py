@@ -91,6 +91,13 @@ REFUSED = {
     "unknown flag": (["i2v", "image.png"], ["--colour", "red"], "--colour"),
     "output": (["i2v", "image.png"], ["--output", "image.png/out.mp4"], "image.png"),
     "output ending": (["i2v", "image.png"], ["--output", "out.avi"], ".mp4"),
+    "mesh": (
+        ["i2v", "image.png"],
+        ["--mesh", "data=3"],
+        "needs 3 devices, there are 8; use data=8",
+    ),
+    "mesh axis": (["i2v", "image.png"], ["--mesh", "rows=8"], "unknown mesh axis 'rows'"),
+    "mesh and heads": (["i2v", "image.png"], ["--mesh", "tensor=8"], "does not divide the 4 heads"),
 }
 
 
@@ -175,18 +182,21 @@ def test_dry_run_tells_where_given_frames_go(world, capsys):
     line = task(world, "start-end", "--image-paths", world / "image.png", world / "other.png")
     code, out, _ = call(capsys, *line, "--dry-run", "--output", world / "out.mp4")
     assert code == 0
-    assert json.loads(out)["given"] == {"0": 0.2, "2": 0.5}
+    plan = json.loads(out)
+    assert plan["given"] == {"0": 0.2, "2": 0.5}
+    assert plan["mesh"] == {"data": 2, "context": 4, "tensor": 1}
 
 
 def test_a_video_carries_its_settings_and_can_be_made_again(world, capsys, tmp_path):
     output = tmp_path / "out.mp4"
     line = task(world, "i2v", "--image_paths", world / "image.png", "--output", output)
     short = ["--num_inference_steps", "2", "--dtype", "float32", "--no_tiling", "--seed", "-1"]
+    short += ["--no_compilation_cache"]
     assert call(capsys, *line, *short)[0] == 0
     code, out, _ = call(capsys, "info", output)
     record = json.loads(out)
     assert code == 0 and record["job"]["task"] == "i2v" and record["job"]["settings"]["seed"] >= 0
-    code, out, _ = call(capsys, "rerun", output)
+    code, out, _ = call(capsys, "rerun", output, "--no_compilation_cache")
     assert code == 0 and "the same to the last bit" in out
     assert (tmp_path / "out.rerun.mp4").is_file()
     assert not list(tmp_path.glob("*.tmp"))
@@ -201,7 +211,7 @@ def test_a_changed_input_is_noticed_before_a_rerun(world, capsys, tmp_path):
     frames = np.zeros((5, 32, 32, 3), np.uint8)
     video.write_video(output, frames, 16, {"job": job.as_record(), "latents_sha256": ""})
     shutil.copy(world / "other.png", image)
-    code, _, err = call(capsys, "rerun", output)
+    code, _, err = call(capsys, "rerun", output, "--no_compilation_cache")
     assert code == 2 and "has changed since" in err
 
 

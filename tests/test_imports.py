@@ -17,7 +17,17 @@ ROOT = Path(__file__).resolve().parents[1]
 # of a name; of several patterns that fit, the one with the fewest stars counts.
 ROWS = [
     ["typing", "tree"],
-    ["sharding", "video", "topologies", "collectives", "progress", "diffusion.flow"],
+    [
+        "sharding",
+        "processes",
+        "compile_cache",
+        "pieces",
+        "video",
+        "topologies",
+        "collectives",
+        "progress",
+        "diffusion.flow",
+    ],
     ["diffusion.*"],  # sees a velocity function, never a model
     ["models.remat", "models.*.config"],  # sizes of networks: data
     ["checkpoint", "models.*"],
@@ -27,7 +37,7 @@ ROWS = [
     ["meshes", "pipeline", "report"],
     ["loading", "jobs", "plan", "testing", "tiny"],
     ["demo"],
-    ["cli", "cli_plan"],
+    ["cli", "cli_data", "cli_plan", "cli_train"],
 ]
 # Imported inside a function only: weights in a foreign layout enter the pipeline here.
 LAZY = {("pipeline", "loading")}

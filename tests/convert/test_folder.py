@@ -1,6 +1,10 @@
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +43,7 @@ CONFIGS = {
         text_len=6,
     ),
 }
+ROOT = Path(__file__).resolve().parents[2]
 DTYPES = {"dit": np.float32, "vae": np.float32, "text_encoder": ml_dtypes.bfloat16}
 WAN_CONFIG = {"_class_name": "WanModel", "dim": 24, "num_heads": 2, "text_len": 6, "eps": 1e-6}
 ORIGINAL = {
@@ -337,3 +342,29 @@ def test_configurations_survive_json_without_how_they_run(name):
     assert "compute_dtype" not in values
     with pytest.raises(ValueError, match="is damaged"):
         config_from_json(name, values | {"wings": 2})
+
+
+KILLED = """
+import os, signal, sys
+from convert.folder import convert_folder
+
+def kill(what, done, total):
+    if (what, done > 0) == ("vae", True):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+convert_folder(sys.argv[1], sys.argv[2], on_progress=kill)
+"""
+
+
+def test_a_killed_conversion_leaves_nothing_that_looks_complete(original, tmp_path):
+    dst = tmp_path / "dst"
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, original, dst], cwd=ROOT, timeout=100, capture_output=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    assert not dst.exists() and (tmp_path / "dst.tmp" / "dit" / "tree.json").is_file()
+    with pytest.raises(ValueError, match="unfinished conversion"):
+        load_component(tmp_path / "dst.tmp", "dit")
+    convert_folder(original, dst)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dst"]
+    assert_serves(dst, "dit")

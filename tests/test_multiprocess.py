@@ -1,0 +1,126 @@
+"""Two processes of four devices each sample the clip that one process samples."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from convert.folder import convert_folder, load_component
+from convert.safetensors import write_safetensors
+from convert.stored import ArrayTensors
+from pusa_jax import jobs, processes, video
+from pusa_jax.checkpoint import load_tree
+from pusa_jax.processes import is_one_of_several
+from pusa_jax.testing import assert_close
+from pusa_jax.tiny import write_published_folder
+from tests import two_processes
+
+TRIES = 3
+"""Another process may take the port between its choice and its use."""
+
+
+def run_two(folder: Path) -> None:
+    """Starts both processes and waits for them."""
+    script = Path(two_processes.__file__)
+    for attempt in range(TRIES):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        group = os.environ | {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": "2",
+            "PYTHONPATH": str(script.parents[1]),
+        }
+        children = [
+            subprocess.Popen(
+                [sys.executable, script, folder],
+                env=group | {"JAX_PROCESS_ID": str(index)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for index in range(2)
+        ]
+        try:
+            texts = [child.communicate(timeout=150)[0] for child in children]
+        finally:
+            for child in children:
+                child.kill()
+        if not any(child.returncode for child in children):
+            return
+        if attempt + 1 == TRIES or not any("already in use" in text for text in texts):
+            raise AssertionError("\n".join(text[-3000:] for text in texts))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("group")
+    write_published_folder(folder / "model")
+    convert_folder(folder / "model", folder / "converted")
+    low_rank = np.random.default_rng(1).standard_normal((2, 96, 4)).astype(np.float32)
+    name = "diffusion_model.blocks.1.self_attn.q.lora_{}.weight"
+    arrays = {name.format("A"): low_rank[0].T.copy(), name.format("B"): low_rank[1]}
+    write_safetensors(folder / "lora.safetensors", ArrayTensors(arrays))
+    run_two(folder)
+    return folder
+
+
+def test_two_processes_sample_what_one_does(folder):
+    first, second = (np.load(folder / f"latents{index}.npy") for index in range(2))
+    assert first.tobytes() == second.tobytes()
+    result, _ = jobs.run(jobs.prepare(two_processes.job(folder), folder / "one.mp4"))
+    assert_close(first, result.latents, 1e-5)
+
+
+def test_only_the_first_process_writes(folder):
+    assert not (folder / "1.mp4").exists()
+    record = video.read_metadata(folder / "0.mp4")
+    assert record["mesh"] == {"data": 2, "context": 4, "tensor": 1}
+    assert record["job"]["settings"]["seed"] == two_processes.SETTINGS.seed
+
+
+def test_weights_that_two_processes_saved_are_loaded_by_one(folder):
+    _, expected = load_component(folder / "model", "dit")
+    loaded = load_tree(folder / "saved")
+    assert loaded.keys() == expected.keys()
+    for path, leaf in expected.items():
+        assert np.asarray(loaded[path]).tobytes() == np.asarray(leaf).tobytes(), path
+    assert not (folder / "saved.tmp").exists()
+
+
+GROUP = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        (GROUP, True),
+        ({"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}, True),
+        ({"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+    ],
+)
+def test_the_environment_says_whether_there_are_others(environment, expected):
+    assert is_one_of_several(environment) is expected
+
+
+@pytest.mark.parametrize("change", [{"JAX_PROCESS_ID": ""}, {"JAX_NUM_PROCESSES": "two"}])
+def test_half_an_environment_is_refused(change):
+    with pytest.raises(ValueError, match="must be set together"):
+        is_one_of_several(GROUP | change)
+
+
+def test_alone_there_is_nothing_to_join():
+    processes.join()
+    assert not jax.distributed.is_initialized() and processes.is_first()
+    assert processes.agree_on(3) == 3

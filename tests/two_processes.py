@@ -1,0 +1,48 @@
+"""What each of the processes of test_multiprocess.py runs: `python two_processes.py FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pusa_jax import jobs, processes
+from pusa_jax.checkpoint import save_tree
+from pusa_jax.pipeline import PusaPipeline, Settings
+from pusa_jax.sharding import make_mesh
+from pusa_jax.tree import leaves_of
+
+SETTINGS = Settings(height=32, width=48, num_frames=5, num_steps=2, seed=7, tiled=False)
+
+
+def job(folder: Path) -> jobs.Job:
+    """Two steps with a LoRA on the default mesh."""
+    return jobs.Job(
+        task="t2v",
+        model=str(folder / "model"),
+        prompt="a red dog",
+        negative_prompt="a blue cat",
+        lora=((str(folder / "lora.safetensors"), 0.5),),
+        dtype="float32",
+        settings=SETTINGS,
+    )
+
+
+def main(folder: Path) -> None:
+    """Samples, saves the video, and saves the weights as they lie."""
+    jax.config.update("jax_num_cpu_devices", 4)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    processes.join()
+    index = jax.process_index()
+    assert (jax.process_count(), jax.device_count()) == (2, 8)
+    assert processes.agree_on(index + 5) == 5
+    result, _ = jobs.run(jobs.prepare(job(folder), folder / f"{index}.mp4"))
+    np.save(folder / f"latents{index}.npy", result.latents)
+    pipe = PusaPipeline.from_pretrained(
+        folder / "converted", dtype="float32", mesh=make_mesh({"context": 4, "tensor": 2})
+    )
+    save_tree(folder / "saved", leaves_of(pipe.dit).items())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
