@@ -134,9 +134,15 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
         abstract_step(run, mesh),
         topology=topology,
         mesh=mesh,
-        model_flops=run.step_flops,
+        model_flops=topology.chip.devices * run.step_flops / _sharers(run, mesh),
         unknown_trips=run.passes,
     )
+
+
+def _sharers(run: Run, mesh: Mesh) -> int:
+    """Devices that share one step's work; a longer `data` axis only cuts weights further."""
+    passes = run.passes if is_together(mesh) else 1
+    return passes * mesh.shape["context"] * mesh.shape["tensor"]
 
 
 def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
@@ -155,7 +161,7 @@ def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Re
         (encoder, ids, ids),
         topology=topology,
         mesh=mesh,
-        model_flops=float(text_encoder_flops(config)),
+        model_flops=text_encoder_flops(config) / topology.chips,
         resident=abstract_dit(run, mesh),
     )
 
@@ -182,7 +188,7 @@ def plan_decode(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> 
         (autoencoder, tile, cache),
         topology=topology,
         mesh=alone,
-        model_flops=VAE_DECODE_PER_PIXEL * size * topology.chips,
+        model_flops=VAE_DECODE_PER_PIXEL * size,
         resident=abstract_dit(run, mesh),
     )
 

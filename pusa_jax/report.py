@@ -203,7 +203,7 @@ def compile_report(
       args: shapes with shardings on `mesh`.
       topology: the mesh's devices belong to it.
       mesh: entered while tracing.
-      model_flops: of the whole program, on all chips together; shared out evenly.
+      model_flops: of the part of the program that one chip does.
       resident: shapes with shardings of what lies on the chips besides.
       unknown_trips: how often loops run whose count is decided at run time.
 
@@ -243,7 +243,7 @@ def compile_report(
         mesh=dict(mesh.shape),
         resident_bytes=besides,
         **memory,
-        model_flops=model_flops / topology.chips,
+        model_flops=model_flops,
         traffic=traffic,
         compile_seconds=time.perf_counter() - since,
     )

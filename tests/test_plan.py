@@ -109,6 +109,8 @@ def test_other_stages_have_the_dit_beside_them(stage):
 
 def test_work_is_shared_out_over_the_chips(planned):
     assert planned.model_flops == pytest.approx(RUN.step_flops / 8)
+    wide = plan.make_mesh({"data": 8}, jax.devices())
+    assert plan._sharers(RUN, wide) == 2 and plan._sharers(changed(guidance_scale=1.0), wide) == 1
     assert changed(guidance_scale=1.0).step_flops == RUN.step_flops / 2
 
 

@@ -1,0 +1,186 @@
+"""Makes docs/plan.md: what 14B and 1.3B need on TPU slices and GPU boxes, none of which is needed.
+
+  python -m experiments.plan_table                   (all rows: half an hour on 2 cores)
+  python -m experiments.plan_table --only h100       (renews the rows of one topology)
+  python -m experiments.plan_table --bench FILE      (adds peaks measured by bench_dit --json FILE)
+
+Needs pusa_jax[tpu] for the TPU rows and pusa_jax[cuda] for the GPU rows; rows whose plugin is
+missing keep what the page said before. Each row is one `pusa-jax plan infer --json` in a process of
+its own. The page holds the numbers it is made of as JSON, so that a part of it can be renewed.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "plan.md"
+DATA = "<!-- numbers: "
+GIB = 2**30
+SIZES = {"480p": (480, 832), "720p": (720, 1280)}
+PRESETS = {"14b": "wan2.1-t2v-14b", "1.3b": "wan2.1-t2v-1.3b"}
+
+INTRODUCTION = """# What fits where
+
+Made by `python -m experiments.plan_table` from `pusa-jax plan`, which compiles the program that
+sampling runs for each step, for chips that need not be there: 81 frames, bfloat16, guidance on, a
+timestep for every latent frame. Bytes are per chip.
+
+- **peak** is what one chip must hold at once by the compiler's account: weights, arguments,
+  results and temporaries. Kernel workspaces and fragmentation are not in it.
+- **limit** is what a program may use: of a TPU what libtpu says, of a GPU the share that jax takes
+  by default, three quarters (`XLA_PYTHON_CLIENT_MEM_FRACTION` changes it).
+- **s/step** is a lower bound: the longest of computing at the vendor's peak for dense bfloat16
+  products, moving every byte held once, and sending over links of the stated width.
+  It is no forecast: good kernels reach about half of it to two thirds.
+- **measured** is the peak of a real run of the same program where there was hardware.
+- **compile** was on 2 CPU cores, shared with other work.
+
+Not in the table: the text encoder and the VAE, which run before and after with the DiT's weights
+beside them (`pusa-jax plan infer --stage text` and `--stage decode`).
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One plan to make."""
+
+    model: str
+    size: str
+    topology: str
+    mesh: str
+
+    @property
+    def key(self) -> str:
+        """What tells rows apart."""
+        return f"{self.model} {self.size} {self.topology} {self.mesh}"
+
+
+GUIDED = {"v5e:4x4": 8, "v5p:2x2x1": 2, "v6e:2x4": 4, "tpu7x:2x2x1": 4, "h100:8": 4, "h200:8": 4}
+"""Topology -> size of the context axis beside the two passes of guidance."""
+ROWS = [
+    *(
+        Row(model="14b", size=size, topology=topology, mesh=f"data=2,context={context}")
+        for topology, context in GUIDED.items()
+        for size in SIZES
+    ),
+    *(Row(model="14b", size=size, topology="h200:1", mesh="data=1") for size in SIZES),
+    Row(model="14b", size="480p", topology="h100:1", mesh="data=1"),
+    *(
+        Row(model="1.3b", size="480p", topology=topology, mesh=mesh)
+        for topology, mesh in {
+            "v5e:1x1": "data=1",
+            "v5e:2x4": "data=2,context=4",
+            "v6e:1x1": "data=1",
+            "h100:1": "data=1",
+            "h200:1": "data=1",
+        }.items()
+    ),
+]
+
+
+def plan(row: Row) -> dict[str, Any] | None:
+    """The report of a row, or None where it could not be made."""
+    height, width = SIZES[row.size]
+    code = "import sys; from pusa_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "plan", "infer", "--json", "--mesh", row.mesh]
+    command += ["--preset", PRESETS[row.model], "--topology", row.topology]
+    command += ["--height", str(height), "--width", str(width)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout) if done.returncode in (0, 3) else None
+
+
+def measured(bench: dict, row: Row) -> str:
+    """Peak of a real run, of a row on one chip like that of the benchmark."""
+    found = bench.get(f"{row.model}-{row.size}", [])
+    device = next((r["device"].lower() for r in found if r["who"] == "matmul"), "")
+    family, _, count = row.topology.partition(":")
+    if family not in device or count != "1":
+        return "not measured"
+    peak = next((r.get("peak_bytes") for r in found if r["who"].startswith("ours")), None)
+    return "not measured" if peak is None else f"{peak / GIB:.1f}"
+
+
+def page(numbers: dict[str, Any], bench: dict) -> str:
+    """The whole page."""
+    lines = [
+        "| model | size | topology | mesh | peak GiB | limit GiB | measured GiB | TFLOP | sent GiB "
+        "| s/step | bound by | compile s |",
+        "|---|" + "---|" * 11,
+    ]
+    for row in ROWS:
+        if row.key not in numbers:
+            continue
+        report = numbers[row.key]
+        roofline = report["roofline"]
+        sent = sum(traffic["bytes"] for traffic in report["collectives"].values())
+        cells = [
+            row.model,
+            row.size,
+            row.topology,
+            row.mesh,
+            f"{report['peak_bytes'] / GIB:.1f}" + ("" if report["fits"] else " (does not fit)"),
+            f"{report['limit_bytes'] / GIB:.1f}",
+            measured(bench, row),
+            f"{report['model_flops'] / 1e12:.0f}",
+            f"{sent / GIB:.1f}",
+            f"{roofline['seconds']:.2f}",
+            roofline["bound"],
+            f"{report['compile_seconds']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    peaks = {}
+    for report in numbers.values():
+        roofline = report["roofline"]
+        values = (roofline["peak_flops"], roofline["peak_bandwidth"], roofline["peak_link"])
+        peaks[report["topology"].partition(":")[0]] = values
+    assumed = ["| chip | TFLOP/s bfloat16 | HBM GB/s | links, one way, GB/s |", "|---|---|---|---|"]
+    assumed += [
+        f"| {chip} | {flops / 1e12:.0f} | {bandwidth / 1e9:.0f} | {link / 1e9:.0f} |"
+        for chip, (flops, bandwidth, link) in sorted(peaks.items())
+    ]
+    data = DATA + json.dumps({"plans": numbers, "bench": bench}) + " -->"
+    table, assumptions = "\n".join(lines), "\n".join(assumed)
+    return f"{INTRODUCTION}\n{table}\n\nPeaks assumed, per chip:\n\n{assumptions}\n\n{data}\n"
+
+
+def known() -> dict[str, Any]:
+    """The numbers in the page as it is."""
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    found = [line for line in lines if line.startswith(DATA)]
+    if not found:
+        return {"plans": {}, "bench": {}}
+    return json.loads(found[0].removeprefix(DATA).removesuffix(" -->"))
+
+
+def main() -> int:
+    """Renews the page; returns 1 where a row could not be made."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", default="", help="rows whose topology begins so")
+    parser.add_argument("--bench", type=Path, help="what bench_dit --json wrote")
+    args = parser.parse_args()
+    numbers, missing = known(), []
+    if args.bench:
+        numbers["bench"] |= json.loads(args.bench.read_text())
+    for row in ROWS if not args.bench else ():
+        if not row.topology.startswith(args.only):
+            continue
+        print(row.key, file=sys.stderr)
+        report = plan(row)
+        if report is None:
+            missing.append(row.key)
+            continue
+        numbers["plans"][row.key] = report
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(page(numbers["plans"], numbers["bench"]))
+    PAGE.write_text(page(numbers["plans"], numbers["bench"]))
+    for key in missing:
+        print(f"not made: {key}", file=sys.stderr)
+    return int(bool(missing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
