@@ -129,10 +129,17 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--layout", choices=["original", "diffusers"], default="original")
     _add_lora_flags(sub)
 
+    from pusa_jax.cli_data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli_plan import add_plan_arguments
 
     sub = command("plan", None, "say what fits on which chips, before queueing")
     add_plan_arguments(sub)
+
+    sub = command("encode", None, "turn a folder of captioned clips into a training dataset")
+    add_encode_arguments(sub)
+
+    sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
+    add_data_arguments(sub)
 
     sub = command("info", run_info, "say what a video, a model folder or a LoRA file holds")
     sub.add_argument("path")
