@@ -23,7 +23,7 @@ try:
     import grain
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-    from tensorflow_datasets.core import dataset_info, splits
+    from tensorflow_datasets.core import dataset_info, example_serializer, splits
 except ImportError as error:
     raise ImportError(
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
@@ -112,8 +112,9 @@ def read_card(folder: Path) -> Card:
 
 
 def serialized(example: Example) -> bytes:
-    """An example as it lies in the dataset."""
-    return _features(example.latents.shape, example.text.shape[1]).serialize_example(
+    """An example as it lies in the dataset; the same bytes in every process."""
+    features = _features(example.latents.shape, example.text.shape[1])
+    encoded = features.encode_example(
         {
             "id": example.name,
             "caption": example.caption,
@@ -121,6 +122,9 @@ def serialized(example: Example) -> bytes:
             "text": _bits(example.text),
         }
     )
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    # Not `serialize_example`: it writes the fields in an order that changes between processes.
+    return serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -154,11 +158,13 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
             count += 1
         writer.close()
         is_whole = ArrayRecordReader(str(part)).num_records() == count
+        if not is_whole:
+            raise OSError(f"{path} could not be written as a whole; is the disk full?")
+        os.replace(part, path)
     except (RuntimeError, ValueError) as error:
         raise OSError(f"{path} could not be written: {error}") from None
-    if not is_whole:
-        raise OSError(f"{path} could not be written as a whole; is the disk full?")
-    os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def shard_name(index: int, count: int) -> str:

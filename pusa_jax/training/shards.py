@@ -99,7 +99,8 @@ def write_dataset(
 
     Raises:
       FileExistsError: dst holds something else, or another request's dataset; says what differs.
-      ValueError: no clip is usable; the first reason is given.
+      ValueError: no clip is usable (the first reason is given), or the features of the empty
+        prompt are of another width.
     """
     if not 0 <= share[0] < share[1]:
         raise ValueError(f"the share must be 0/{share[1]} to {share[1] - 1}/{share[1]}.")
@@ -107,6 +108,11 @@ def write_dataset(
         return done
     work = _work_folder(dst, card)
     if not (work / NO_TEXT).is_file() and (features := no_text()) is not None:
+        if features.shape[1] != card.text_shape[1]:
+            raise ValueError(
+                f"the model's text features have {features.shape[1]} channels, the clips' have "
+                f"{card.text_shape[1]}; use the model that the clips were encoded with."
+            )
         with _whole(work / NO_TEXT) as part, part.open("wb") as file:
             np.save(file, features.astype(ml_dtypes.bfloat16).view(np.uint16))
     size = card.clips_per_shard
@@ -270,8 +276,11 @@ def _move(src: Path, dst: Path) -> None:
 def _whole(path: Path) -> Iterator[Path]:
     """A name to write to; the file gets its own name only once it is whole."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    yield part
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _shard_of(work: Path, k: int) -> Path:

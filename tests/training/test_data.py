@@ -253,3 +253,38 @@ def test_inspection_names_odd_clips_and_draws_a_sheet(tmp_path, clips):
     assert 0.9 < record["latents rms"]["max"] < 1.1
     sheet = inspection.contact_sheet(read)
     assert sheet.shape == (3 * round(4 * 1600 / 18), 1600, 3) and sheet.std() > 10
+
+
+def test_an_example_is_the_same_bytes_in_every_process():
+    program = """
+import hashlib, sys
+import numpy as np
+from pusa_jax.training import data
+for i in range(8):
+    latents, text = np.full((1, 1, 1, 2), i, np.float32), np.zeros((i, 3), np.float32)
+    example = data.Example(name=str(i), caption="x", latents=latents, text=text)
+    print(hashlib.sha256(data.serialized(example)).hexdigest())
+"""
+    runs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1] and len(set(runs[0].split())) == 8
+
+
+def test_a_shard_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(tmp_path):
+    program = """
+import os, resource, signal, sys
+from pathlib import Path
+from pusa_jax.training import data
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    data.write_records(Path(sys.argv[1]) / "shard", [os.urandom(100_000) for _ in range(10)])
+except OSError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "shard could not be written" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
