@@ -6,7 +6,7 @@
 
 Needs pusa_jax[tpu] for the TPU rows and pusa_jax[cuda] for the GPU rows; rows whose plugin is
 missing keep what the page said before. Each row is one `pusa-jax plan infer --json` in a process of
-its own. The page holds the numbers it is made of as JSON, so that a part of it can be renewed.
+its own. The numbers are kept in docs/plan.json, so that a part of the page can be renewed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plan.md"
-DATA = "<!-- numbers: "
+NUMBERS = PAGE.with_suffix(".json")
 GIB = 2**30
 SIZES = {"480p": (480, 832), "720p": (720, 1280)}
 PRESETS = {"14b": "wan2.1-t2v-14b", "1.3b": "wan2.1-t2v-1.3b"}
@@ -34,8 +34,8 @@ timestep for every latent frame. Bytes are per chip.
 - **limit** is what a program may use: of a TPU what libtpu says, of a GPU the share that jax takes
   by default, three quarters (`XLA_PYTHON_CLIENT_MEM_FRACTION` changes it).
 - **s/step** is a lower bound: the longest of computing at the vendor's peak for dense bfloat16
-  products, moving every byte held once, and sending over links of the stated width.
-  It is no forecast: good kernels reach about half of it to two thirds.
+  products, moving every byte held once, and sending over links of the stated width. It is no
+  forecast.
 - **measured** is the peak of a real run of the same program where there was hardware.
 - **compile** was on 2 CPU cores, shared with other work.
 
@@ -142,18 +142,15 @@ def page(numbers: dict[str, Any], bench: dict) -> str:
         f"| {chip} | {flops / 1e12:.0f} | {bandwidth / 1e9:.0f} | {link / 1e9:.0f} |"
         for chip, (flops, bandwidth, link) in sorted(peaks.items())
     ]
-    data = DATA + json.dumps({"plans": numbers, "bench": bench}) + " -->"
     table, assumptions = "\n".join(lines), "\n".join(assumed)
-    return f"{INTRODUCTION}\n{table}\n\nPeaks assumed, per chip:\n\n{assumptions}\n\n{data}\n"
+    return f"{INTRODUCTION}\n{table}\n\nPeaks assumed, per chip:\n\n{assumptions}\n"
 
 
-def known() -> dict[str, Any]:
-    """The numbers in the page as it is."""
-    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
-    found = [line for line in lines if line.startswith(DATA)]
-    if not found:
-        return {"plans": {}, "bench": {}}
-    return json.loads(found[0].removeprefix(DATA).removesuffix(" -->"))
+def write(numbers: dict[str, Any]) -> None:
+    """Writes numbers and page."""
+    NUMBERS.parent.mkdir(exist_ok=True)
+    NUMBERS.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(numbers["plans"], numbers["bench"]))
 
 
 def main() -> int:
@@ -162,7 +159,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="rows whose topology begins so")
     parser.add_argument("--bench", type=Path, help="what bench_dit --json wrote")
     args = parser.parse_args()
-    numbers, missing = known(), []
+    numbers: dict[str, Any] = {"plans": {}, "bench": {}}
+    if NUMBERS.exists():
+        numbers = json.loads(NUMBERS.read_text())
+    missing = []
     if args.bench:
         numbers["bench"] |= json.loads(args.bench.read_text())
     for row in ROWS if not args.bench else ():
@@ -174,9 +174,8 @@ def main() -> int:
             missing.append(row.key)
             continue
         numbers["plans"][row.key] = report
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(numbers["plans"], numbers["bench"]))
-    PAGE.write_text(page(numbers["plans"], numbers["bench"]))
+        write(numbers)
+    write(numbers)
     for key in missing:
         print(f"not made: {key}", file=sys.stderr)
     return int(bool(missing))

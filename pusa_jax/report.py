@@ -89,7 +89,7 @@ class Report:
     @property
     def limit_bytes(self) -> int | None:
         """Bytes that a program may use on one chip, or None."""
-        return self.topology.chip.usable_memory()
+        return self.topology.limit
 
     @property
     def margin_bytes(self) -> int | None:

@@ -32,7 +32,7 @@ class Chip:
 
     Attributes:
       kind: what jax calls a device of it.
-      memory: bytes of HBM, for a TPU those a program can use; None where there is no such limit.
+      memory: bytes of HBM, of a TPU those that a program can use; None where that is not known.
       flops: dense bfloat16 FLOP/s, or None where that is not known.
       bandwidth: bytes per second between chip and HBM.
       link: bytes per second it can send to other chips.
@@ -48,13 +48,6 @@ class Chip:
     link: float | None = None
     devices: int = 1
     grid: int = 0
-
-    def usable_memory(self) -> int | None:
-        """Bytes that the programs on this chip may use together."""
-        if self.memory is None or self.platform != "gpu":
-            return self.memory
-        given = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
-        return int(self.memory * (float(given) if given else DEFAULT_GPU_SHARE))
 
 
 def _tpu(kind, memory_gib, tflops, gb_per_s, link_gb_per_s, grid, devices=1) -> Chip:
@@ -117,11 +110,13 @@ class Topology:
     Attributes:
       name: as given: "v6e:2x4", "h100:8", "local".
       shape: chips along each axis of a TPU slice, or (count,).
+      limit: bytes that programs may use on one chip, or None where there is no limit of its own.
     """
 
     name: str
     chip: Chip
     shape: tuple[int, ...]
+    limit: int | None
 
     @property
     def chips(self) -> int:
@@ -178,7 +173,15 @@ def parse_topology(name: str) -> Topology:
         raise ValueError(
             f"{name!r}: more than {GPUS_PER_HOST} GPUs come in whole boxes of {GPUS_PER_HOST}."
         )
-    return Topology(name=name, chip=chip, shape=shape)
+    return Topology(name=name, chip=chip, shape=shape, limit=_limit(chip))
+
+
+def _limit(chip: Chip) -> int | None:
+    """Of a TPU all of its memory, of a GPU the share that jax takes."""
+    if chip.memory is None or chip.platform != "gpu":
+        return chip.memory
+    share = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
+    return int(chip.memory * (float(share) if share else DEFAULT_GPU_SHARE))
 
 
 def local_topology() -> Topology:
@@ -190,9 +193,9 @@ def local_topology() -> Topology:
         platform = device.platform if device.platform in ("tpu", "gpu") else "cpu"
         chip = Chip(platform=platform, kind=device.device_kind)
     stats = None if chip.platform == "cpu" else device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        chip = dataclasses.replace(chip, memory=stats["bytes_limit"] * chip.devices)
-    return Topology(name="local", chip=chip, shape=(len(jax.devices()) // chip.devices,))
+    limit = stats["bytes_limit"] * chip.devices if stats else _limit(chip)
+    count = len(jax.devices()) // chip.devices
+    return Topology(name="local", chip=chip, shape=(count,), limit=limit)
 
 
 def prepare_process(topology: Topology) -> None:

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pusa_jax import plan, report, tiny
+from experiments import plan_table
+from pusa_jax import plan, report, tiny, topologies
 from pusa_jax.cli_plan import add_plan_arguments
 from pusa_jax.collectives import Traffic
 from pusa_jax.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.models.wan import config
 from pusa_jax.models.wan.config import Preset, TextConfig, preset
 from pusa_jax.pipeline import Settings, project_texts
-from pusa_jax.topologies import CHIPS, Chip, Topology, local_topology
+from pusa_jax.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
 
 TINY = Preset(dit=tiny.DIT, vae=tiny.VAE, text=dataclasses.replace(tiny.TEXT, vocab=64))
 SMALL = Settings(height=64, width=96, num_frames=9)
@@ -123,7 +124,7 @@ def on(chip, **changes):
     """A report as it would be for another chip."""
     values = {
         "program": "p",
-        "topology": Topology(name="t", chip=chip, shape=(4,)),
+        "topology": Topology(name="t", chip=chip, shape=(4,), limit=chip.memory),
         "mesh": {"data": 1, "context": 4, "tensor": 1},
         "argument_bytes": 2**30,
         "output_bytes": 0,
@@ -160,7 +161,7 @@ def test_a_program_the_compiler_refuses_for_lack_of_memory_is_reported(monkeypat
         )
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
-    topology = Topology(name="v6e:2x4", chip=CHIPS["v6e"], shape=(8,))
+    topology = parse_topology("v6e:2x4")
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices())
     refused = plan.plan_inference(RUN, topology, {"context": 8})
     assert not refused.fits and refused.peak_bytes == int(51.5 * 2**30)
@@ -215,7 +216,8 @@ def test_without_a_mesh_several_are_tried_and_one_is_recommended(tiny_preset, ca
 
 
 def test_exit_code_says_that_it_does_not_fit(tiny_preset, capsys, monkeypatch):
-    monkeypatch.setattr(Chip, "usable_memory", lambda self: 1000)
+    small = dataclasses.replace(local_topology(), limit=1000)
+    monkeypatch.setattr(topologies, "parse_topology", lambda name: small)
     assert run("--preset", "tiny", *SIZES, "--mesh", "data=2,context=4") == 3
     assert "does NOT fit" in capsys.readouterr().out
 
@@ -278,3 +280,24 @@ def test_compiles_for_chips_that_are_not_here(topology, plugin):
     printed = json.loads(done.stdout)
     assert printed["chips"] == 8 and printed["margin_bytes"] > 0
     assert printed["collectives"]["all-to-all"]["count"] >= 4
+
+
+def test_the_page_of_plans_says_what_was_planned_and_what_was_measured():
+    row = plan_table.ROWS[[row.topology for row in plan_table.ROWS].index("h200:1")]
+    chip = CHIPS["h200"]
+    topology = Topology(name="h200:1", chip=chip, shape=(1,), limit=chip.memory)
+    record = on(chip, topology=topology).record()
+    bench = {
+        "14b-480p": [
+            {"who": "matmul", "device": "NVIDIA H200"},
+            {"who": "ours", "peak_bytes": 3 * 2**30},
+        ]
+    }
+    line = next(
+        line for line in plan_table.page({row.key: record}, bench).splitlines() if "h200:1" in line
+    )
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == [row.model, row.size, row.topology, row.mesh]
+    assert (cells[4], cells[6]) == ("2.0", "3.0")
+    without = plan_table.page({row.key: record}, {})
+    assert "not measured" in without and "| h200 | 989 |" in without

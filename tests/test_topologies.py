@@ -51,15 +51,28 @@ def test_a_missing_plugin_names_the_extra(name, module, monkeypatch):
 def test_local_is_what_jax_sees():
     topology = local_topology()
     assert topology.is_local and topology.chips == len(topology.devices())
-    assert topology.chip.usable_memory() is None
+    assert topology.limit is None
 
 
 def test_a_gpu_gives_what_jax_takes_of_it(monkeypatch):
-    h100 = CHIPS["h100"]
+    memory = CHIPS["h100"].memory
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    assert h100.usable_memory() == int(0.75 * h100.memory)
+    assert parse_topology("h100:8").limit == int(0.75 * memory)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".9")
-    assert h100.usable_memory() == int(0.9 * h100.memory)
+    assert parse_topology("h100:8").limit == int(0.9 * memory)
+    assert parse_topology("v6e:2x4").limit == CHIPS["v6e"].memory
+
+
+def test_a_device_that_is_here_says_what_it_gives(monkeypatch):
+    class Device:
+        device_kind, platform = "NVIDIA H200", "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 123}
+
+    monkeypatch.setattr(topologies.jax, "devices", lambda: [Device()])
+    topology = local_topology()
+    assert (topology.limit, topology.chip, topology.chips) == (123, CHIPS["h200"], 1)
 
 
 def test_planning_for_elsewhere_claims_nothing_here(monkeypatch):
