@@ -59,6 +59,20 @@ def test_a_compiled_loop_counts_every_turn():
     }
 
 
+def test_loops_inside_loops_multiply():
+    mesh = jax.make_mesh((8,), ("a",))
+
+    def sums(x, turns):
+        return jax.lax.fori_loop(0, turns, lambda _, y: jax.lax.psum(jnp.sin(y), "a") / 8, x)
+
+    def outer(x):
+        return jax.lax.fori_loop(0, 3, lambda _, y: sums(y, 5) + 1, x)
+
+    f = jax.jit(jax.shard_map(outer, mesh=mesh, in_specs=P(), out_specs=P()))
+    hlo = f.lower(jnp.ones(2)).compile().as_text()
+    assert collectives(hlo)["all-reduce"].count == 15
+
+
 @pytest.mark.parametrize(
     ("op", "expected"),
     [
