@@ -161,7 +161,11 @@ def run_inspect(args: argparse.Namespace) -> int:
         clips.check_fits(clips.clip_shape, clips.text_shape, autoencoder.record)
         show = autoencoder.decode
     examples, record = inspection.measured(clips, args.count)
-    print(json.dumps(record, indent=1, ensure_ascii=False))
+    captions = record.pop("captions")
+    for name, value in record.items():
+        print(f"{name:24} {value if isinstance(value, str) else json.dumps(value)}")
+    for name, caption in captions.items():
+        print(f"  {name}: {caption}")
     video.write_png(sheet, inspection.contact_sheet(examples, show))
     print(f"{sheet}: {len(examples)} clips, one per row")
     return 0

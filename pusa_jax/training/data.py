@@ -242,6 +242,11 @@ class EncodedClips:
         return len(self._source)
 
     @property
+    def num_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(path.stat().st_size for path in self.folder.glob(f"{NAME}-{SPLIT}.*"))
+
+    @property
     def no_text(self) -> np.ndarray:
         """Features of the empty prompt, [L, E].
 
