@@ -19,13 +19,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pusa_jax import processes
-from pusa_jax.pieces import join, row_ranges, with_rows_together
+from pusa_jax.pieces import Assembly, row_ranges, with_rows_together
 
 FORMAT = 2
 """Version of `tree.json`."""
 
 PART_BYTES = 2**27
-"""A part is closed once it has this many bytes; larger leaves are cut into rows."""
+"""A part is closed once it has this many bytes."""
 
 
 @runtime_checkable
@@ -112,7 +112,7 @@ def _row_ranges(leaf: Leaf) -> list[tuple[int, int]]:
     """Rows of each piece; what is cut over devices by rows is saved whole, as it lies."""
     if isinstance(leaf, jax.Array) and with_rows_together(leaf.sharding) != leaf.sharding:
         return [(0, leaf.shape[0])]
-    return list(row_ranges(leaf.shape, np.dtype(leaf.dtype), PART_BYTES))
+    return list(row_ranges(leaf.shape, np.dtype(leaf.dtype)))
 
 
 def _save_part(folder: Path, part: dict[str, jax.Array | np.ndarray]) -> None:
@@ -191,15 +191,16 @@ def load_tree(
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     parts: dict[int, dict[str, ocp.ArrayRestoreArgs]] = {}
     for path, leaf in text["leaves"].items():
-        sharding = with_rows_together(wanted[path].sharding or here)
+        sharding = wanted[path].sharding or here
+        if len(leaf["parts"]) > 1:
+            sharding = with_rows_together(sharding)
         for number, rows in leaf["parts"]:
             parts.setdefault(number, {})[path] = ocp.ArrayRestoreArgs(
                 dtype=wanted[path].dtype,
                 sharding=sharding,
                 global_shape=(rows, *leaf["shape"][1:]) if leaf["shape"] else (),
             )
-    pieces: dict[str, list[jax.Array]] = {path: [] for path in wanted}
-    leaves: dict[str, jax.Array] = {}
+    arrays = {p: Assembly(tuple(w.shape), w.sharding or here) for p, w in wanted.items()}
     with _checkpointer() as checkpointer:
         for number, arguments in parts.items():
             item = {
@@ -211,10 +212,8 @@ def load_tree(
                 args=ocp.args.PyTreeRestore(item=item, restore_args=arguments),
             )
             for path, piece in read.items():
-                pieces[path].append(piece)
-                if len(pieces[path]) == len(text["leaves"][path]["parts"]):
-                    leaves[path] = join(pieces.pop(path), wanted[path].sharding or here)
-    return leaves
+                arrays[path].add(piece)
+    return {path: array.finish() for path, array in arrays.items()}
 
 
 def _shape(leaves: Mapping[str, jax.ShapeDtypeStruct], path: str) -> tuple[int, ...] | str:

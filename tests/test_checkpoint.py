@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pusa_jax import checkpoint
+from pusa_jax import checkpoint, pieces
 from pusa_jax.checkpoint import load_tree, save_tree, tree_info, tree_shapes
 
 RNG = np.random.default_rng(0)
@@ -16,6 +16,12 @@ LEAVES = {
     "downsamples/3/scale": RNG.standard_normal(5).astype(np.float32),
     "gain": np.array(2.0, np.float32),
 }
+
+
+def limit_parts(monkeypatch, size):
+    monkeypatch.setattr(checkpoint, "PART_BYTES", size)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", size)
+    monkeypatch.setattr(pieces, "WHOLE_BYTES", size)
 
 
 def assert_same(actual, expected):
@@ -28,7 +34,7 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize("part_bytes", [1, 2**29])
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
 def test_a_tree_comes_back_bit_for_bit(tmp_path, monkeypatch, kind, part_bytes):
-    monkeypatch.setattr(checkpoint, "PART_BYTES", part_bytes)
+    limit_parts(monkeypatch, part_bytes)
     folder = tmp_path / "tree"
     save_tree(folder, ((path, kind(leaf)) for path, leaf in LEAVES.items()), {"dim": 4})
     assert_same(load_tree(folder), LEAVES)
@@ -53,7 +59,7 @@ def test_leaves_are_cast_and_placed_as_asked(tmp_path):
 
 
 def test_leaves_are_taken_one_part_at_a_time_and_large_ones_row_by_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "PART_BYTES", 1)
+    limit_parts(monkeypatch, 1)
     taken = []
 
     def leaves():
@@ -66,7 +72,7 @@ def test_leaves_are_taken_one_part_at_a_time_and_large_ones_row_by_row(tmp_path,
 
 
 def test_a_tree_moves_from_mesh_to_mesh(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "PART_BYTES", 100)
+    limit_parts(monkeypatch, 100)
     leaves = {
         "w": np.arange(8 * 16.0, dtype=np.float32).reshape(8, 16),
         "b": np.ones(3, np.float32),
@@ -114,7 +120,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path):
 
 def test_a_path_that_comes_twice_is_refused(tmp_path, monkeypatch):
     for limit in (1, 2**29):
-        monkeypatch.setattr(checkpoint, "PART_BYTES", limit)
+        limit_parts(monkeypatch, limit)
         with pytest.raises(ValueError, match="leaf gain comes twice"):
             save_tree(tmp_path / "tree", [("gain", LEAVES["gain"])] * 2)
 

@@ -12,6 +12,7 @@ X = np.arange(7 * 8 * 4, dtype=np.float32).reshape(7, 8, 4)
 @pytest.mark.parametrize("spec", [P(None, "x"), P(None, None, "y"), P(), P(None, ("x", "y"))])
 def test_every_device_reads_its_own_part_a_few_rows_at_a_time(monkeypatch, spec):
     monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * X[0].nbytes)
+    monkeypatch.setattr(pieces, "WHOLE_BYTES", 2 * X[0].nbytes)
     sharding = NamedSharding(jax.make_mesh((4, 2), ("x", "y")), spec)
     most = 2 * X[0].nbytes // (X.nbytes // np.prod(sharding.shard_shape(X.shape)) // 4)
 
@@ -28,6 +29,7 @@ def test_every_device_reads_its_own_part_a_few_rows_at_a_time(monkeypatch, spec)
 @pytest.mark.parametrize("shape", [(), (3,), (8, 2)])
 def test_rows_that_are_cut_themselves_and_scalars_find_their_place(monkeypatch, shape):
     monkeypatch.setattr(pieces, "PIECE_BYTES", 8)
+    monkeypatch.setattr(pieces, "WHOLE_BYTES", 8)
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     cut = shape == (8, 2)
     sharding = NamedSharding(jax.make_mesh((8,), ("x",)), P("x") if cut else P())
