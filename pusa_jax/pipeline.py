@@ -386,9 +386,15 @@ class PusaPipeline:
                     f"given frames are {condition.frames.shape[1:3]}, the video is "
                     f"{(settings.height, settings.width)}: fit them first (video.fit)."
                 )
-            latents = self.encode(video.to_pixels(condition.frames)[None], settings.tiled)
+            latents = np.asarray(
+                self.encode(video.to_pixels(condition.frames)[None], settings.tiled)
+            )
             given += [
-                FrameCondition(index=at, latents=latents[:, take : take + 1], multiplier=multiplier)
+                FrameCondition(  # cut on the host: on a device every place would be compiled for
+                    index=at,
+                    latents=jnp.asarray(latents[:, take : take + 1]),
+                    multiplier=multiplier,
+                )
                 for take, at, multiplier in zip(
                     condition.take, condition.at, condition.multipliers, strict=True
                 )
