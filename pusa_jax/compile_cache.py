@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
@@ -25,3 +26,4 @@ def keep_compiled(folder: Path | None) -> None:
     jax.config.update("jax_compilation_cache_dir", folder and str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # or a folder used before would stay in use

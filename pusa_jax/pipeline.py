@@ -386,9 +386,7 @@ class PusaPipeline:
                     f"given frames are {condition.frames.shape[1:3]}, the video is "
                     f"{(settings.height, settings.width)}: fit them first (video.fit)."
                 )
-            latents = np.asarray(
-                self.encode(video.to_pixels(condition.frames)[None], settings.tiled)
-            )
+            latents = self.encode(video.to_pixels(condition.frames)[None], settings.tiled)
             given += [
                 FrameCondition(  # cut on the host: on a device every place would be compiled for
                     index=at,
@@ -402,12 +400,12 @@ class PusaPipeline:
             on_progress("encode", i + 1, len(conditions))
         return given
 
-    def encode(self, pixels: np.ndarray, tiled: bool) -> Latents:
+    def encode(self, pixels: np.ndarray, tiled: bool) -> np.ndarray:
         """Pixel frames [1, T, H, W, 3] in [-1, 1] -> normalised latents [1, F, h, w, C]."""
         if tiled:
             config = self.autoencoder.config
             return tiling.encode_tiled(self._encode_whole, pixels, config, TILE, TILE_STRIDE)
-        return jnp.asarray(self._encode_whole(pixels))
+        return self._encode_whole(pixels)
 
     def _encode_whole(self, pixels) -> np.ndarray:
         stride = self.autoencoder.config.temporal_stride

@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -113,8 +112,8 @@ def encode_tiled(
     tile: tuple[int, int],
     stride: tuple[int, int],
     on_tile: OnTile | None = None,
-) -> Float[Array, "B F h w C"]:
-    """Encodes a clip tile by tile.
+) -> Float[np.ndarray, "B F h w C"]:
+    """Encodes a clip tile by tile; the latents are on the host.
 
     Args:
       encode_tile: RGB frames of one tile -> normalised latents, as `vae.encode` does; tiles at the
@@ -134,7 +133,7 @@ def encode_tiled(
         raise ValueError(f"height and width must be divisible by {factor}, got {h} x {w}.")
     cells = (h // factor, w // factor)
     grid = tiles(cells, tile, stride)
-    return jnp.asarray(blend(_coded(encode_tile, pixels, grid, (factor, 1), on_tile), cells))
+    return blend(_coded(encode_tile, pixels, grid, (factor, 1), on_tile), cells)
 
 
 def decode_tiled(
