@@ -12,15 +12,23 @@ class Console:
     def __init__(self):
         self._stage, self._since, self._bar = None, 0.0, None
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Moves the bar of a stage, opening it and closing the one before if need be."""
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Moves the bar of a stage, opening it and closing the one before if need be.
+
+        Args:
+          stage: name of the bar.
+          done: of `total`; where a new bar begins, what was done before is not timed.
+          total: of the stage.
+          note: shown behind the bar.
+        """
         if stage != self._stage:
             self.close()
             self._stage, self._since = stage, time.perf_counter()
             if sys.stderr.isatty():
-                self._bar = tqdm.tqdm(total=total, desc=f"{stage:8}", leave=True)
+                self._bar = tqdm.tqdm(total=total, initial=done, desc=f"{stage:8}", leave=True)
         if self._bar is not None:
             self._bar.total = total
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
         elif done == total:
             seconds = time.perf_counter() - self._since

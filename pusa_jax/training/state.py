@@ -62,7 +62,7 @@ class OptimizerConfig:
 class TrainState:
     """Everything that changes; a run continues from it as if it had never stopped.
 
-    The fields hold arrays, or in their places shapes or shardings.
+    The fields hold arrays, or in their places shapes, shardings or whatever a tree maps to.
 
     Attributes:
       step: optimizer steps taken, int32.
@@ -73,9 +73,9 @@ class TrainState:
     """
 
     step: Any
-    params: dict[str, Any]
+    params: Any
     opt_state: Any
-    ema: dict[str, Any]
+    ema: Any
     key: Any
 
 

@@ -54,7 +54,7 @@ class Frozen:
       no_text: features of the empty prompt, [1, L, E].
     """
 
-    base: dict[str, Any]
+    base: Any
     no_text: Any
 
 

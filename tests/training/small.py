@@ -7,9 +7,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import random_module
+from pusa_jax.training.batches import NoiseClips
+from pusa_jax.training.config import (
+    CheckpointConfig,
+    DataConfig,
+    LogConfig,
+    MeshConfig,
+    ModelConfig,
+    RunConfig,
+)
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.training.step import Frozen, Recipe
@@ -21,10 +30,31 @@ DIT = DiTConfig(
 )  # fmt: skip
 LORA = AdapterConfig(rank=4, alpha=8.0)
 
+VAE = VAEConfig(
+    dim=4, z_dim=4, dim_mult=(1, 1), num_res_blocks=1, temporal_downsample=(True,),
+    latent_mean=(0.0,) * 4, latent_std=(1.0,) * 4,
+)  # fmt: skip
 
-def fast_jit(f):
-    """jit for programs that run a few times: half the time is saved by not optimising them."""
-    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+def settings(**changes) -> RunConfig:
+    """A run of 20 steps of 8 clips on a mesh of data=4, context=2."""
+    run = RunConfig(
+        model=ModelConfig(dit=DIT, vae=VAE, dtype="float32", remat="none"),
+        adapter=LORA,
+        objective=ObjectiveConfig(text_dropout=0.2),
+        optimizer=OptimizerConfig(learning_rate=1e-3, clip_norm=1.0, ema_decay=0.9),
+        data=DataConfig(batch_size=8, height=8, width=8, num_frames=5),
+        mesh=MeshConfig(context=2),
+        checkpoint=CheckpointConfig(every=10),
+        log=LogConfig(every=3, tensorboard=False),
+        steps=20,
+        seed=3,
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def noise_clips(run: RunConfig) -> NoiseClips:
+    return NoiseClips(run.clip_shape, run.text_shape, count=20)
 
 
 def recipe(adapter=LORA, dtype="float32", remat="none", **optimizer) -> Recipe:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import LORA, base, batch, fast_jit, frozen, random_adapters, recipe
+from small import LORA, base, batch, frozen, random_adapters, recipe
 
 from pusa_jax.diffusion.timesteps import LevelConfig, clip_keys, level_table
 from pusa_jax.testing import assert_close
@@ -22,7 +22,7 @@ def start(of, dtype="float32"):
 
 
 def compiled(of):
-    return fast_jit(functools.partial(train_step, of))
+    return jax.jit(functools.partial(train_step, of))
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def test_a_clip_and_its_gradient_do_not_depend_on_batch_mates():
     state, fixed = start(of)
     params = random_adapters(state.params)
 
-    @fast_jit
+    @jax.jit
     def first_clip(batch):
         keys = clip_keys(KEY, jnp.arange(batch["latents"].shape[0]))
         task = exercise(keys, batch["latents"], batch["text"], fixed.no_text, of.objective)
@@ -91,7 +91,7 @@ def test_fresh_adapters_leave_the_network_as_it_is():
     out = {}
     for name, which, params in (("lora", of, state.params), ("base", full, fixed.base)):
 
-        @fast_jit
+        @jax.jit
         def velocity(params, which=which):
             dit = network(which, params, fixed.base)
             return dit(task["latents"], jnp.full((2, 3), 500.0), dit.project_text(task["text"]))
@@ -112,7 +112,7 @@ def test_rematerialisation_changes_no_gradient():
 
     def gradient(remat):
         of = recipe(remat=remat)
-        return fast_jit(jax.grad(lambda p: loss_of(of, p, fixed.base, task)[0]))(params)
+        return jax.jit(jax.grad(lambda p: loss_of(of, p, fixed.base, task)[0]))(params)
 
     plain = flat(gradient("none"))
     for remat in ("full", "attention", "dots"):

@@ -1,0 +1,161 @@
+"""`pusa-jax train --config=FILE --workdir=FOLDER`: from flags to a run, and from a run to a screen.
+
+Config files follow ml_collections: `get_config()` returns nested values, and every one of them can
+be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from pusa_jax.progress import Console
+from pusa_jax.training.batches import Clips, NoiseClips
+from pusa_jax.training.config import RANDOM, RunConfig, build, unknown
+from pusa_jax.training.loop import OnStep, train
+
+USAGE = "usage: pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]"
+
+
+def train_main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+      argv: flags, without the name of the command.
+
+    Returns:
+      the exit code: 0, also after a SIGTERM, when the state is saved.
+
+    Raises:
+      ValueError, FileNotFoundError, ImportError, OSError: one line each, see `loop.train`.
+    """
+    run, workdir = parse(argv)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
+    clips = open_clips(run)
+    with progress() as on_step:
+        taken = train(run, clips, workdir, on_step)
+    if taken < run.steps and jax.process_index() == 0:
+        print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[RunConfig, Path]:
+    """Flags to settings and workdir.
+
+    Raises:
+      ValueError: one line that says which flag is missing, unknown or wrong.
+      FileNotFoundError: there is no such config file.
+    """
+    file = Path(_config_file(argv).partition(":")[0])
+    if file.suffix and not file.is_file():
+        raise FileNotFoundError(f"there is no config file {file}.")
+    try:
+        values, rest = _flags(argv)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(_unknown_field(argv, error)) from None
+    except (flags.Error, TypeError, ValueError) as error:  # a config's own error comes last
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+    if rest or not values.config or not values.workdir:
+        what = f"{rest[0]!r} is no flag" if rest else "--config and --workdir are needed"
+        raise ValueError(f"{what}; {USAGE}")
+    return build(RunConfig, plain(values.config)), Path(values.workdir)
+
+
+def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Parsed flags, and what is none."""
+    argv, values = ["train", *argv], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    # A config imports its neighbours as `configs.NAME`, wherever their folder lies.
+    sys.path.insert(0, str(Path(_config_file(argv).partition(":")[0]).resolve().parent.parent))
+    try:
+        return values, values(argv)[1:]
+    finally:
+        sys.path.pop(0)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The settings in a config file, as `pusa-jax plan train` reads them.
+
+    Args:
+      path: of the file, with `:ARGUMENT` behind it where the file takes one.
+      overrides: flags like `--config.data.batch_size=4`.
+
+    Raises:
+      ValueError: see `parse`.
+    """
+    return parse([f"--config={path}", "--workdir=.", *overrides])[0]
+
+
+def plain(config: config_dict.ConfigDict) -> dict[str, Any]:
+    """Nested dictionaries of plain values; fields that were left open are left out."""
+    return {
+        name: plain(value) if isinstance(value, config_dict.ConfigDict) else value
+        for name, value in config.items()
+        if value is not None
+    }
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str:
+    """ml_collections says which name it did not find, not where, nor what there is."""
+    values, _ = _flags([f"--config={_config_file(argv)}"])
+    known = set(_fields(plain(values.config), "config"))
+    given = [arg.lstrip("-").partition("=")[0] for arg in argv]
+    wrong = next((name for name in given if name.startswith("config.") and name not in known), None)
+    return unknown(wrong, known) if wrong else " ".join(str(error).split())
+
+
+def _config_file(argv: Sequence[str]) -> str:
+    for i, arg in enumerate(argv):
+        name, equals, value = arg.lstrip("-").partition("=")
+        if name == "config":
+            return value if equals else next(iter(argv[i + 1 :]), "")
+    return ""
+
+
+def _fields(values: dict[str, Any], where: str) -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{where}.{name}"
+        if isinstance(value, dict):
+            yield from _fields(value, f"{where}.{name}")
+
+
+def open_clips(run: RunConfig) -> Clips:
+    """The data set of a run.
+
+    Raises:
+      FileNotFoundError, ValueError: it is not there, or not one of ours.
+      ImportError: the packages that read it are missing.
+    """
+    if run.data.folder == RANDOM:
+        return NoiseClips(run.clip_shape, run.text_shape)
+    from pusa_jax.training.data import EncodedClips
+
+    return EncodedClips(run.data.folder)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[OnStep]:
+    """Shows steps, loss and the time left, on the first process; lines without a terminal."""
+    console = Console()
+
+    def show(step: int, steps: int, record: dict[str, float]) -> None:
+        if jax.process_index():
+            return
+        loss = f"loss {record['loss']:.4f}"
+        if sys.stderr.isatty():
+            console("train", step, steps, loss)
+        elif "seconds/step" in record:
+            seconds = record["seconds/step"]
+            left = (steps - step) * seconds / 60
+            rate = f"{seconds:.3g} s/step, {left:.1f} min left"
+            print(f"step {step}/{steps}: {loss}, {rate}", file=sys.stderr)
+
+    yield show
+    console.close()

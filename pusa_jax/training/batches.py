@@ -1,0 +1,124 @@
+"""What a run needs of its data, and data made of noise that needs no files."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import ml_dtypes
+import numpy as np
+
+HostBatch = Mapping[str, Any]
+"""This process's share of a batch: `latents` [b, F, h, w, C] and `text` [b, L, E] in bfloat16 or
+float32, `id` with b strings."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """An endless iterator over batches whose order is a function of seed and step alone."""
+
+    def __next__(self) -> HostBatch:
+        """The next batch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The position behind the batches handed out so far, as plain values for JSON."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to a position, whatever the number of processes that it was taken with."""
+        ...
+
+
+@runtime_checkable
+class Clips(Protocol):
+    """A set of encoded clips."""
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """[F, h, w, C] of the latents."""
+        ...
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """[L, E] of the captions' features."""
+        ...
+
+    @property
+    def no_text(self) -> np.ndarray:
+        """Features of the empty prompt, [L, E]."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def batches(self, batch_size: int, rows: slice, seed: int) -> Batches:
+        """Batches in random order, of which this process wants rows `rows`."""
+        ...
+
+    def examples(self, count: int) -> HostBatch:
+        """A fixed choice of clips, the same on every process."""
+        ...
+
+
+class NoiseClips:
+    """Clips of random latents and captions: for trying out and measuring a run without data."""
+
+    def __init__(
+        self, clip_shape: tuple[int, int, int, int], text_shape: tuple[int, int], count: int = 64
+    ):
+        """Takes [F, h, w, C], [L, E] and the number of clips."""
+        self.clip_shape, self.text_shape, self._count = clip_shape, text_shape, count
+        self.no_text = np.zeros(text_shape, ml_dtypes.bfloat16)
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return self._count
+
+    def batches(self, batch_size: int, rows: slice, seed: int) -> "NoiseBatches":
+        """Batches in random order."""
+        return NoiseBatches(self, batch_size, rows, seed)
+
+    def examples(self, count: int) -> HostBatch:
+        """The first clips."""
+        return self.at(range(count))
+
+    def at(self, indices) -> HostBatch:
+        """The clips with these numbers."""
+
+        def noise(index, shape):
+            drawn = np.random.default_rng((index, len(shape))).standard_normal(shape, np.float32)
+            return drawn.astype(ml_dtypes.bfloat16)
+
+        return {
+            "latents": np.stack([noise(i, self.clip_shape) for i in indices]),
+            "text": np.stack([noise(i, self.text_shape) for i in indices]),
+            "id": [f"noise-{i}" for i in indices],
+        }
+
+
+class NoiseBatches:
+    """Batches of `NoiseClips`: every pass over the clips has its own order."""
+
+    def __init__(self, clips: NoiseClips, batch_size: int, rows: slice, seed: int):
+        """Starts at step 0, see `NoiseClips.batches`."""
+        self._clips, self._size, self._rows, self._seed = clips, batch_size, rows, seed
+        self._step = 0
+
+    def __next__(self) -> HostBatch:
+        """The next batch."""
+        places = range(self._step * self._size, (self._step + 1) * self._size)[self._rows]
+        self._step += 1
+        return self._clips.at([self._number(place) for place in places])
+
+    def _number(self, place: int) -> int:
+        epoch, offset = divmod(place, len(self._clips))
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._clips))
+        return int(order[offset])
+
+    def state(self) -> dict[str, Any]:
+        """The step."""
+        return {"step": self._step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to a step."""
+        self._step = int(state["step"])

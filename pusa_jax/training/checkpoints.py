@@ -1,0 +1,133 @@
+"""The checkpoints of a training run, written in the background by Orbax."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+_TRASH = ".trash"
+"""Where Orbax moves old checkpoints, inside the folder of all."""
+
+
+class RunCheckpoints:
+    """The checkpoints of one run, each complete or not there.
+
+    A checkpoint is a folder named after its step. Orbax writes it under another name and renames it
+    when all of it is on disk; old ones are moved away before they are deleted. So a process killed
+    at any moment leaves complete checkpoints only, the last of them no older than the last save
+    that had ended.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int, keep_every: int = 0):
+        """Opens or creates the folder and removes what a killed process left unfinished.
+
+        Args:
+          folder: of all checkpoints of the run.
+          keep_last: how many of the newest are kept; 0 only reads and changes nothing.
+          keep_every: checkpoints of multiples of so many steps are kept as well; 0 for none.
+        """
+        self._folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        if keep_last:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep_last,
+                keep_period=keep_every or None,
+                todelete_subdir=_TRASH,
+                cleanup_tmp_directories=True,
+            )
+        self._manager = ocp.CheckpointManager(
+            self._folder, item_names=("state", "info"), options=options
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that there are checkpoints of, in order."""
+        return sorted(int(entry.name) for entry in self._folder.iterdir() if entry.name.isdigit())
+
+    def save(self, step: int, state: Any, info: Mapping[str, Any]) -> None:
+        """Starts to save; the state may be donated as soon as this returns.
+
+        Args:
+          step: later than the last one saved.
+          state: tree of arrays.
+          info: what else is to be kept, as plain values.
+
+        Raises:
+          OSError: this or the save before could not be written; what was there before stays.
+        """
+        self.wait()
+        with self._named_errors(step):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(dict(info))
+                ),
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Waits until nothing is being saved.
+
+        Raises:
+          OSError: the last save could not be written.
+        """
+        with self._named_errors(None):
+            self._manager.wait_until_finished()
+        self._empty_trash()
+
+    def _empty_trash(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self._folder / _TRASH, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _named_errors(self, step: int | None) -> Iterator[None]:
+        # Orbax hands on what its storage raises: ValueError for a full disk, among others.
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            if jax.process_index() == 0:
+                for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(unfinished, ignore_errors=True)
+            what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+            reason = " ".join(str(error).split())
+            raise OSError(
+                f"{what} could not be saved in {self._folder}; "
+                f"the last complete one is of step {max(self.steps, default='none')}: "
+                f"{reason[-160:]}"  # where the system's own words are
+            ) from None
+
+    def info(self, step: int) -> dict[str, Any]:
+        """The plain values saved with a checkpoint."""
+        args = ocp.args.Composite(info=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["info"]
+
+    def restore(self, step: int, abstract: Any) -> Any:
+        """Reads the state of a checkpoint.
+
+        Args:
+          step: one of `steps`.
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings, which need not be those of the
+            run that saved it.
+
+        Raises:
+          ValueError: the checkpoint holds other arrays.
+        """
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        try:
+            return self._manager.restore(step, args=args)["state"]
+        except (ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"the checkpoint in {self._folder / str(step)} holds other arrays than this run: "
+                f"{reason:.200}"
+            ) from None
+
+    def close(self) -> None:
+        """Waits until nothing is being saved, then lets go of the folder; raises as `wait`."""
+        with self._named_errors(None):
+            self._manager.close()
+        self._empty_trash()

@@ -1,0 +1,295 @@
+"""A whole run as one frozen record, made from the nested plain values of a config file.
+
+`configs/*.py` hold values only; `build` turns them into these records, and says in one line what is
+wrong with them. Below it nobody sees anything but the records.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+from pusa_jax.diffusion.tasks import latent_frames
+from pusa_jax.models.adapters import AdapterConfig
+from pusa_jax.models.remat import Remat
+from pusa_jax.models.wan.config import DiTConfig, Precision, Preset, VAEConfig, preset
+from pusa_jax.training.objective import ObjectiveConfig
+from pusa_jax.training.state import OptimizerConfig
+from pusa_jax.training.step import Recipe
+
+RANDOM = "random"
+"""In place of a folder: weights as drawn, clips of noise."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network a run starts from.
+
+    Attributes:
+      preset: name of a published model; empty where `dit` and `vae` describe one.
+      dit: the DiT, if there is no preset.
+      vae: the VAE, if there is no preset.
+      weights: published or converted folder, or "random".
+      dtype: what the DiT computes in and a frozen base is held in.
+      numerics: whose rounding points, see `DiTConfig`.
+      remat: what is kept for the backward pass, see `models.remat`.
+    """
+
+    preset: str = ""
+    dit: DiTConfig | None = None
+    vae: VAEConfig | None = None
+    weights: str = RANDOM
+    dtype: Precision = "bfloat16"
+    numerics: Literal["wan", "diffsynth"] = "diffsynth"
+    remat: Remat = "full"
+
+    def __post_init__(self):
+        if bool(self.preset) == bool(self.dit):
+            raise ValueError("model needs either a preset or a dit of its own.")
+        self.networks()
+
+    def networks(self) -> Preset:
+        """DiT and VAE as the run computes them.
+
+        Raises:
+          ValueError: there is no such preset.
+        """
+        own = Preset(dit=self.dit, vae=self.vae or VAEConfig()) if self.dit else preset(self.preset)
+        dit = dataclasses.replace(
+            own.dit,
+            param_dtype=self.dtype,
+            compute_dtype=self.dtype,
+            numerics=self.numerics,
+            remat=self.remat,
+        )
+        return dataclasses.replace(own, dit=dit)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is learned from.
+
+    Attributes:
+      folder: written by `pusa-jax encode`, or "random".
+      batch_size: clips per optimizer step, on all devices together.
+      height, width, num_frames: pixels and pixel frames of the clips.
+    """
+
+    folder: str = RANDOM
+    batch_size: int = 8
+    height: int = 480
+    width: int = 832
+    num_frames: int = 81
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Sizes of the mesh axes, see `sharding`; -1 for `data` takes the devices that are left."""
+
+    data: int = -1
+    context: int = 1
+    tensor: int = 1
+
+    def shape(self, devices: int) -> dict[str, int]:
+        """Axis -> size on so many devices."""
+        others = self.context * self.tensor
+        data = max(devices // others, 1) if self.data == -1 else self.data
+        return {"data": data, "context": self.context, "tensor": self.tensor}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved, and where a new run starts.
+
+    Attributes:
+      every: steps between checkpoints.
+      keep_last: how many of the newest stay.
+      keep_every: checkpoints of multiples of so many steps stay for good; 0 for none.
+      resume: folder of another run whose newest checkpoint a new run continues; empty for none.
+    """
+
+    every: int = 100
+    keep_last: int = 2
+    keep_every: int = 0
+    resume: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What is recorded besides `metrics.jsonl`.
+
+    Attributes:
+      every: steps between records.
+      tensorboard: whether to write event files, if tensorboardX is there.
+      wandb: project in Weights & Biases; empty for none.
+    """
+
+    every: int = 10
+    tensorboard: bool = True
+    wandb: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Clips rendered during training, text-to-video and image-to-video, from fixed noise.
+
+    Attributes:
+      every: steps between renderings; 0 for none.
+      count: clips of the data set whose captions and first frames are used.
+      num_steps: solver steps.
+      guidance_scale: 1 is off.
+      multiplier: of the given first frame.
+      strip: frames of each clip that are shown.
+    """
+
+    every: int = 0
+    count: int = 2
+    num_steps: int = 10
+    guidance_scale: float = 3.0
+    multiplier: float = 0.0
+    strip: int = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A training run.
+
+    Attributes:
+      model: the network.
+      adapter: low-rank adapters are trained; without this, all weights.
+      steps: optimizer steps.
+      seed: of adapters, noise and the order of the data.
+    """
+
+    model: ModelConfig
+    adapter: AdapterConfig | None = None
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    samples: SampleConfig = SampleConfig()
+    steps: int = 900
+    seed: int = 0
+
+    def __post_init__(self):
+        for owner, name in (
+            (self, "steps"),
+            (self.checkpoint, "every"),
+            (self.checkpoint, "keep_last"),
+            (self.log, "every"),
+        ):
+            if getattr(owner, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(owner, name)}.")
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """[F, h, w, C] of the latents of a clip.
+
+        Raises:
+          ValueError: the VAE cannot encode, or the DiT not cut up, clips of such a size.
+        """
+        networks, data = self.model.networks(), self.data
+        vae, patch = networks.vae, networks.dit.patch_size
+        for name, multiple in zip(("height", "width"), patch[1:], strict=True):
+            size, multiple = getattr(data, name), vae.spatial_stride * multiple
+            if size < multiple or size % multiple:
+                raise ValueError(f"data.{name} must be divisible by {multiple}, got {size}.")
+        frames = latent_frames(data.num_frames, vae.temporal_stride)
+        h, w = (size // vae.spatial_stride for size in (data.height, data.width))
+        return frames, h, w, vae.z_dim
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """[L, E] of the features of a caption."""
+        dit = self.model.networks().dit
+        return dit.text_len, dit.text_dim
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values, as they are when read from JSON again."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def needs_no_text(self) -> bool:
+        """Whether the features of the empty prompt are used."""
+        is_guided = self.samples.every > 0 and self.samples.guidance_scale != 1
+        return self.objective.text_dropout > 0 or is_guided
+
+    @property
+    def recipe(self) -> Recipe:
+        """The static part of the step."""
+        return Recipe(
+            dit=self.model.networks().dit,
+            adapter=self.adapter,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            steps=self.steps,
+        )
+
+
+T = TypeVar("T")
+
+
+def build(record: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """Makes a frozen record, and the records in it, from nested mappings.
+
+    Raises:
+      ValueError: an unknown field (with the nearest known ones), a missing one, a value of another
+        type or outside its choices, or whatever the record itself refuses.
+    """
+    kinds = typing.get_type_hints(record)
+    for name in values:
+        if name not in kinds:
+            raise ValueError(unknown(f"{where}.{name}", [f"{where}.{known}" for known in kinds]))
+    missing = [
+        field.name
+        for field in dataclasses.fields(record)  # pyright: ignore[reportArgumentType]
+        if field.default is dataclasses.MISSING and field.name not in values
+    ]
+    if missing:
+        raise ValueError(f"{where}.{missing[0]} is missing.")
+    fields = {name: _value(kinds[name], x, f"{where}.{name}") for name, x in values.items()}
+    try:
+        return record(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, types.UnionType):  # an optional record
+        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
+        return None if value is None else _value(kind, value, where)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must hold fields, got {value!r:.60}.")
+        return build(kind, value, where)  # pyright: ignore[reportArgumentType]
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            choices = ", ".join(map(str, typing.get_args(kind)))
+            raise ValueError(f"{where} must be one of {choices}; got {value!r:.60}.")
+        return value
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"{where} must be a sequence, got {value!r:.60}.")
+        return tuple(_value(item, x, where) for x in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} must be {kind.__name__}, got {value!r:.60}.")
+    return value
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Message for a field that does not exist, with the nearest that do."""
+    known, (parent, _, last) = sorted(known), name.rpartition(".")
+    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
+    if beside:
+        near = [beside[k] for k in difflib.get_close_matches(last, beside, n=3, cutoff=0.0)]
+    else:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+    return f"there is no {name}; nearest are {', '.join(near)}."

@@ -1,0 +1,241 @@
+"""The training loop: compiles the step, feeds it, watches it, records it and saves it.
+
+    batch i ─▶ step i (running on the devices) ─▶ metrics i
+    meanwhile: batch i+1 is fetched, metrics i-1 are checked and recorded
+
+The host is one step behind the devices, so that they never wait for it. Before anything is saved
+the host catches up and has seen that every loss up to there is finite.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pusa_jax.sharding import make_mesh
+from pusa_jax.training.batches import Batches, Clips
+from pusa_jax.training.checkpoints import RunCheckpoints
+from pusa_jax.training.config import RunConfig
+from pusa_jax.training.metrics import Meter, Recorder, step_flops
+from pusa_jax.training.placement import Placement, placement, shardings_of
+from pusa_jax.training.samples import Renderer
+from pusa_jax.training.startup import Start, begin
+from pusa_jax.training.step import Recipe, train_step
+from pusa_jax.training.workdir import StopRequest, git_commit, locked
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""Called with the step, the number of steps and the newest record."""
+
+
+class NonFiniteLossError(ValueError):
+    """A loss or gradient is not a number; nothing was saved since."""
+
+
+def jit_step(recipe: Recipe, placed: Placement) -> jax.stages.Wrapped:
+    """The compiled program of a run: the state is given away, the rest only read."""
+    return jax.jit(
+        functools.partial(train_step, recipe),
+        out_shardings=(shardings_of(placed.state), placed.everywhere),
+        donate_argnums=0,
+    )
+
+
+def train(
+    run: RunConfig,
+    clips: Clips,
+    workdir: Path,
+    on_step: OnStep = lambda step, steps, record: None,
+    devices: Sequence[jax.Device] | None = None,
+) -> int:
+    """Trains until the last step, or until a SIGTERM, and saves.
+
+    Args:
+      run: the settings.
+      clips: what is learned from.
+      workdir: of this run and no other; where it has checkpoints, the run goes on from there.
+      on_step: told about every step.
+      devices: to run on; all that jax sees, if not given.
+
+    Returns:
+      steps taken in all; fewer than `run.steps` after a SIGTERM.
+
+    Raises:
+      ValueError: settings, data, weights and checkpoints that do not go together; the workdir is in
+        use.
+      FileNotFoundError: weights or a checkpoint are missing.
+      NonFiniteLossError: names the step and its clips.
+      OSError: a checkpoint or record could not be written.
+    """
+    check_clips(run, clips)
+    devices = jax.devices() if devices is None else devices
+    mesh = make_mesh(run.mesh.shape(len(devices)), devices)
+    with locked(workdir), jax.set_mesh(mesh), StopRequest() as stop:
+        placed = placement(
+            run.recipe, mesh, run.data.batch_size, clips.clip_shape, clips.text_shape
+        )
+        keep = run.checkpoint
+        checkpoints = RunCheckpoints(
+            workdir / "checkpoints", keep_last=keep.keep_last, keep_every=keep.keep_every
+        )
+        try:
+            no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)
+            start = begin(run, placed, checkpoints, no_text, jax.jit)
+            if jax.process_index() == 0:
+                text = json.dumps(run.record(), indent=1) + "\n"
+                (workdir / "config.json").write_text(text, "utf-8")
+            recorder = Recorder(
+                workdir, step=start.step, tensorboard=run.log.tensorboard, wandb=run.log.wandb
+            )
+            loop = Loop(run, clips, workdir, placed, start, checkpoints, recorder, on_step)
+            try:
+                return loop.run(stop)
+            finally:
+                recorder.close()
+        finally:
+            checkpoints.close()
+
+
+def check_clips(run: RunConfig, clips: Clips) -> None:
+    """Makes sure that there are clips, of the shape and for the networks of the run.
+
+    Raises:
+      ValueError: there are none, or they are of another shape.
+    """
+    if not len(clips):
+        raise ValueError(f"{run.data.folder} holds no clips; encode some first.")
+    for what, found, wanted in (
+        ("latents", tuple(clips.clip_shape), run.clip_shape),
+        ("captions", tuple(clips.text_shape), run.text_shape),
+    ):
+        if found != wanted:
+            raise ValueError(
+                f"{run.data.folder} holds {what} of shape {found}, the run needs {wanted}; set "
+                "data.height, data.width and data.num_frames to those of the clips, or encode with "
+                "the VAE and text encoder of this model."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """A step that is running or done: its number, its clips and what it returns."""
+
+    step: int
+    ids: list[str]
+    metrics: dict[str, jax.Array]
+
+
+class Loop:
+    """The state of one execution of a run."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        clips: Clips,
+        workdir: Path,
+        placed: Placement,
+        start: Start,
+        checkpoints: RunCheckpoints,
+        recorder: Recorder,
+        on_step: OnStep,
+    ):
+        self._settings, self._workdir, self._placed = run, workdir, placed
+        self._checkpoints, self._recorder, self._on_step = checkpoints, recorder, on_step
+        self._state, self._frozen, self._first = start.state, start.frozen, start.step
+        shape = placed.batch["latents"].shape
+        self._meter = Meter(step_flops(run.recipe, shape), placed.mesh.size)
+        self._batches: Batches = clips.batches(run.data.batch_size, placed.rows(), run.seed)
+        if start.step:
+            self._meter.restore(start.info["meter"])
+            self._batches.restore(start.info["data"])
+        self._info = {
+            "config": run.record(),
+            "git_commit": git_commit(),
+            "base_fingerprint": start.info["base_fingerprint"],
+        }
+        self._running: collections.deque[_Taken] = collections.deque()
+        shapes = placed.state, placed.frozen, placed.batch
+        self._step = jit_step(run.recipe, placed).lower(*shapes).compile()
+        self._render = None
+        if run.samples.every:
+            self._render = Renderer(run, clips, placed, workdir / "samples", jax.jit)
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    def run(self, stop: StopRequest) -> int:
+        """Takes steps to the last, or until asked to stop; returns how many were taken in all."""
+        run, step = self._settings, self._first
+        if step >= run.steps:
+            return step
+        batch, ids, position = self._fetch()
+        while True:
+            self._state, metrics = self._step(self._state, self._frozen, batch)
+            step += 1
+            self._running.append(_Taken(step=step, ids=ids, metrics=metrics))
+            here = position
+            if step < run.steps:
+                batch, ids, position = self._fetch()
+            self._settle(keep=1)
+            is_last = step == run.steps or stop.reached(step)
+            if is_last or step % run.checkpoint.every == 0:
+                self._save(step, here)
+            if self._render is not None and step % run.samples.every == 0:
+                self._settle(keep=0)
+                for task, image in self._render(step, self._state, self._frozen):
+                    self._recorder.picture(step, f"samples/{task}", image)
+                self._since = time.perf_counter()
+            if is_last:
+                return step
+
+    def _fetch(self) -> tuple[dict[str, jax.Array], list[str], dict[str, Any]]:
+        """The next batch on the devices, its clips, and the position of the data behind it."""
+        since = time.perf_counter()
+        host = next(self._batches)
+        batch = self._placed.global_batch(host)
+        running = self._running[-1].metrics["loss"] if self._running else None
+        # While a step is running the devices do not wait.
+        if running is None or running.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+            self._waited += time.perf_counter() - since
+        return batch, list(host["id"]), self._batches.state()
+
+    def _settle(self, keep: int) -> None:
+        """Waits for all but the newest `keep` steps, checks and records them."""
+        while len(self._running) > keep:
+            taken = self._running.popleft()
+            metrics = jax.device_get(taken.metrics)
+            self._check(taken, metrics)
+            now = time.perf_counter()
+            self._meter.add(metrics, now - self._since, self._waited)
+            self._since, self._waited = now, 0.0
+            record = {"loss": float(metrics["loss"])}
+            if taken.step % self._settings.log.every == 0:
+                record = self._meter.record(metrics)
+                self._recorder.scalars(taken.step, record)
+            self._on_step(taken.step, self._settings.steps, record)
+
+    def _check(self, taken: _Taken, metrics: dict[str, np.ndarray]) -> None:
+        losses, norm = metrics["losses"], float(metrics["grad_norm"])
+        if np.isfinite(losses).all() and np.isfinite(norm):
+            return
+        self._checkpoints.wait()
+        rows = np.flatnonzero(~np.isfinite(losses))
+        first = self._placed.rows().start
+        here = [i for i in rows - first if 0 <= i < len(taken.ids)] or range(len(taken.ids))
+        raise NonFiniteLossError(
+            f"step {taken.step}: loss {float(metrics['loss'])}, gradient norm {norm}; clips "
+            f"{', '.join(taken.ids[i] for i in here)}. The last checkpoint is of step "
+            f"{max(self._checkpoints.steps, default='none')}."
+        )
+
+    def _save(self, step: int, position: dict[str, Any]) -> None:
+        self._settle(keep=0)
+        if step in self._checkpoints.steps:
+            return
+        info = self._info | {"step": step, "data": position, "meter": self._meter.state()}
+        self._checkpoints.save(step, self._state, info)
+        self._since = time.perf_counter()

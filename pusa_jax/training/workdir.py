@@ -1,0 +1,117 @@
+"""The folder of a run: who is using it, what it was started with, and when to stop.
+
+workdir/config.json        the run's settings
+workdir/checkpoints/STEP/  see `checkpoint.RunCheckpoints`
+workdir/metrics.jsonl      and tensorboard/: see `metrics`
+workdir/samples/           pictures
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
+"""Parts of the settings that may differ when a run is continued."""
+
+SHAPES = frozenset({"model", "adapter"})
+"""Parts that must agree when another run's checkpoint is taken over."""
+
+HOW_IT_RUNS = frozenset({"weights", "remat"})
+"""Fields of a model's settings that say nothing about what its checkpoints hold."""
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it; the lock ends with the process.
+
+    Raises:
+      ValueError: another run uses the folder.
+      OSError: it cannot be made or written.
+    """
+    if jax.process_index():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{workdir} is in use by another run ({file.read().strip()}); choose another "
+                "--workdir or stop that run."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+class StopRequest:
+    """Notes a SIGTERM, as sent before a preemption, instead of dying of it."""
+
+    def __init__(self):
+        self._is_set = False
+
+    def __enter__(self) -> "StopRequest":
+        """Takes over the signal."""
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Gives it back."""
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_) -> None:
+        self._is_set = True
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop behind this step; the same on all processes, if any of them was told."""
+        if jax.process_count() == 1:
+            return self._is_set
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+def differing_fields(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], parts: frozenset[str]
+) -> list[str]:
+    """Fields of two runs' settings that differ, with both values, in some of their parts."""
+    return [
+        f"{name} is {old!r} there and {new!r} here"
+        for part in sorted(parts)
+        for name, old, new in _compare(part, saved.get(part), wanted.get(part))
+    ]
+
+
+def _compare(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            if key not in HOW_IT_RUNS:
+                yield from _compare(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield name, old, new
+
+
+def git_commit() -> str:
+    """Commit of the code that runs, with "+" if it was changed since; empty if there is none."""
+
+    def git(*arguments):
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    with contextlib.suppress(OSError):
+        commit = git("rev-parse", "HEAD")
+        return commit + "+" * bool(commit and git("status", "--porcelain", "--untracked-files=no"))
+    return ""

@@ -1,0 +1,98 @@
+"""Every config builds, is planned on a mesh, and says in one line what is wrong with its flags."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pusa_jax.cli_train import load_config, parse, train_main
+from pusa_jax.sharding import make_mesh
+from pusa_jax.training.metrics import read_records
+from pusa_jax.training.placement import placement
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FILES = sorted(path for path in CONFIGS.glob("*.py") if path.name != "common.py")
+DEBUG = str(CONFIGS / "debug.py")
+
+
+def test_there_are_the_configs_that_are_promised():
+    names = ["debug", "fvdm_ptss_1.3b", "pusa_full_14b", "pusa_lora_1.3b", "pusa_v1_lora_14b"]
+    assert [path.stem for path in FILES] == names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_builds_and_can_be_placed(path):
+    run = load_config(path, ["--config.data.batch_size=8"])
+    mesh = make_mesh(run.mesh.shape(8) | {"data": 4, "context": 2})
+    placed = placement(run.recipe, mesh, run.data.batch_size, run.clip_shape, run.text_shape)
+    leaves = jax.tree.leaves(placed.state.params)
+    if "14b" in path.stem:
+        count = {True: 2_453_667_840, False: 14_288_491_584}[run.adapter is not None]
+        assert sum(leaf.size for leaf in leaves) == count
+        assert run.clip_shape == (21, 60, 104, 16)
+    assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
+    assert re.search(rf"pusa-jax train --config=configs/{re.escape(path.name)} ", path.read_text())
+
+
+def test_the_paper_is_the_default_of_its_config():
+    run = load_config(CONFIGS / "pusa_v1_lora_14b.py")
+    assert (run.adapter.rank, run.adapter.alpha, run.adapter.scale) == (512, 512, 1)
+    assert (run.optimizer.learning_rate, run.data.batch_size, run.steps) == (1e-5, 8, 900)
+    assert (run.data.num_frames, run.data.height, run.data.width) == (81, 480, 832)
+    assert run.objective.levels.sampler == "independent" and run.objective.weighting == "pusa"
+
+
+def test_an_argument_behind_the_name_of_a_config():
+    assert load_config(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:p=0.5").objective.levels.probability == 0.5
+
+
+def test_debug_trains_saves_and_samples(tmp_path, capsys):
+    flags = ["--config.steps=2", "--config.samples.every=2", "--config.log.every=1"]
+    arguments = [f"--config={DEBUG}", f"--workdir={tmp_path}", *flags]
+    assert train_main([*arguments, "--config.samples.num_steps=1"]) == 0
+    assert "step 2/2: loss " in capsys.readouterr().err
+    assert [r["step"] for r in read_records(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
+        "i2v-000002.png",
+        "t2v-000002.png",
+    ]
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+    assert train_main([*arguments, "--config.samples.every=0"]) == 0  # nothing is left to do
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.optimizer.learning_rat=3"], r"no config\.optimizer\.learning_rat; nearest are "
+         r"config\.optimizer\.learning_rate"),
+        (["--config.nothing.x=1"], r"there is no config\.nothing\.x; nearest are config\."),
+        (["--config.steps=many"], "flag --config.steps=many: invalid literal for int"),
+        (["--config.steps=0"], "config: steps must be at least 1, got 0"),
+        (["--config.adapter.rank=0"], r"config\.adapter: rank must be at least 1, got 0"),
+        (["--config.model.remat=some"], r"config\.model\.remat must be one of none, full"),
+        (["--config.model.preset=wan9"], "model needs either a preset or a dit of its own"),
+        (["--config.data.height=40"], "must be divisible by 16, got 40"),
+        (["--config.data.num_frames=8"], r"number of frames must be 4k\+1, got 8"),
+        (["--config.adapter.targets=nothing"], "'nothing' matches no layer; there are blocks/"),
+        (["--config.data.folder=/nowhere"], r"/nowhere|pip install 'pusa_jax\[train\]'"),
+        (["--config.model.weights=/nowhere"], "/nowhere"),
+        (["--config.mesh.context=3"], r"needs \d devices, there are 8; use"),
+        (["--learning_rate=3"], "Unknown command line flag 'learning_rate'"),
+        (["more"], r"'more' is no flag; usage: pusa-jax train"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(tmp_path, flags, message):
+    with pytest.raises((ValueError, FileNotFoundError, ImportError), match=message) as error:
+        train_main([f"--config={DEBUG}", f"--workdir={tmp_path / 'run'}", *flags])
+    assert "\n" not in str(error.value)
+
+
+def test_config_and_workdir_are_needed():
+    with pytest.raises(ValueError, match="--config and --workdir are needed; usage"):
+        parse([])
+    with pytest.raises(FileNotFoundError, match=r"there is no config file nowhere\.py"):
+        parse(["--config=nowhere.py", "--workdir=x"])
+    with pytest.raises(ValueError, match="unknown config argument 'q'; known: p"):
+        load_config(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:q=1")
