@@ -1,10 +1,14 @@
-"""`pusa-jax train --config=FILE --workdir=FOLDER`: from flags to a run, and from a run to a screen.
+"""`pusa-jax train` and `pusa-jax plan train`: from flags to a run, and from a run to a screen.
+
+    pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]
+    pusa-jax plan train --config=configs/FILE.py --topology=v5e:4x4 [--json] [--config.FIELD=VALUE]
 
 Config files follow ml_collections: `get_config()` returns nested values, and every one of them can
 be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
 """
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,12 +19,24 @@ import jax
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from pusa_jax.plan_train import plan_training
 from pusa_jax.progress import Console
+from pusa_jax.topologies import parse_topology, prepare_process
 from pusa_jax.training.batches import Clips, NoiseClips
 from pusa_jax.training.config import RANDOM, RunConfig, build, unknown
 from pusa_jax.training.loop import OnStep, train
 
 USAGE = "usage: pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]"
+
+HELP = f"""{USAGE}
+
+Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
+any of its values can be set on the command line. The same command goes on where a stopped run
+ended.
+
+  pusa-jax train --config=configs/debug.py --workdir=runs/debug           (CPU, under a minute)
+  pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p
+  pusa-jax train --config=configs/pusa_v1_lora_14b.py --workdir=runs/pusa (the paper's run)"""
 
 
 def train_main(argv: Sequence[str]) -> int:
@@ -35,18 +51,43 @@ def train_main(argv: Sequence[str]) -> int:
     Raises:
       ValueError, FileNotFoundError, ImportError, OSError: one line each, see `loop.train`.
     """
-    run, workdir = parse(argv)
+    if not argv or {"--help", "-h"} & set(argv):
+        print(HELP)
+        return 0
+    run, values = parse(argv)
+    if not values.workdir:
+        raise ValueError(f"--workdir is needed; {USAGE}")
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
     clips = open_clips(run)
     with progress() as on_step:
-        taken = train(run, clips, workdir, on_step)
+        taken = train(run, clips, Path(values.workdir), on_step)
     if taken < run.steps and jax.process_index() == 0:
         print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
     return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[RunConfig, Path]:
-    """Flags to settings and workdir.
+def plan_main(argv: Sequence[str]) -> int:
+    """Runs `pusa-jax plan train`.
+
+    Args:
+      argv: flags, without the names of the command.
+
+    Returns:
+      the exit code: 0 if the run fits the chips, 3 if not.
+
+    Raises:
+      ValueError, FileNotFoundError, ImportError: one line each, see `plan_train.plan_training`.
+    """
+    run, values = parse(argv)
+    topology = parse_topology(values.topology)
+    prepare_process(topology)
+    report = plan_training(run, topology)
+    print(json.dumps(report.record()) if values.json else report.text())
+    return 0 if report.fits else 3
+
+
+def parse(argv: Sequence[str]) -> tuple[RunConfig, flags.FlagValues]:
+    """Flags to settings, and the flags besides those of the config.
 
     Raises:
       ValueError: one line that says which flag is missing, unknown or wrong.
@@ -61,10 +102,9 @@ def parse(argv: Sequence[str]) -> tuple[RunConfig, Path]:
         raise ValueError(_unknown_field(argv, error)) from None
     except (flags.Error, TypeError, ValueError) as error:  # a config's own error comes last
         raise ValueError(str(error).strip().splitlines()[-1]) from None
-    if rest or not values.config or not values.workdir:
-        what = f"{rest[0]!r} is no flag" if rest else "--config and --workdir are needed"
-        raise ValueError(f"{what}; {USAGE}")
-    return build(RunConfig, plain(values.config)), Path(values.workdir)
+    if rest or not values.config:
+        raise ValueError(f"{f'{rest[0]!r} is no flag' if rest else '--config is needed'}; {USAGE}")
+    return build(RunConfig, plain(values.config)), values
 
 
 def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -72,25 +112,14 @@ def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     argv, values = ["train", *argv], flags.FlagValues()
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_string("topology", "local", "Chips to plan for.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print one JSON object.", flag_values=values)
     # A config imports its neighbours as `configs.NAME`, wherever their folder lies.
     sys.path.insert(0, str(Path(_config_file(argv).partition(":")[0]).resolve().parent.parent))
     try:
         return values, values(argv)[1:]
     finally:
         sys.path.pop(0)
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The settings in a config file, as `pusa-jax plan train` reads them.
-
-    Args:
-      path: of the file, with `:ARGUMENT` behind it where the file takes one.
-      overrides: flags like `--config.data.batch_size=4`.
-
-    Raises:
-      ValueError: see `parse`.
-    """
-    return parse([f"--config={path}", "--workdir=.", *overrides])[0]
 
 
 def plain(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Every config builds, is planned on a mesh, and says in one line what is wrong with its flags."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from pusa_jax.cli_train import load_config, parse, train_main
+from pusa_jax.cli_train import parse, plan_main, train_main
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.metrics import read_records
 from pusa_jax.training.placement import placement
@@ -17,6 +18,10 @@ FILES = sorted(path for path in CONFIGS.glob("*.py") if path.name != "common.py"
 DEBUG = str(CONFIGS / "debug.py")
 
 
+def load(path, *flags):
+    return parse([f"--config={path}", *flags])[0]
+
+
 def test_there_are_the_configs_that_are_promised():
     names = ["debug", "fvdm_ptss_1.3b", "pusa_full_14b", "pusa_lora_1.3b", "pusa_v1_lora_14b"]
     assert [path.stem for path in FILES] == names
@@ -24,7 +29,7 @@ def test_there_are_the_configs_that_are_promised():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_builds_and_can_be_placed(path):
-    run = load_config(path, ["--config.data.batch_size=8"])
+    run = load(path, "--config.data.batch_size=8")
     mesh = make_mesh(run.mesh.shape(8) | {"data": 4, "context": 2})
     placed = placement(run.recipe, mesh, run.data.batch_size, run.clip_shape, run.text_shape)
     leaves = jax.tree.leaves(placed.state.params)
@@ -37,7 +42,7 @@ def test_a_config_builds_and_can_be_placed(path):
 
 
 def test_the_paper_is_the_default_of_its_config():
-    run = load_config(CONFIGS / "pusa_v1_lora_14b.py")
+    run = load(CONFIGS / "pusa_v1_lora_14b.py")
     assert (run.adapter.rank, run.adapter.alpha, run.adapter.scale) == (512, 512, 1)
     assert (run.optimizer.learning_rate, run.data.batch_size, run.steps) == (1e-5, 8, 900)
     assert (run.data.num_frames, run.data.height, run.data.width) == (81, 480, 832)
@@ -45,7 +50,7 @@ def test_the_paper_is_the_default_of_its_config():
 
 
 def test_an_argument_behind_the_name_of_a_config():
-    assert load_config(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:p=0.5").objective.levels.probability == 0.5
+    assert load(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:p=0.5").objective.levels.probability == 0.5
 
 
 def test_debug_trains_saves_and_samples(tmp_path, capsys):
@@ -90,9 +95,21 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, flags, message):
 
 
 def test_config_and_workdir_are_needed():
-    with pytest.raises(ValueError, match="--config and --workdir are needed; usage"):
+    with pytest.raises(ValueError, match="--config is needed; usage"):
         parse([])
+    with pytest.raises(ValueError, match="--workdir is needed; usage"):
+        train_main([f"--config={DEBUG}"])
     with pytest.raises(FileNotFoundError, match=r"there is no config file nowhere\.py"):
         parse(["--config=nowhere.py", "--workdir=x"])
     with pytest.raises(ValueError, match="unknown config argument 'q'; known: p"):
-        load_config(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:q=1")
+        load(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:q=1")
+
+
+def test_a_run_is_planned_as_it_is_trained(capsys):
+    assert plan_main([f"--config={DEBUG}", "--json", "--config.mesh.context=2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["mesh"] == {"data": 4, "context": 2, "tensor": 1} and report["fits"]
+    assert report["program"].startswith("training step of a model of its own, adapters of rank 4")
+    assert 0 < report["argument_bytes"] < report["peak_bytes"]
+    with pytest.raises(ValueError, match="unknown topology 'v9:2x2'; known: "):
+        plan_main([f"--config={DEBUG}", "--topology=v9:2x2"])

@@ -35,7 +35,7 @@ ROWS = [
     ["models.registry", "flops"],
     ["training.*", "convert.*"],
     ["meshes", "pipeline", "report"],
-    ["loading", "jobs", "plan", "testing", "tiny"],
+    ["loading", "jobs", "plan", "plan_train", "testing", "tiny"],
     ["demo"],
     ["cli", "cli_data", "cli_plan", "cli_train"],
 ]
