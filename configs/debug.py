@@ -1,6 +1,6 @@
 """Everything a run does, in less than a minute on a laptop's CPU: a tiny network, clips of noise.
 
-    pusa-jax train --config=configs/debug.py --workdir=/tmp/debug
+    pusa-jax train --config=configs/debug.py --workdir=runs/debug
 
 Twenty steps of adapters with a checkpoint every five and pictures every ten; the loss stays where
 noise leaves it. With `--config.model.weights` and `--config.data.folder` it trains a tiny model in

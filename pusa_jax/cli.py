@@ -49,7 +49,10 @@ Every flag may be written with hyphens instead of underscores."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
     argv = [_underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
-    args = build_parser().parse_args(argv)
+    if argv[:1] == ["train"]:  # its flags are those of a config file
+        args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
+    else:
+        args = build_parser().parse_args(argv)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -137,6 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("encode", None, "turn a folder of captioned clips into a training dataset")
     add_encode_arguments(sub)
+
+    command("train", run_train, "train by LoRA or in full; --config=FILE --workdir=FOLDER")
 
     sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
     add_data_arguments(sub)
@@ -338,6 +343,13 @@ def run_rerun(args: argparse.Namespace) -> int:
         keep_compiled=not args.no_compilation_cache,
         expect=record["latents_sha256"],
     )
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Trains as a config file says."""
+    from pusa_jax.cli_train import train_main
+
+    return train_main([flag for flag in args.flags if flag != "--debug"])
 
 
 def run_info(args: argparse.Namespace) -> int:
