@@ -134,7 +134,8 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
         abstract_step(run, mesh),
         topology=topology,
         mesh=mesh,
-        model_flops=topology.chip.devices * run.step_flops / _sharers(run, mesh),
+        model_flops=run.step_flops,
+        sharers=_sharers(run, mesh),
         unknown_trips=run.passes,
     )
 
@@ -161,7 +162,7 @@ def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Re
         (encoder, ids, ids),
         topology=topology,
         mesh=mesh,
-        model_flops=text_encoder_flops(config) / topology.chips,
+        model_flops=float(text_encoder_flops(config)),
         resident=abstract_dit(run, mesh),
     )
 

@@ -192,6 +192,7 @@ def compile_report(
     topology: Topology,
     mesh: Mesh,
     model_flops: float,
+    sharers: int | None = None,
     resident: Any = (),
     unknown_trips: int = 1,
 ) -> Report:
@@ -203,7 +204,8 @@ def compile_report(
       args: shapes with shardings on `mesh`.
       topology: the mesh's devices belong to it.
       mesh: entered while tracing.
-      model_flops: of the part of the program that one chip does.
+      model_flops: of the whole program, on all chips together.
+      sharers: devices that share these out; all, if not given.
       resident: shapes with shardings of what lies on the chips besides.
       unknown_trips: how often loops run whose count is decided at run time.
 
@@ -211,8 +213,8 @@ def compile_report(
       ValueError: the program does not go with the mesh.
     """
     since = time.perf_counter()
-    per_chip = topology.chip.devices
-    besides = per_chip * bytes_per_device(resident)
+    per_chip = min(topology.chip.devices, mesh.size)  # a program on one device uses half a TPU7x
+    besides = topology.chip.devices * bytes_per_device(resident)
     with jax.set_mesh(mesh):
         lowered = jitted.lower(*args)
         try:
@@ -243,7 +245,7 @@ def compile_report(
         mesh=dict(mesh.shape),
         resident_bytes=besides,
         **memory,
-        model_flops=model_flops,
+        model_flops=per_chip * model_flops / (mesh.size if sharers is None else sharers),
         traffic=traffic,
         compile_seconds=time.perf_counter() - since,
     )
