@@ -73,7 +73,7 @@ def _write(whole: jax.Array, piece: jax.Array, row: int | jax.Array) -> jax.Arra
 
 
 def place(
-    read: Callable[[Index], np.ndarray],
+    read: Callable[[Index | None], np.ndarray],
     shape: Shape,
     dtype: np.dtype,
     sharding: Sharding | None = None,
@@ -90,13 +90,13 @@ def place(
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     ranges = list(row_ranges(shape, dtype))
     if len(ranges) == 1 or with_rows_together(sharding) != sharding:
-        return jax.make_array_from_callback(shape, sharding, read)
+        return jax.make_array_from_callback(shape, sharding, lambda index: read(index or ()))
     array = Assembly(shape, sharding)
     for start, stop in ranges:
         piece = jax.make_array_from_callback(
             (stop - start, *shape[1:]),
             sharding,
-            lambda index, rows=slice(start, stop): read((rows, *index[1:])),
+            lambda index, rows=slice(start, stop): read((rows, *(index or ())[1:])),
         )
         array.add(piece.block_until_ready())  # or pieces would queue up on the host
     return array.finish()

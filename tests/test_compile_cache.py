@@ -37,8 +37,12 @@ RUNS = {
 def events():
     """Names of what jax's monitoring tells of, in order."""
     seen: list[str] = []
-    jax.monitoring.register_event_listener(lambda name, **_: seen.append(name))
-    jax.monitoring.register_event_duration_secs_listener(lambda name, _, **__: seen.append(name))
+
+    def listen(event: str, duration_secs: float, **_) -> None:
+        seen.append(event)
+
+    jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
+    jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
     jax.monitoring.clear_event_listeners()
 
