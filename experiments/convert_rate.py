@@ -142,7 +142,7 @@ STEPS = {"copy": copy, "convert": convert, "load": load}
 
 def main() -> None:
     """Measures and prints one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--preset", default="wan2.1-t2v-1.3b")
     parser.add_argument("--tries", type=int, default=2)

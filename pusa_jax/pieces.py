@@ -90,7 +90,7 @@ def place(
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     ranges = list(row_ranges(shape, dtype))
     if len(ranges) == 1 or with_rows_together(sharding) != sharding:
-        return jax.make_array_from_callback(shape, sharding, lambda index: read(index or ()))
+        return jax.make_array_from_callback(shape, sharding, read)
     array = Assembly(shape, sharding)
     for start, stop in ranges:
         piece = jax.make_array_from_callback(
