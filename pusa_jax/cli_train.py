@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from pusa_jax import processes
 from pusa_jax.plan_train import plan_training
 from pusa_jax.progress import Console
 from pusa_jax.topologies import parse_topology, prepare_process
@@ -57,11 +57,12 @@ def train_main(argv: Sequence[str]) -> int:
     run, values = parse(argv)
     if not values.workdir:
         raise ValueError(f"--workdir is needed; {USAGE}")
+    processes.join()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
     clips = open_clips(run)
     with progress() as on_step:
         taken = train(run, clips, Path(values.workdir), on_step)
-    if taken < run.steps and jax.process_index() == 0:
+    if taken < run.steps and processes.is_first():
         print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
     return 0
 
@@ -175,7 +176,7 @@ def progress() -> Iterator[OnStep]:
     console = Console()
 
     def show(step: int, steps: int, record: dict[str, float]) -> None:
-        if jax.process_index():
+        if not processes.is_first():
             return
         loss = f"loss {record['loss']:.4f}"
         if sys.stderr.isatty():

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
+
+from pusa_jax import processes
 
 _TRASH = ".trash"
 """Where Orbax moves old checkpoints, inside the folder of all."""
@@ -77,11 +78,13 @@ class RunCheckpoints:
         """
         with self._named_errors(None):
             self._manager.wait_until_finished()
-        self._empty_trash()
+        self._tidy()
 
-    def _empty_trash(self) -> None:
-        if jax.process_index() == 0:
-            shutil.rmtree(self._folder / _TRASH, ignore_errors=True)
+    def _tidy(self) -> None:
+        """Removes what is no checkpoint; to be called when nothing is being saved."""
+        if processes.is_first():
+            for remains in (self._folder / _TRASH, *self._folder.glob("*.orbax-checkpoint-tmp*")):
+                shutil.rmtree(remains, ignore_errors=True)
 
     @contextlib.contextmanager
     def _named_errors(self, step: int | None) -> Iterator[None]:
@@ -89,9 +92,7 @@ class RunCheckpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            if jax.process_index() == 0:
-                for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(unfinished, ignore_errors=True)
+            self._tidy()
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             reason = " ".join(str(error).split())
             raise OSError(
@@ -128,6 +129,8 @@ class RunCheckpoints:
 
     def close(self) -> None:
         """Waits until nothing is being saved, then lets go of the folder; raises as `wait`."""
-        with self._named_errors(None):
-            self._manager.close()
-        self._empty_trash()
+        try:
+            with self._named_errors(None):
+                self._manager.close()
+        finally:
+            self._tidy()

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pusa_jax import processes
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.batches import Batches, Clips
 from pusa_jax.training.checkpoints import RunCheckpoints
@@ -87,7 +88,7 @@ def train(
         try:
             no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)
             start = begin(run, placed, checkpoints, no_text, jax.jit)
-            if jax.process_index() == 0:
+            if processes.is_first():
                 text = json.dumps(run.record(), indent=1) + "\n"
                 (workdir / "config.json").write_text(text, "utf-8")
             recorder = Recorder(

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from pusa_jax import processes
 from pusa_jax.flops import text_flops, tokens, velocity_flops
 from pusa_jax.models.adapters import adapted_layers
 from pusa_jax.topologies import local_topology
@@ -142,7 +143,7 @@ class Recorder:
         """
         self._writers: list[Any] = []
         self._run: Any = None
-        if jax.process_index():
+        if not processes.is_first():
             return
         self._path = workdir / "metrics.jsonl"
         kept = [json.dumps(r) + "\n" for r in read_records(self._path) if r["step"] <= step]
@@ -159,7 +160,7 @@ class Recorder:
 
     def scalars(self, step: int, record: Record) -> None:
         """Writes numbers."""
-        if jax.process_index():
+        if not processes.is_first():
             return
         self._lines.write(json.dumps({"step": step, **record}) + "\n")
         self._lines.flush()
@@ -171,7 +172,7 @@ class Recorder:
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
         """Shows a picture; the file itself is the caller's."""
-        if jax.process_index():
+        if not processes.is_first():
             return
         for writer in self._writers:
             writer.add_image(name, image, step, dataformats="HWC")
@@ -182,7 +183,7 @@ class Recorder:
 
     def close(self) -> None:
         """Closes everything."""
-        if jax.process_index():
+        if not processes.is_first():
             return
         self._lines.close()
         for writer in self._writers:

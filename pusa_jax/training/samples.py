@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from convert.folder import load_component
+from pusa_jax import processes
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.sampling import denoise, start
@@ -107,7 +108,7 @@ class Renderer:
         self._sample = jit(functools.partial(sample, run.recipe), out_shardings=placed.everywhere)
         self._shown = jit(shown, static_argnums=2)
         self._vae = None
-        if jax.process_index() == 0:
+        if processes.is_first():
             self._vae = jax.device_put(load_vae(run), jax.local_devices()[0])
 
     def __call__(

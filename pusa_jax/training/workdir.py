@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+
+from pusa_jax import processes
 
 FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
 """Parts of the settings that may differ when a run is continued."""
@@ -36,7 +39,7 @@ def locked(workdir: Path) -> Iterator[None]:
       ValueError: another run uses the folder.
       OSError: it cannot be made or written.
     """
-    if jax.process_index():
+    if not processes.is_first():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
@@ -56,29 +59,34 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 class StopRequest:
-    """Notes a SIGTERM, as sent before a preemption, instead of dying of it."""
+    """Notes a SIGTERM, as sent before a preemption, instead of dying of it.
+
+    Of several processes any may be told; jax listens for them and finds a step that none is past.
+    """
 
     def __init__(self):
+        """Notes nothing yet: enter it."""
         self._is_set = False
 
     def __enter__(self) -> "StopRequest":
         """Takes over the signal."""
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        self._before = signal.getsignal(signal.SIGTERM)
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *_) -> None:
         """Gives it back."""
-        signal.signal(signal.SIGTERM, self._before)
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_) -> None:
         self._is_set = True
 
     def reached(self, step: int) -> bool:
-        """Whether to stop behind this step; the same on all processes, if any of them was told."""
+        """Whether to stop behind this step; all processes get the same answer."""
         if jax.process_count() == 1:
             return self._is_set
-        from jax.experimental import multihost_utils
-
         return multihost_utils.reached_preemption_sync_point(step)
 
 

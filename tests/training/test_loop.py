@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from small import (
 
 from pusa_jax.sharding import make_mesh
 from pusa_jax.testing import assert_close
+from pusa_jax.training.batches import NoiseClips
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.loop import NonFiniteLossError, train
 from pusa_jax.training.metrics import TIMINGS, read_records
@@ -129,38 +131,27 @@ def test_sigterm_saves_and_ends_well(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-class Poisoned:
+class Poisoned(NoiseClips):
     """Clips of which one has a value that is not a number."""
 
-    def __init__(self, clips, name):
-        self._clips, self._name = clips, name
+    bad = ""
 
-    def __getattr__(self, name):
-        return getattr(self._clips, name)
-
-    def __len__(self):
-        return len(self._clips)
-
-    def batches(self, *arguments):
-        return PoisonedBatches(self._clips.batches(*arguments), self._name)
-
-
-class PoisonedBatches(Poisoned):
-    def __next__(self):
-        batch = next(self._clips)
-        if self._name in batch["id"]:
-            batch["latents"][batch["id"].index(self._name)] = np.nan
+    def at(self, indices):
+        batch = super().at(indices)
+        if self.bad in batch["id"]:
+            batch["latents"][batch["id"].index(self.bad)] = np.nan
         return batch
 
 
 def test_a_loss_that_is_no_number_names_its_clip_and_spares_the_checkpoints(tmp_path):
     run = settings(checkpoint=CheckpointConfig(every=1, keep_last=20))
-    clips = noise_clips(run)
+    clips = Poisoned(run.clip_shape, run.text_shape, count=20)
     order = clips.batches(8, slice(0, 8), run.seed)
     seen = [next(order)["id"] for _ in range(3)]
-    late = next(name for name in seen[2] if name not in seen[0] + seen[1])
-    with pytest.raises(NonFiniteLossError, match=rf"step 3: .*clips {late}\. The last .* step 2\."):
-        train(run, Poisoned(clips, late), tmp_path)
+    clips.bad = next(name for name in seen[2] if name not in seen[0] + seen[1])
+    message = rf"step 3: .*clips {clips.bad}\. The last .* step 2\."
+    with pytest.raises(NonFiniteLossError, match=message):
+        train(run, clips, tmp_path)
     leaves = final(tmp_path, 2)[0]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
 
@@ -171,7 +162,8 @@ def test_a_full_disk_spares_the_checkpoint_before(tmp_path):
     message = rf"OSError: .*could not be saved in {workdir}.* complete one is of step 2: .*large"
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if re.match(message, line)]
-    assert sorted(os.listdir(workdir / "checkpoints")) == ["2"]
+    assert RunCheckpoints(workdir / "checkpoints", keep_last=1).steps == [2]
+    assert sorted(os.listdir(workdir / "checkpoints")) == ["2"]  # opening it removes what is left
     assert final(workdir, 2)[1] == {"step": 2}
 
 
@@ -227,3 +219,34 @@ def test_no_clips_are_refused(tmp_path):
     clips._count = 0
     with pytest.raises(ValueError, match="holds no clips; encode some first"):
         train(run, clips, tmp_path)
+
+
+def test_two_processes_stop_together_and_one_goes_on(straight, tmp_path):
+    workdir = tmp_path / "group"
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        group = {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{probe.getsockname()[1]}",
+            "JAX_NUM_PROCESSES": "2",
+        }
+    children = [
+        subprocess.Popen(
+            [sys.executable, CHILD, workdir, "4", "term:5"],
+            cwd=CHILD.parent,
+            env=os.environ | group | {"JAX_PROCESS_ID": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    texts = [child.communicate(timeout=300)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], "\n".join(t[-2000:] for t in texts)
+    (stopped,) = RunCheckpoints(workdir / "checkpoints", keep_last=0).steps
+    assert 5 < stopped < 12
+    run = settings()
+    assert train(run, noise_clips(run), workdir) == 20
+    (leaves, data, records), (expected, position, kept) = final(workdir), final(straight)
+    assert data == position and [r["step"] for r in records] == [r["step"] for r in kept]
+    for ours, theirs in zip(leaves, expected, strict=True):
+        assert_close(ours, theirs, 1e-5)
