@@ -10,7 +10,7 @@ file knows nothing of them.
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from pusa_jax.models.lora import LoRA, LowRank, Target
 BLOCK_LINEARS = r"blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)"
 """The ten linear layers of every block: what Pusa V1.0 adapts."""
 
-Leaves = Mapping[str, jax.Array]
+Leaves = Mapping[str, jax.Array | np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class AdapterConfig:
 class AdaptedLinear(nnx.Module):
     """A linear layer, or a stack, with a low-rank addition; computes in the dtype of its base."""
 
-    def __init__(self, base: nnx.Linear, lora_a: jax.Array, lora_b: jax.Array, scale: float):
+    def __init__(self, base: nnx.Linear, lora_a: Array, lora_b: Array, scale: float):
         self.base, self.scale = base, scale
         self.lora_a, self.lora_b = nnx.Param(lora_a), nnx.Param(lora_b)
 
@@ -115,8 +115,8 @@ def attach(module: nnx.Module, adapters: Leaves, scale: float) -> None:
         owner = module
         for part in parents:
             owner = getattr(owner, part)
-        factors = adapters[f"{path}/lora_a"], adapters[f"{path}/lora_b"]
-        setattr(owner, name, AdaptedLinear(getattr(owner, name), *factors, scale))
+        a, b = (jnp.asarray(adapters[f"{path}/{factor}"]) for factor in ("lora_a", "lora_b"))
+        setattr(owner, name, AdaptedLinear(getattr(owner, name), a, b, scale))
 
 
 def adapter_layers(adapters: Leaves) -> list[str]:
@@ -124,7 +124,7 @@ def adapter_layers(adapters: Leaves) -> list[str]:
     return [p.removesuffix("/lora_a") for p in adapters if p.endswith("/lora_a")]
 
 
-def merge_adapters(leaves: Leaves, adapters: Leaves, scale: float) -> dict[str, jax.Array]:
+def merge_adapters(leaves: Leaves, adapters: Leaves, scale: float) -> dict[str, Any]:
     """Kernels with scale * lora_a @ lora_b added in float32, in the dtype they had."""
     merged = dict(leaves)
     for path in adapter_layers(adapters):
