@@ -6,7 +6,6 @@ knows the 8-bit floats that repacked checkpoints use.
 
 import json
 import math
-import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from convert.staging import staged_file
 from convert.stored import FileTensors, Stored, bytes_of, contiguous
 from convert.tables import TensorSource
 
@@ -121,9 +121,7 @@ def write_safetensors(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with staged_file(path) as part, part.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in infos:
             file.write(bytes_of(source.read(name)))
-    os.replace(part, path)

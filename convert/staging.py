@@ -1,4 +1,4 @@
-"""Folders that have their name only once they are complete."""
+"""Files and folders that have their name only once they are complete."""
 
 import contextlib
 import os
@@ -34,3 +34,14 @@ def staged(dst: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Gives a name to write to that becomes `path` at the end; removed if an error occurs."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

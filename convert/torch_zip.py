@@ -8,7 +8,6 @@ is looked up, so nothing is imported and no foreign function is called. The resu
 
 import io
 import math
-import os
 import pickle
 import struct
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from convert.staging import staged_file
 from convert.stored import FileTensors, Stored, bytes_of, contiguous
 from convert.tables import TensorSource
 
@@ -230,8 +230,11 @@ def write_torch_zip(path: Path, source: TensorSource) -> None:
       path: the file; has its name only once it is complete.
       source: where the tensors come from.
     """
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        staged_file(path) as part,
+        part.open("wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
         archive.writestr("archive/data.pkl", _pickled(source))
         archive.writestr("archive/byteorder", "little")
         for key, name in enumerate(source.tensors):
@@ -245,7 +248,6 @@ def write_torch_zip(path: Path, source: TensorSource) -> None:
             with archive.open(info, "w", force_zip64=large) as record:
                 record.write(data)
         archive.writestr("archive/version", "3\n")
-    os.replace(part, path)
 
 
 def _pickled(source: TensorSource) -> bytes:

@@ -13,7 +13,6 @@ again, in one process or in many, the same bytes result.
 
 import collections
 import concurrent.futures
-import contextlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 import ml_dtypes
 import numpy as np
 
+from convert.staging import staged_file
 from pusa_jax.training.clips import Clip
 from pusa_jax.training.data import (
     INFO,
@@ -113,7 +113,7 @@ def write_dataset(
                 f"the model's text features have {features.shape[1]} channels, the clips' have "
                 f"{card.text_shape[1]}; use the model that the clips were encoded with."
             )
-        with _whole(work / NO_TEXT) as part, part.open("wb") as file:
+        with staged_file(work / NO_TEXT) as part, part.open("wb") as file:
             np.save(file, features.astype(ml_dtypes.bfloat16).view(np.uint16))
     size = card.clips_per_shard
     groups = [clips[i : i + size] for i in range(0, len(clips), size)]
@@ -189,7 +189,7 @@ def _write_group(
         else:
             example = encode(clip, result)
             if np.isfinite(example.latents).all() and np.isfinite(example.text).all():
-                with _whole(paths[clip.number]) as part:
+                with staged_file(paths[clip.number]) as part:
                     part.write_bytes(serialized(example))
             else:
                 reasons[clip.number] = "its latents or text features are not finite."
@@ -272,17 +272,6 @@ def _move(src: Path, dst: Path) -> None:
             raise
 
 
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write to; the file gets its own name only once it is whole."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _shard_of(work: Path, k: int) -> Path:
     return work / f"shard-{k:05d}.array_record"
 
@@ -299,5 +288,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with _whole(path) as part:
+    with staged_file(path) as part:
         part.write_text(text, "utf-8")
