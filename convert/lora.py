@@ -191,22 +191,33 @@ def _configured_alpha(module: str, rank: int, config: Mapping[str, Any]) -> floa
     return rank_stabilised(float(alpha), rank) if config.get("use_rslora") else float(alpha)
 
 
-def comfy_tensors(lora: LoRA, dtype: DTypeLike = "bfloat16") -> ArrayTensors:
-    """The form that ComfyUI, DiffSynth and Diffusers all load: original names, PEFT factors.
+Naming = Literal["comfy", "pusa_v1"]
 
-    `diffusion_model.blocks.{i}.self_attn.q.lora_A.weight` [R, in] and `...lora_B.weight` [out, R],
-    no alpha: alpha / rank is multiplied into the up factor.
+NAMING: Mapping[Naming, str] = {
+    "comfy": "diffusion_model.{layer}.lora_{factor}.weight",
+    "pusa_v1": "{layer}.lora_{factor}.default.weight",
+}
+"""Names of factors in files: what ComfyUI, Diffusers and PEFT load, and what Pusa publishes."""
+
+
+def lora_tensors(
+    lora: LoRA, dtype: DTypeLike = "bfloat16", naming: Naming = "comfy"
+) -> ArrayTensors:
+    """The tensors of a file: original names of layers, factors A [R, in] and B [out, R], no alpha.
+
+    alpha / rank is multiplied into B. So strength 1 is as trained for every loader, those that
+    ignore an alpha, as Pusa's own, included.
     """
     names = {path: name for name, _, path in LINEARS} | {"patch_embedding": "patch_embedding"}
     arrays = {}
     for target, module in lora.modules.items():
-        name = f"diffusion_model.{names[target.path].replace('{i}', str(target.layer))}"
+        layer = names[target.path].replace("{i}", str(target.layer))
         scale = 1.0 if module.alpha is None else module.alpha / module.rank
         down, up = module.down, module.up.astype(np.float32) * np.float32(scale)
         if target.path == "patch_embedding":
             down, up = PATCHES.to_torch(down.T), up[:, :, None, None, None]
-        arrays[f"{name}.lora_A.weight"] = down.astype(dtype)
-        arrays[f"{name}.lora_B.weight"] = up.astype(dtype)
+        for factor, array in (("A", down), ("B", up)):
+            arrays[NAMING[naming].format(layer=layer, factor=factor)] = array.astype(dtype)
     return ArrayTensors(arrays)
 
 
@@ -215,14 +226,16 @@ def write_lora(
     lora: LoRA,
     *,
     dtype: DTypeLike = "bfloat16",
+    naming: Naming = "comfy",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a LoRA as `comfy_tensors` to a safetensors file.
+    """Writes a LoRA as `lora_tensors` to a safetensors file.
 
     Args:
       path: the file; has its name only once it is complete.
       lora: the adapters.
       dtype: what the factors are stored in.
+      naming: key of `NAMING`.
       metadata: text entries such as base model, steps, rank; shown by some tools.
     """
-    write_safetensors(path, comfy_tensors(lora, dtype), metadata=metadata)
+    write_safetensors(path, lora_tensors(lora, dtype, naming), metadata=metadata)

@@ -22,7 +22,7 @@ from convert.folder import (
     read_manifest,
     tokenizer_folder,
 )
-from convert.lora import read_lora, write_lora
+from convert.lora import Naming, read_lora, write_lora
 from convert.published import inspect
 from pusa_jax.meshes import MeshLike, choose_mesh
 from pusa_jax.models import lora
@@ -179,10 +179,10 @@ def export(
     )
 
 
-def export_lora(src: str | Path, dst: str | Path) -> Path:
-    """Writes a LoRA file of any dialect in the form that ComfyUI, Diffusers and PEFT load.
+def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> Path:
+    """Writes a LoRA file of any dialect in one of the forms that are written.
 
-    Factors keep their dtype; an alpha is multiplied in.
+    Factors keep their dtype; an alpha is multiplied in. `naming`: see `convert.lora.NAMING`.
 
     Raises:
       FileNotFoundError, ValueError: no LoRA, or dst does not end in .safetensors.
@@ -197,7 +197,7 @@ def export_lora(src: str | Path, dst: str | Path) -> Path:
     ranks = sorted({module.rank for module in adapters.modules.values()})
     dtype = next(iter(adapters.modules.values())).down.dtype
     metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": "Wan2.1-T2V"}
-    write_lora(dst, adapters, dtype=dtype, metadata=metadata)
+    write_lora(dst, adapters, dtype=dtype, naming=naming, metadata=metadata)
     return dst
 
 

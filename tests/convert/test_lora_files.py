@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.lora import comfy_tensors, parse_lora, read_lora, write_lora
+from convert.lora import lora_tensors, parse_lora, read_lora, write_lora
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from convert.torch_zip import write_torch_zip
@@ -222,7 +222,7 @@ def test_adapters_of_the_patch_convolution_are_reordered_like_its_kernel():
     weight = np.einsum("or,rcthw->octhw", up[:, :, 0, 0, 0], down)
     kernel = weight[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, 5)
     np.testing.assert_allclose((module.up @ module.down).T, kernel, rtol=1e-5, atol=1e-6)
-    written = comfy_tensors(lora, "float32").arrays
+    written = lora_tensors(lora, "float32").arrays
     np.testing.assert_array_equal(
         written["diffusion_model.patch_embedding.lora_A.weight"],
         arrays["patch_embedding.lora_down.weight"],
@@ -234,7 +234,7 @@ def test_the_written_form_is_the_common_one_with_the_scale_inside(tmp_path):
     path = tmp_path / "x.safetensors"
     write_lora(path, lora, dtype="float32", metadata={"base": "wan2.1-t2v-1.3b"})
     again = read_lora(path)
-    assert set(comfy_tensors(lora).arrays) == {
+    assert set(lora_tensors(lora).arrays) == {
         f"diffusion_model.{module}.lora_{side}.weight" for module in MODULES for side in "AB"
     }
     for key, module in lora.modules.items():
@@ -244,5 +244,5 @@ def test_the_written_form_is_the_common_one_with_the_scale_inside(tmp_path):
 
 
 def test_factors_are_written_in_bfloat16_by_default():
-    arrays = comfy_tensors(parse_lora(ArrayTensors(DIALECTS["comfy"]))).arrays
+    arrays = lora_tensors(parse_lora(ArrayTensors(DIALECTS["comfy"]))).arrays
     assert {array.dtype for array in arrays.values()} == {np.dtype(ml_dtypes.bfloat16)}
