@@ -54,6 +54,7 @@ def export_folder(
     *,
     layout: Layout = "original",
     tokenizer: Path | None = None,
+    texts: Mapping[str, str] | None = None,
     shard_bytes: int | None = None,
     on_progress: Progress | None = None,
 ) -> list[Path]:
@@ -64,6 +65,7 @@ def export_folder(
       dst: folder to make.
       layout: naming scheme and arrangement.
       tokenizer: folder to copy, if any.
+      texts: further files, name -> content.
       shard_bytes: largest safetensors file; default as published.
       on_progress: told about the bytes of each network.
 
@@ -84,6 +86,8 @@ def export_folder(
         ]
         if tokenizer is not None:
             shutil.copytree(tokenizer, work / TOKENIZER[layout])
+        for name, text in (texts or {}).items():
+            (work / name).write_text(text, "utf-8")
         if layout == "diffusers" and set(names) == set(COMPONENTS):
             (work / "scheduler").mkdir()
             _write_json(work / "scheduler" / "scheduler_config.json", SCHEDULER)

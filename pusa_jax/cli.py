@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import logging
 import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pusa_jax import cli_weights
 
 USAGE_ERROR = 2
 
@@ -53,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -120,17 +124,13 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(task=task)
         _add_sampling_flags(sub, task)
 
-    sub = command("convert", run_convert, "turn published weights into a folder that loads fast")
-    sub.add_argument("--src", required=True, help="folder or file as published")
-    sub.add_argument("--dst", required=True, help="folder to make")
-    sub.add_argument("--dtype", choices=["float32", "bfloat16"], help="cast on the way")
-    sub.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    sub = command(
+        "convert", cli_weights.run_convert, "turn published weights into a folder that loads fast"
+    )
+    cli_weights.add_convert_arguments(sub)
 
-    sub = command("export", run_export, "write weights back in a layout that PyTorch tools load")
-    sub.add_argument("--src", required=True, help="model folder, or a LoRA file of any dialect")
-    sub.add_argument("--dst", required=True, help="folder to make; for a LoRA, a .safetensors file")
-    sub.add_argument("--layout", choices=["original", "diffusers"], default="original")
-    _add_lora_flags(sub)
+    sub = command("export", cli_weights.run_export, "write weights in the form other tools load")
+    cli_weights.add_export_arguments(sub)
 
     from pusa_jax.cli_data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli_plan import add_plan_arguments
@@ -174,7 +174,7 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
-    _add_lora_flags(sub)
+    cli_weights.add_lora_flags(sub)
     add("--num_inference_steps", type=int, default=30)
     add("--cfg_scale", type=float, default=3.0, help="guidance scale; 1 is off")
     add("--shift", type=float, default=5.0, help="shift of the noise schedule")
@@ -197,14 +197,6 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     _add_cache_flag(sub)
     add("--output", default=f"outputs/{task}.mp4", help="file to write")
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
-
-
-def _add_lora_flags(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--lora_path", action="append", default=[], help="LoRA file; may be repeated")
-    sub.add_argument(
-        "--lora_alpha", action="append", type=float, default=[],
-        help="strength of each LoRA, in order (default: 1.4); 1 is as trained",
-    )  # fmt: skip
 
 
 def _add_cache_flag(sub: argparse.ArgumentParser) -> None:
@@ -231,16 +223,6 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def _loras(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
-    strengths = args.lora_alpha or [1.4] * len(args.lora_path)
-    if len(strengths) != len(args.lora_path):
-        raise ValueError(
-            f"one --lora_alpha per --lora_path is needed, got {len(strengths)} for "
-            f"{len(args.lora_path)} files."
-        )
-    return tuple(zip(args.lora_path, strengths, strict=True))
-
-
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax import jobs, processes
@@ -259,7 +241,7 @@ def run_task(args: argparse.Namespace) -> int:
         model=args.model,
         prompt=args.prompt,
         negative_prompt=negative,
-        lora=_loras(args),
+        lora=cli_weights.loras_of(args),
         inputs=tuple(inputs),
         at=getattr(args, "cond_position", None),
         multipliers=getattr(args, "noise_multipliers", None),
@@ -361,36 +343,6 @@ def run_info(args: argparse.Namespace) -> int:
         print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
     else:
         print(loading.summary(path))
-    return 0
-
-
-def run_convert(args: argparse.Namespace) -> int:
-    """Converts published weights."""
-    from convert.folder import convert_folder
-    from pusa_jax.progress import Console
-
-    console = Console()
-    convert_folder(
-        args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console
-    )
-    console.close()
-    print(f"{args.dst}: ready; use it as --model {args.dst}")
-    return 0
-
-
-def run_export(args: argparse.Namespace) -> int:
-    """Writes weights back in a published layout."""
-    from pusa_jax import loading
-    from pusa_jax.progress import Console
-
-    loras = _loras(args)
-    if Path(args.src).is_file():
-        print(loading.export_lora(args.src, args.dst))
-        return 0
-    console = Console()
-    written = loading.export(args.src, args.dst, args.layout, loras, console)
-    console.close()
-    print("\n".join(str(path) for path in written))
     return 0
 
 

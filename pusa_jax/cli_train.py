@@ -9,7 +9,6 @@ be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
 
 import contextlib
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,7 +57,6 @@ def train_main(argv: Sequence[str]) -> int:
     if not values.workdir:
         raise ValueError(f"--workdir is needed; {USAGE}")
     processes.join()
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
     clips = open_clips(run)
     with progress() as on_step:
         taken = train(run, clips, Path(values.workdir), on_step)

@@ -37,7 +37,7 @@ ROWS = [
     ["meshes", "pipeline", "report"],
     ["loading", "jobs", "plan", "plan_train", "testing", "tiny"],
     ["demo"],
-    ["cli", "cli_data", "cli_plan", "cli_train"],
+    ["cli", "cli_data", "cli_plan", "cli_train", "cli_weights"],
 ]
 # Imported inside a function only: weights in a foreign layout enter the pipeline here.
 LAZY = {("pipeline", "loading")}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orbax.checkpoint as ocp
 
 from pusa_jax import processes
@@ -126,6 +127,19 @@ class RunCheckpoints:
                 f"the checkpoint in {self._folder / str(step)} holds other arrays than this run: "
                 f"{reason:.200}"
             ) from None
+
+    def restore_leaves(self, step: int, field: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Reads one field of the state, a flat dictionary, to the host, leaf by leaf."""
+        folder = self._folder / str(step) / "state"
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            found = reader.metadata(folder).item_metadata[field]
+            for path in found:
+                args = ocp.args.PyTreeRestore(
+                    item={field: {path: found[path]}},
+                    restore_args={field: {path: ocp.RestoreArgs(restore_type=np.ndarray)}},
+                    partial_restore=True,
+                )
+                yield path, np.asarray(reader.restore(folder, args=args)[field][path])
 
     def close(self) -> None:
         """Waits until nothing is being saved, then lets go of the folder; raises as `wait`."""

@@ -29,7 +29,7 @@ from pusa_jax.training.placement import Placement, placement, shardings_of
 from pusa_jax.training.samples import Renderer
 from pusa_jax.training.startup import Start, begin
 from pusa_jax.training.step import Recipe, train_step
-from pusa_jax.training.workdir import StopRequest, git_commit, locked
+from pusa_jax.training.workdir import CHECKPOINTS, StopRequest, git_commit, locked
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the newest record."""
@@ -83,7 +83,7 @@ def train(
         )
         keep = run.checkpoint
         checkpoints = RunCheckpoints(
-            workdir / "checkpoints", keep_last=keep.keep_last, keep_every=keep.keep_every
+            workdir / CHECKPOINTS, keep_last=keep.keep_last, keep_every=keep.keep_every
         )
         try:
             no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)

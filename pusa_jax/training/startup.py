@@ -25,7 +25,7 @@ from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.placement import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state
-from pusa_jax.training.workdir import FREE_TO_CHANGE, SHAPES, differing_fields
+from pusa_jax.training.workdir import CHECKPOINTS, FREE_TO_CHANGE, SHAPES, differing_fields
 from pusa_jax.tree import leaves_of
 
 
@@ -108,7 +108,7 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
         return f"own checkpoint of step {steps[-1]}", steps[-1], info, restore
     if not run.checkpoint.resume:
         return None
-    folder = Path(run.checkpoint.resume) / "checkpoints"
+    folder = Path(run.checkpoint.resume) / CHECKPOINTS
     if not folder.is_dir():
         raise FileNotFoundError(f"checkpoint.resume: {folder} does not exist; name a workdir.")
     others = RunCheckpoints(folder, keep_last=0)

@@ -1,7 +1,7 @@
 """The folder of a run: who is using it, what it was started with, and when to stop.
 
 workdir/config.json        the run's settings
-workdir/checkpoints/STEP/  see `checkpoint.RunCheckpoints`
+workdir/checkpoints/STEP/  see `checkpoints.RunCheckpoints`
 workdir/metrics.jsonl      and tensorboard/: see `metrics`
 workdir/samples/           pictures
 """
@@ -20,6 +20,9 @@ import jax
 from jax.experimental import multihost_utils
 
 from pusa_jax import processes
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in a workdir."""
 
 FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
 """Parts of the settings that may differ when a run is continued."""

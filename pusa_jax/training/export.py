@@ -1,0 +1,141 @@
+"""From a run to files that other tools load: a LoRA or a model, with a model card."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from convert.components import Config, Layout, Name
+from convert.export import Leaves, export_folder
+from convert.folder import component_names, load_component, tokenizer_folder
+from convert.lora import Naming, write_lora
+from convert.staging import staged
+from pusa_jax.models.wan.config import Precision
+from pusa_jax.training.config import RANDOM, RunConfig
+from pusa_jax.training.result import Result
+
+CARD = "README.md"
+LORA = "pusa_lora.safetensors"
+
+
+def export_adapters(
+    result: Result, dst: Path, *, naming: Naming = "comfy", dtype: Precision = "bfloat16"
+) -> list[Path]:
+    """Writes trained adapters as `dst/pusa_lora.safetensors`, with a card.
+
+    Args:
+      result: of a run that trained adapters.
+      dst: folder to make; has its name only once it is complete.
+      naming: of the tensors, see `convert.lora.NAMING`.
+      dtype: of the factors, with alpha / rank multiplied in.
+
+    Returns:
+      the files written.
+
+    Raises:
+      FileExistsError: dst is there and not empty.
+      ValueError: the run trained all weights.
+    """
+    lora = result.lora()
+    if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
+        raise FileExistsError(f"{dst} exists already; choose another folder.")
+    with staged(dst) as work:
+        write_lora(work / LORA, lora, dtype=dtype, naming=naming, metadata=result.metadata())
+        (work / CARD).write_text(model_card(result), "utf-8")
+    return [dst / LORA, dst / CARD]
+
+
+def export_model(
+    result: Result,
+    dst: Path,
+    *,
+    layout: Layout = "original",
+    dtype: Precision = "bfloat16",
+    with_base: bool = False,
+) -> list[Path]:
+    """Writes a model of which all weights were trained, as published ones are, with a card.
+
+    Args:
+      result: of a run that trained all weights.
+      dst: folder to make; has its name only once it is complete.
+      layout: original or Diffusers.
+      dtype: of the DiT.
+      with_base: whether VAE, text encoder and tokenizer of the folder that training began with come
+        along, so that the new folder can be sampled as it is.
+
+    Returns:
+      the files written.
+
+    Raises:
+      FileExistsError: dst is there and not empty.
+      ValueError: the run trained adapters, or began with random weights and has no such folder.
+      FileNotFoundError: the folder that training began with is not there any more.
+    """
+    run = result.run
+    if run.adapter is not None:
+        raise ValueError("this run trained adapters; export them, or merge them into their base.")
+    base = Path(run.model.weights)
+    if with_base and run.model.weights == RANDOM:
+        raise ValueError("this run began with random weights: there is no VAE to come along.")
+    others: list[Name] = (
+        [name for name in component_names(base) if name != "dit"] if with_base else []
+    )
+
+    def networks() -> Iterator[tuple[Name, Config, Leaves]]:
+        yield "dit", run.recipe.dit, _in_dtype(result, dtype)
+        for name in others:
+            config, leaves = load_component(base, name)
+            yield name, config, leaves
+
+    return export_folder(
+        networks(),
+        dst,
+        layout=layout,
+        tokenizer=tokenizer_folder(base) if others else None,
+        texts={CARD: model_card(result)},
+    )
+
+
+def _in_dtype(result: Result, dtype: Precision) -> dict[str, Any]:
+    """The leaves, each rounded before the next is read: float32 would be twice as much."""
+    return {path: leaf.astype(jnp.dtype(dtype)) for path, leaf in result.leaves()}
+
+
+def model_card(result: Result) -> str:
+    """A card as the Hugging Face Hub shows it: what it is, how it was trained, how to use it."""
+    is_lora = result.run.adapter is not None
+    header: dict[str, Any] = {
+        "base_model": result.base if "/" in result.base else None,
+        "base_model_relation": "adapter" if is_lora else "finetune",
+        "library_name": "pusa-jax",
+        "pipeline_tag": "image-to-video",
+        "tags": ["pusa", "video", *(["lora"] if is_lora else [])],
+    }
+    lines = [f"{name}: {json.dumps(value)}" for name, value in header.items() if value]
+    what = "Low-rank adapters" if is_lora else "All weights"
+    model = f"--model BASE --lora_path {LORA} --lora_alpha 1" if is_lora else "--model THIS_FOLDER"
+    facts = "\n".join(f"- {name}: {value}" for name, value in result.metadata().items())
+    return (
+        "---\n" + "\n".join(lines) + "\n---\n\n"
+        f"{what} of a Wan text-to-video model with one timestep per latent frame (Pusa, arXiv "
+        f"2507.16116), trained for {result.step} steps with pusa_jax.\n\n{facts}\n\n"
+        f"    pusa-jax i2v {model} --image_paths IMAGE --prompt TEXT\n\n"
+        f"All settings:\n\n```json\n{json.dumps(_public(result.run), indent=1)}\n```\n"
+    )
+
+
+def _public(run: RunConfig) -> dict[str, Any]:
+    """The settings with names of folders in place of paths on the machine that trained."""
+
+    def named(settings: Any, field: str) -> Any:
+        return dataclasses.replace(settings, **{field: Path(getattr(settings, field)).name})
+
+    return dataclasses.replace(
+        run,
+        model=named(run.model, "weights"),
+        data=named(run.data, "folder"),
+        checkpoint=named(run.checkpoint, "resume"),
+    ).record()
