@@ -47,6 +47,15 @@ class Clips(Protocol):
         """Features of the empty prompt, [L, E]."""
         ...
 
+    def check_fits(
+        self,
+        clip_shape: tuple[int, int, int, int],
+        text_shape: tuple[int, int],
+        vae: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises a ValueError if a run expects other shapes or another VAE, if that is known."""
+        ...
+
     def __len__(self) -> int:
         """Number of clips."""
         ...
@@ -69,6 +78,17 @@ class NoiseClips:
         """Takes [F, h, w, C], [L, E] and the number of clips."""
         self.clip_shape, self.text_shape, self._count = clip_shape, text_shape, count
         self.no_text = np.zeros(text_shape, ml_dtypes.bfloat16)
+
+    def check_fits(
+        self,
+        clip_shape: tuple[int, int, int, int],
+        text_shape: tuple[int, int],
+        vae: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises a ValueError if a run expects other shapes; any VAE will do."""
+        has, wants = (self.clip_shape, self.text_shape), (clip_shape, text_shape)
+        if has != wants:
+            raise ValueError(f"the noise has shapes {has}, the run wants {wants}.")
 
     def __len__(self) -> int:
         """Number of clips."""

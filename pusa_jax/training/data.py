@@ -29,6 +29,8 @@ except ImportError as error:
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
     ) from error
 
+from pusa_jax.training.workdir import differing_fields
+
 NAME, SPLIT, FORMAT = "pusa_clips", "train", 1
 """Name and split that TFDS knows the dataset by, and version of what the card says."""
 
@@ -288,14 +290,17 @@ class EncodedClips:
                     f"{height}x{width}), the run wants {list(wants)}; change the run or encode "
                     "again."
                 )
-        mine = self.card.vae
         if vae is None:
             return
-        same = mine["fingerprint"] in ("", vae["fingerprint"]) or not vae["fingerprint"]
-        if not same or mine["config"] != vae["config"]:
+        mine, parts = self.card.vae, frozenset({"config"})
+        differ = differing_fields(mine, {"config": json.loads(json.dumps(vae["config"]))}, parts)
+        prints = mine["fingerprint"], vae["fingerprint"]
+        if all(prints) and prints[0] != prints[1]:
+            differ.append("fingerprint is {!r} there and {!r} here".format(*prints))
+        if differ:
             raise ValueError(
-                f"{self.folder} was encoded by another VAE (fingerprint {mine['fingerprint']}, "
-                f"the run's is {vae['fingerprint']}); encode again."
+                f"{self.folder} was encoded by another VAE than the run's: {'; '.join(differ)}; "
+                "name the model it was encoded with, or encode again."
             )
 
     def example(self, index: int) -> Example:

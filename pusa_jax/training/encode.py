@@ -8,10 +8,7 @@ This module owns the compiled programs of encoding.
 
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +16,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from convert.components import COMPONENTS, Name, config_to_json
-from convert.folder import load_component, tokenizer_folder
+from convert.folder import tokenizer_folder
 from pusa_jax import video
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.models.t5 import T5Encoder
@@ -30,7 +26,7 @@ from pusa_jax.models.wan.text import Tokenizer, encode_prompt
 from pusa_jax.training import clips, shards
 from pusa_jax.training.clips import Clip
 from pusa_jax.training.data import Card, Example
-from pusa_jax.tree import assemble
+from pusa_jax.training.networks import Network
 
 SIZE_MULTIPLE = 16
 """Pixels of height and width per token of the DiT: the VAE halves three times, a patch is 2x2."""
@@ -40,9 +36,6 @@ TILE, TILE_STRIDE = (34, 34), (18, 16)
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures, which count as clips of one frame."""
-
-SAMPLED = 4096
-"""Values of each leaf that a fingerprint is made of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,44 +64,6 @@ class EncodeConfig:
                     f"{name} must be divisible by {SIZE_MULTIPLE}, got {size}; nearest are "
                     f"{below} and {below + SIZE_MULTIPLE}."
                 )
-
-
-class Network:
-    """A network of a folder with what a dataset's card says of it."""
-
-    def __init__(self, folder: Path, name: Name, dtype: Precision):
-        """Loads the weights, held and computed in `dtype`.
-
-        Raises:
-          FileNotFoundError, ValueError: one line saying what is missing or wrong.
-        """
-        stored, leaves = load_component(folder, name, dtype)
-        self.config = dataclasses.replace(stored, param_dtype=dtype, compute_dtype=dtype)
-        self.module = assemble(lambda: COMPONENTS[name].build(self.config), leaves)
-        self.record = {"config": config_to_json(stored), "fingerprint": fingerprint(leaves)}
-
-
-def fingerprint(leaves: Mapping[str, jax.Array]) -> str:
-    """Tells weights apart, whatever file layout they were read from.
-
-    Of each leaf it takes name, shape and evenly spaced values.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in sorted(leaves.items()):
-        values = np.asarray(leaf).reshape(-1)
-        step = -(-values.size // SAMPLED) or 1
-        digest.update(f"{path}{leaf.shape}".encode())
-        digest.update(values[::step].astype(np.float32).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def vae_record(folder: str | Path) -> dict[str, Any]:
-    """Configuration and fingerprint of the VAE of a folder, as the card of a dataset holds them.
-
-    Raises:
-      FileNotFoundError, ValueError: one line saying what is missing or wrong.
-    """
-    return Network(Path(folder), "vae", "float32").record
 
 
 class Autoencoder:

@@ -19,12 +19,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from convert.components import config_to_json
+from convert.folder import component_names
 from pusa_jax import processes
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.batches import Batches, Clips
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.config import RunConfig
+from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.metrics import Meter, Recorder, step_flops
+from pusa_jax.training.networks import vae_record
 from pusa_jax.training.placement import Placement, placement, shardings_of
 from pusa_jax.training.samples import Renderer
 from pusa_jax.training.startup import Start, begin
@@ -107,20 +110,17 @@ def check_clips(run: RunConfig, clips: Clips) -> None:
     """Makes sure that there are clips, of the shape and for the networks of the run.
 
     Raises:
-      ValueError: there are none, or they are of another shape.
+      ValueError: there are none, or they are of another shape or another VAE.
+      FileNotFoundError: there are no weights.
     """
     if not len(clips):
         raise ValueError(f"{run.data.folder} holds no clips; encode some first.")
-    for what, found, wanted in (
-        ("latents", tuple(clips.clip_shape), run.clip_shape),
-        ("captions", tuple(clips.text_shape), run.text_shape),
-    ):
-        if found != wanted:
-            raise ValueError(
-                f"{run.data.folder} holds {what} of shape {found}, the run needs {wanted}; set "
-                "data.height, data.width and data.num_frames to those of the clips, or encode with "
-                "the VAE and text encoder of this model."
-            )
+    if run.model.weights == RANDOM:
+        vae = {"config": config_to_json(run.model.networks().vae), "fingerprint": ""}
+    else:
+        is_there = "vae" in component_names(run.model.weights)
+        vae = vae_record(run.model.weights) if is_there else None
+    clips.check_fits(run.clip_shape, run.text_shape, vae)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Datasets: what is stored comes back to the bit, in an order that seed and step decide."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -8,14 +9,18 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+from small import DIT, settings
 
 pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from convert.stored import ArrayTensors
 from convert.torch_zip import write_torch_zip
+from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.training import data, inspection
+from pusa_jax.training.config import DataConfig, ModelConfig
 from pusa_jax.training.imported import import_folder
+from pusa_jax.training.loop import train
 
 SHAPE, TEXT, COUNT = (3, 4, 6, 16), (8, 12), 7
 
@@ -181,10 +186,34 @@ def test_a_dataset_of_another_shape_or_vae_is_refused(clips):
         clips.check_fits((5, 4, 6, 16), TEXT)
     with pytest.raises(ValueError, match="text features"):
         clips.check_fits(SHAPE, (512, 4096))
-    with pytest.raises(ValueError, match="another VAE"):
+    with pytest.raises(
+        ValueError, match=r"another VAE .*: fingerprint is 'a1' there and 'b2' here"
+    ):
         clips.check_fits(SHAPE, TEXT, {"config": {"dim": 8}, "fingerprint": "b2"})
-    with pytest.raises(ValueError, match="another VAE"):
+    with pytest.raises(ValueError, match=r"another VAE .*: config\.dim is 8 there and 9 here"):
         clips.check_fits(SHAPE, TEXT, {"config": {"dim": 9}, "fingerprint": "a1"})
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ({}, {}, r"config\.dim is 8 there and 9 here"),
+        ({}, {"width": 64}, r"latents .* of \[3, 4, 6, 16\] \(9 frames of 32x48\), the run wants"),
+        ({"text_dim": 13}, {}, r"text features .*\[8, 12\].* wants \[8, 13\]"),
+    ],
+)
+def test_a_run_holds_its_data_against_its_model_before_it_starts(
+    clips, tmp_path, model, data, message
+):
+    dit = dataclasses.replace(DIT, **{"in_dim": 16, "out_dim": 16, "text_len": 8} | model)
+    size = {"height": 32, "width": 48, "num_frames": 9} | data
+    run = settings(
+        model=ModelConfig(dit=dit, vae=VAEConfig(dim=9)),
+        data=DataConfig(folder=str(clips.folder), **size),
+    )
+    with pytest.raises(ValueError, match=message):
+        train(run, clips, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def published(folder, count=3):

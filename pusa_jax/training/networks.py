@@ -1,0 +1,56 @@
+"""Networks of a folder, with what the card of a dataset says of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convert.components import COMPONENTS, Name, config_to_json
+from convert.folder import load_component
+from pusa_jax.models.wan.config import Precision
+from pusa_jax.tree import assemble
+
+SAMPLED = 4096
+"""Values of each leaf that a fingerprint is made of."""
+
+
+class Network:
+    """A network of a folder with what a dataset's card says of it."""
+
+    def __init__(self, folder: Path, name: Name, dtype: Precision):
+        """Loads the weights, held and computed in `dtype`.
+
+        Raises:
+          FileNotFoundError, ValueError: one line saying what is missing or wrong.
+        """
+        stored, leaves = load_component(folder, name, dtype)
+        self.config = dataclasses.replace(stored, param_dtype=dtype, compute_dtype=dtype)
+        self.module = assemble(lambda: COMPONENTS[name].build(self.config), leaves)
+        self.record = {"config": config_to_json(stored), "fingerprint": fingerprint(leaves)}
+
+
+def fingerprint(leaves: Mapping[str, jax.Array]) -> str:
+    """Tells weights apart, whatever file layout they were read from.
+
+    Of each leaf it takes name, shape and evenly spaced values.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(leaves.items()):
+        values = np.asarray(leaf).reshape(-1)
+        step = -(-values.size // SAMPLED) or 1
+        digest.update(f"{path}{leaf.shape}".encode())
+        digest.update(values[::step].astype(np.float32).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def vae_record(folder: str | Path) -> dict[str, Any]:
+    """Configuration and fingerprint of the VAE of a folder, as the card of a dataset holds them.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    return Network(Path(folder), "vae", "float32").record
