@@ -2,6 +2,7 @@
 #
 #   make demo          a video of every kind from a small random checkpoint, into demo/
 #   make test          the whole suite, with the PyTorch peers
+#   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
 #   make lint          ruff and pyright
 #   make test-newest   the suite without PyTorch on Python 3.12 with the newest jax, if there is one
 #   make clean         removes the environments made here
@@ -22,7 +23,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-newest clean
+.PHONY: help demo test train-debug lint test-newest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,6 +33,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(PYTEST)
+
+train-debug: $(VENV)/test.stamp
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/train_debug.sh runs/train-debug
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
