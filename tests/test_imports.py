@@ -36,6 +36,7 @@ ROWS = [
     ["training.*", "convert.*"],
     ["meshes", "pipeline", "report"],
     ["loading", "jobs", "plan", "plan_train", "testing", "tiny"],
+    ["tiny_world.*"],
     ["demo"],
     ["cli", "cli_data", "cli_plan", "cli_train", "cli_weights"],
 ]

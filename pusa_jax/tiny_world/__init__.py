@@ -1,0 +1,1 @@
+"""A world of coloured shapes that move: clips with known truth, a measuring stick, tiny models."""

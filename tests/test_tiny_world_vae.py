@@ -1,0 +1,69 @@
+"""The VAE as it is trained is the published one: same numbers, published latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from pusa_jax.models.wan import vae
+from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.testing import assert_close
+from pusa_jax.tiny_world import autoencoder
+from pusa_jax.tree import assemble
+
+MEAN = np.linspace(-1, 1, 16, dtype=np.float32)
+STD = np.linspace(0.5, 2, 16, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Start values, disturbed so that every trained value matters."""
+    rng = np.random.default_rng(0)
+    return {
+        path: x + 0.1 * rng.standard_normal(x.shape).astype(np.float32)
+        for path, x in autoencoder.start_values(0).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def published(params):
+    leaves = autoencoder.published_leaves(params, MEAN, STD)
+    leaves = {path: jnp.asarray(x) for path, x in leaves.items()}
+    return assemble(lambda: vae.WanVAE(VAEConfig(dim=8), rngs=nnx.Rngs(0)), leaves)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return jax.random.uniform(jax.random.key(0), (1, 5, 16, 16, 3), minval=-1, maxval=1)
+
+
+def test_whole_clips_are_encoded_as_chunk_by_chunk(params, published, clip):
+    trained = assemble(autoencoder.trained_vae, params)
+    mean, _ = jax.jit(autoencoder.posterior)(trained, clip)
+    latents = jax.jit(vae.encode)(published, clip)
+    assert_close(latents, (np.asarray(mean) - MEAN) / STD, 1e-5)
+
+
+def test_whole_clips_are_decoded_as_chunk_by_chunk(params, published):
+    codes = np.asarray(jax.random.normal(jax.random.key(1), (1, 2, 2, 2, 16)))
+    trained = assemble(autoencoder.trained_vae, params)
+    whole = jax.jit(autoencoder.reconstruction)(trained, codes)
+    assert_close(jax.jit(vae.decode)(published, (codes - MEAN) / STD), whole, 1e-5)
+
+
+def test_a_paired_convolution_is_a_convolution_with_its_gradients():
+    x = jax.random.normal(jax.random.key(2), (2, 4, 6, 3))
+    kernel = jax.random.normal(jax.random.key(3), (3, 3, 3, 5))
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    pairs, straight = (
+        jax.jit(lambda *a, f=f: (*jax.vjp(f, *a)[1](jnp.sin(f(*a))), f(*a)))(x, kernel)
+        for f in (autoencoder.paired_conv, plain)
+    )
+    for ours, theirs in zip(pairs, straight, strict=True):
+        assert_close(ours, theirs, 1e-6)
