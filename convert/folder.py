@@ -8,6 +8,7 @@
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from convert.components import COMPONENTS, Config, Name, config_from_json, confi
 from convert.published import Part, inspect
 from convert.staging import staged
 from convert.tables import Leaf
-from pusa_jax.checkpoint import load_tree, save_tree, tree_shapes
+from pusa_jax.checkpoint import load_tree, read_pieces, save_tree, tree_shapes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
 from pusa_jax.pieces import place
 
@@ -206,6 +207,44 @@ def load_component(
         }
     narrow = all(leaf.dtype == jnp.bfloat16 for leaf in leaves.values())
     return dataclasses.replace(config, param_dtype="bfloat16" if narrow else "float32"), leaves
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenComponent:
+    """A network of a folder of which nothing is read yet.
+
+    Attributes:
+      shapes: path -> shape of every leaf.
+      pieces: path -> that leaf on the host, as consecutive rows of it, one piece after the other.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    pieces: Callable[[str], Iterator[np.ndarray]]
+
+
+def open_component(folder: Path | str, name: Name) -> OpenComponent:
+    """Opens a network of a published or converted folder, to be read a layer or two at a time.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    folder = Path(folder)
+    if not is_converted(folder):
+        leaves = {leaf.path: leaf for leaf in inspect(folder).part(name).leaves()}
+
+        def layers(path: str) -> Iterator[np.ndarray]:
+            leaf = leaves[path]
+            rows = range(leaf.shape[0]) if leaf.rule.is_stacked else []
+            yield from (leaf[i : i + 1] for i in rows) if rows else [leaf[...]]
+
+        return OpenComponent(shapes={p: leaf.shape for p, leaf in leaves.items()}, pieces=layers)
+    if name not in (there := read_manifest(folder)["components"]):
+        raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(there)}.")
+    stored = tree_shapes(folder / name)
+    return OpenComponent(
+        shapes={path: tuple(leaf.shape) for path, leaf in stored.items()},
+        pieces=functools.partial(read_pieces, folder / name),
+    )
 
 
 def component_names(folder: Path | str) -> list[Name]:

@@ -9,7 +9,7 @@ are, without a copy. All processes of a group save and load together.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -214,6 +214,27 @@ def load_tree(
             for path, piece in read.items():
                 arrays[path].add(piece)
     return {path: array.finish() for path, array in arrays.items()}
+
+
+def read_pieces(folder: Path, path: str) -> Iterator[np.ndarray]:
+    """Reads one leaf to the host in the pieces it was saved in: rows of it, in order.
+
+    Raises:
+      FileNotFoundError: nothing is saved there.
+      ValueError: another version wrote it, it is damaged, or has no such leaf.
+    """
+    leaves = _describe(folder)["leaves"]
+    if path not in leaves:
+        raise ValueError(f"{folder} has no leaf {path}; it has {', '.join(leaves):.200}.")
+    with _checkpointer() as checkpointer:
+        for number, _ in leaves[path]["parts"]:
+            part = (folder / str(number)).absolute()
+            args = ocp.args.PyTreeRestore(
+                item={path: checkpointer.metadata(part).item_metadata[path]},
+                restore_args={path: ocp.RestoreArgs(restore_type=np.ndarray)},
+                partial_restore=True,
+            )
+            yield np.asarray(checkpointer.restore(part, args=args)[path])
 
 
 def _shape(leaves: Mapping[str, jax.ShapeDtypeStruct], path: str) -> tuple[int, ...] | str:

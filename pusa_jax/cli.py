@@ -132,6 +132,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("export", cli_weights.run_export, "write weights in the form other tools load")
     cli_weights.add_export_arguments(sub)
 
+    sub = command(
+        "extract-lora", cli_weights.run_extract, "make a LoRA of what tuning changed in a model"
+    )
+    cli_weights.add_extract_arguments(sub)
+
     from pusa_jax.cli_data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli_plan import add_plan_arguments
 

@@ -16,6 +16,15 @@ EXPORT_EPILOG = """examples:
   pusa-jax export --src pusa_v1.pt --dst pusa.safetensors"""
 
 
+EXTRACT_DESCRIPTION = """make a LoRA of what tuning has changed, by singular value decomposition
+
+Reads two models layer by layer and says how much of their difference the LoRA holds: the share of
+the sum of squares, over all layers and in the worst one."""
+
+EXTRACT_EPILOG = """example:
+  pusa-jax extract-lora --tuned full --base Wan2.1-T2V-14B --rank 512 --dst pusa.safetensors"""
+
+
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `pusa-jax convert`."""
     add = parser.add_argument
@@ -39,6 +48,20 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--average", action="store_true", help="the running average of a run")
     add("--dtype", choices=["float32", "bfloat16"], help="of what a run has (default: bfloat16)")
     add("--with_base", action="store_true", help="VAE and text encoder of a run's base as well")
+
+
+def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `pusa-jax extract-lora`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = EXTRACT_DESCRIPTION, EXTRACT_EPILOG
+    add = parser.add_argument
+    add("--tuned", required=True, help="model folder or file, in any layout")
+    add("--base", required=True, help="the model it was tuned from, in any layout")
+    add("--rank", type=int, required=True, help="of the LoRA")
+    add("--dst", required=True, help="a .safetensors file")
+    add("--targets", help="regular expression on paths of layers (default: those of Pusa)")
+    add("--naming", choices=["comfy", "pusa_v1"], default="comfy", help="of the tensors")
+    add("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the factors")
 
 
 def add_lora_flags(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +125,41 @@ def run_export(args: argparse.Namespace) -> int:
         written = loading.export(src, dst, args.layout, loras, console)
         console.close()
     print("\n".join(str(path) for path in written))
+    return 0
+
+
+def run_extract(args: argparse.Namespace) -> int:
+    """Makes a LoRA of the difference between two models."""
+    from convert.extract import extract_lora
+    from convert.lora import write_lora
+    from pusa_jax import loading
+    from pusa_jax.models.adapters import BLOCK_LINEARS
+    from pusa_jax.progress import Console
+
+    dst, console = Path(args.dst), Console()
+    loading.check_lora_destination(dst)
+    found = extract_lora(
+        args.tuned,
+        args.base,
+        args.rank,
+        targets=args.targets or BLOCK_LINEARS,
+        dtype=args.dtype,
+        on_progress=console,
+    )
+    console.close()
+    names = {"made_from": Path(args.tuned).name, "base": Path(args.base).name}
+    numbers = {"rank": str(args.rank), "captured_energy": f"{found.captured:.6f}"}
+    write_lora(dst, found.lora, dtype=args.dtype, naming=args.naming, metadata=names | numbers)
+    target, share = found.least
+    print(
+        f"{dst}: {len(found.lora.modules)} layers at rank {args.rank} hold {found.captured:.2%} of "
+        f"their difference; least {share:.2%}, {target}"
+    )
+    if found.others:
+        print(
+            f"not in it: {len(found.others)} other leaves that differ, first {found.others[0]}; "
+            f"they are {found.left_out:.2%} of the whole difference"
+        )
     return 0
 
 

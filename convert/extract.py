@@ -1,0 +1,155 @@
+"""A LoRA out of two models: the best low-rank approximation of what tuning has changed.
+
+    W - W0  =  U S V^T  ~  (U_r sqrt S_r) (sqrt S_r V_r^T)     per linear layer, r largest of S
+
+No other matrix of rank r is nearer to the difference (Eckart and Young 1936). Both models are read
+layer by layer, so the host holds a few layers of them and the factors.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from convert.folder import OpenComponent, open_component
+from pusa_jax.models.adapters import BLOCK_LINEARS, adapted_layers
+from pusa_jax.models.lora import LoRA, LowRank, Target
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """A LoRA, and how much of the difference between the models it holds.
+
+    Energy is the sum of squares of all entries of a difference.
+
+    Attributes:
+      lora: one adapter for every layer that differs.
+      captured: share of the energy of these layers that is in the LoRA.
+      least: the layer of which least is, and the share.
+      left_out: share of the energy of all differences that lies in leaves without adapter.
+      others: paths of those leaves.
+    """
+
+    lora: LoRA
+    captured: float
+    least: tuple[Target, float]
+    left_out: float
+    others: tuple[str, ...]
+
+
+def extract_lora(
+    tuned: Path | str,
+    base: Path | str,
+    rank: int,
+    *,
+    targets: str = BLOCK_LINEARS,
+    dtype: DTypeLike = "bfloat16",
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Extraction:
+    """Finds the adapters that bring one DiT as near to another as their rank allows.
+
+    Args:
+      tuned: folder or file of the model to come near to, in any layout.
+      base: folder or file of the model to add to.
+      rank: of the adapters.
+      targets: regular expression on the paths of linear layers, as in training.
+      dtype: of the factors.
+      on_progress: told about the layers done.
+
+    Raises:
+      FileNotFoundError, ValueError: no DiT, two of other shapes or without difference, `targets`
+        that match nothing, a rank that the layers cannot have, or values that are no numbers.
+    """
+    new, old = open_component(tuned, "dit"), open_component(base, "dit")
+    _check_same(new, old, tuned, base)
+    shapes = {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in new.shapes.items()}
+    adapted = [f"{path}/kernel" for path in adapted_layers(shapes, targets)]
+    largest = min(min(shapes[path].shape[-2:]) for path in adapted)
+    if not 1 <= rank <= largest:
+        raise ValueError(f"rank must be 1 to {largest} for these layers, got {rank}.")
+    layers = {path: range(shapes[path].shape[0]) if _is_stack(path) else [None] for path in adapted}
+    done, total = 0, sum(map(len, layers.values()))
+    modules: dict[Target, LowRank] = {}
+    energies: dict[Target, tuple[float, float]] = {}
+    on_progress("extract", 0, total)
+    for path in adapted:
+        deltas = _differences(new, old, path)
+        if not _is_stack(path):
+            deltas = [np.stack(list(deltas))]
+        for layer, delta in zip(layers[path], deltas, strict=True):
+            target = Target(path.removesuffix("/kernel"), layer)
+            down, up, kept, whole = _factors(jnp.asarray(delta), rank)
+            if not np.isfinite(float(whole)):
+                raise ValueError(f"{target} holds values that are no numbers in one of the models.")
+            if whole > 0:
+                modules[target] = LowRank(
+                    np.asarray(down).astype(dtype), np.asarray(up).astype(dtype)
+                )
+                energies[target] = float(kept), float(whole)
+            done += 1
+            on_progress("extract", done, total)
+    if not modules:
+        raise ValueError(f"{tuned} and {base} do not differ in the layers that targets name.")
+    others = {path: _energy(new, old, path) for path in new.shapes if path not in adapted}
+    kept, whole = (sum(parts) for parts in zip(*energies.values(), strict=True))
+    least = min(energies, key=lambda target: energies[target][0] / energies[target][1])
+    rest = sum(others.values())
+    return Extraction(
+        lora=LoRA(modules),
+        captured=kept / whole,
+        least=(least, energies[least][0] / energies[least][1]),
+        left_out=rest / (rest + whole),
+        others=tuple(path for path, energy in others.items() if energy),
+    )
+
+
+def _check_same(
+    new: OpenComponent, old: OpenComponent, tuned: Path | str, base: Path | str
+) -> None:
+    shapes = new.shapes, old.shapes
+    for path in sorted(new.shapes.keys() | old.shapes.keys()):
+        there, here = (each.get(path, "missing") for each in shapes)
+        if there != here:
+            raise ValueError(
+                f"{tuned} and {base} are models of other sizes: {path} is {there} in the one and "
+                f"{here} in the other."
+            )
+
+
+def _differences(new: OpenComponent, old: OpenComponent, path: str) -> Iterator[np.ndarray]:
+    """The difference of a leaf in float32, row by row: of a stack, layer by layer."""
+
+    def rows(component: OpenComponent) -> Iterator[np.ndarray]:
+        for piece in component.pieces(path):
+            yield from piece
+
+    for a, b in zip(rows(new), rows(old), strict=True):
+        yield np.asarray(a, np.float32) - np.asarray(b, np.float32)
+
+
+def _is_stack(path: str) -> bool:
+    return path.startswith("blocks/")
+
+
+def _energy(new: OpenComponent, old: OpenComponent, path: str) -> float:
+    return sum(float((delta**2).sum(dtype=np.float64)) for delta in _differences(new, old, path))
+
+
+@functools.partial(jax.jit, static_argnames="rank")
+def _factors(
+    delta: Float[Array, "I O"], rank: int
+) -> tuple[Float[Array, "R I"], Float[Array, "O R"], Float[Array, ""], Float[Array, ""]]:
+    """Factors of the best approximation, its energy and that of the whole."""
+    u, s, vt = jnp.linalg.svd(delta, full_matrices=False)
+    root = jnp.sqrt(s[:rank])
+    energy = s**2
+    down, up = u[:, :rank].T * root[:, None], vt[:rank].T * root[None]
+    return down, up, energy[:rank].sum(), energy.sum()
