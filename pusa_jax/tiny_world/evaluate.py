@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.flow import NoiseTable

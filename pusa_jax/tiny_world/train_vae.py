@@ -31,7 +31,7 @@ from pusa_jax.tiny_world.autoencoder import (
     trained_vae,
 )
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.state import OptimizerConfig, TrainState, fresh_state, updated
+from pusa_jax.training.state import OptimizerConfig, Params, TrainState, fresh_state, updated
 from pusa_jax.training.workdir import StopRequest, locked
 from pusa_jax.tree import assemble
 
@@ -49,12 +49,14 @@ class Phase:
       batch: clips per step.
       frames: pixel frames of a clip, 4k + 1.
       size: height and width in pixels.
+      worlds: whether every other clip shows what the worlds show, not just anything.
     """
 
     steps: int
     batch: int
     frames: int
     size: int
+    worlds: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class VAERun:
       optimizer: over all phases.
       losses: weights.
       seed: of start values, clips and noise.
+      decay_steps: the learning rate has fallen to 0 after so many.
       checkpoint_every, evaluate_every: steps.
     """
 
@@ -73,6 +76,7 @@ class VAERun:
     optimizer: OptimizerConfig
     losses: Losses = Losses()
     seed: int = 0
+    decay_steps: int
     checkpoint_every: int = 500
     evaluate_every: int = 1000
 
@@ -96,23 +100,43 @@ def batch_of(run: VAERun, step: int) -> UInt8[np.ndarray, "B T H W 3"]:
     made = []
     for i in range(phase.batch):
         rng = np.random.default_rng((run.seed, step, i))
-        made.append(clips.draw_any(rng, phase.size, phase.frames))
+        if phase.worlds and (step + i) % 2:
+            made.append(_part_of_a_world(rng, phase))
+        else:
+            made.append(clips.draw_any(rng, phase.size, phase.frames))
     return np.stack(made)
 
 
+def _part_of_a_world(rng: np.random.Generator, phase: Phase) -> UInt8[np.ndarray, "T H W 3"]:
+    world = clips.NARROW if rng.random() < 1 / 3 else clips.WIDE
+    world = dataclasses.replace(world, size=phase.size)
+    scene = clips.draw(world, int(rng.integers(2**31)), int(rng.integers(HELD_OUT)))
+    first = rng.integers(len(scene.positions) - phase.frames + 1)
+    seen = scene.positions[first : first + phase.frames]
+    return clips.render(dataclasses.replace(scene, positions=seen))
+
+
 def train_vae(
-    run: VAERun, workdir: Path, on_step: Callable[[int, int, str], None] = lambda *_: None
+    run: VAERun,
+    workdir: Path,
+    on_step: Callable[[int, int, str], None] = lambda *_: None,
+    start: Params | None = None,
 ) -> TrainState:
     """Trains to the last step, or goes on from the newest checkpoint; a SIGTERM stops it.
+
+    Args:
+      run: settings.
+      workdir: of this run and no other.
+      on_step: told about the step, the number of steps, and the quality in words.
+      start: leaves to begin with; `autoencoder.start_values` if not given.
 
     Returns:
       the last state; its `ema` is what is used.
     """
     with locked(workdir), StopRequest() as stop:
         checkpoints = RunCheckpoints(workdir / "checkpoints", keep_last=2)
-        state = fresh_state(
-            start_values(run.seed), run.optimizer, run.steps, jax.random.key(run.seed)
-        )
+        leaves = start_values(run.seed) if start is None else start
+        state = fresh_state(leaves, run.optimizer, run.decay_steps, jax.random.key(run.seed))
         first = max(checkpoints.steps, default=0)
         if first:
             abstract = jax.tree.map(
@@ -145,13 +169,41 @@ def train_vae(
     return state
 
 
+def trained(workdir: Path) -> Params:
+    """The averaged leaves of a run's newest checkpoint.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    checkpoints = RunCheckpoints(workdir / "checkpoints", keep_last=0)
+    if not checkpoints.steps:
+        raise FileNotFoundError(f"{workdir} has no checkpoint; train the VAE first.")
+    leaves = checkpoints.restore_leaves(checkpoints.steps[-1], "ema")
+    return {path: jnp.asarray(leaf) for path, leaf in leaves}
+
+
 def _step(run: VAERun, state: TrainState, video: Array) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(state.key, state.step)
     (loss, parts), grads = jax.value_and_grad(
         lambda params: loss_of(params, video, key, run.losses), has_aux=True
     )(state.params)
-    state, norm = updated(state, grads, run.optimizer, run.steps)
+    state, norm = updated(state, grads, run.optimizer, run.decay_steps)
     return state, parts | {"loss": loss, "grad_norm": norm}
+
+
+def latent_statistics(
+    params: Params, world: clips.World, count: int
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+    """Mean and standard deviation of every latent channel over the first clips of a world."""
+    videos = (clips.render(clips.draw(world, 0, i)) for i in range(count))
+    codes = np.stack([np.asarray(_encode(params, video[None])) for video in videos])
+    return codes.mean((0, 1, 2, 3, 4)), codes.std((0, 1, 2, 3, 4))
+
+
+@jax.jit
+def _encode(params: Any, video: Array) -> Array:
+    vae = assemble(trained_vae, params)
+    return posterior(vae, video.astype(jnp.float32) / 127.5 - 1)[0]
 
 
 def held_out(world: clips.World, count: int) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:

@@ -1,0 +1,40 @@
+"""The models that come along: plain text-to-video from scratch, then Pusa's adapters on top.
+
+    make tiny-world                  all stages, one after the other
+    configs/tiny_world.py:base       the DiT, one noise level per clip
+    configs/tiny_world.py:pusa       adapters of rank 16 on it, a level of its own for every frame
+
+`make tiny-world` fills in the folders of weights and clips.
+"""
+
+from ml_collections import config_dict
+
+from configs.common import adapters, parse_arg, pusa
+
+
+def get_config(arg=""):
+    """The settings of a stage."""
+    stage = parse_arg(arg, base=False, pusa=False)
+    config = pusa("")
+    config.model.dit = config_dict.create(
+        dim=128, ffn_dim=384, num_heads=4, num_layers=4, text_dim=64, text_len=12, freq_dim=64
+    )
+    config.model.vae = config_dict.create(dim=8)
+    config.model.update(dtype="float32", remat="none")
+    config.objective.levels.rounding = "none"
+    config.objective.weighting = "none"
+    config.objective.text_dropout = 0.1
+    config.data.update(batch_size=8, height=48, width=48, num_frames=33)
+    config.samples.every = 0
+    config.checkpoint.update(every=500, keep_every=2000)
+    config.log.update(every=50, tensorboard=False)
+    config.optimizer.update(beta2=0.99, clip_norm=1.0, decay="cosine", weight_decay=0.0)
+    if stage["pusa"]:
+        config.steps = 600
+        config.adapter = adapters(rank=16, alpha=16.0)
+        config.optimizer.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.98)
+    else:
+        config.steps = 14000
+        config.objective.levels.sampler = "shared"
+        config.optimizer.update(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998)
+    return config

@@ -1,0 +1,133 @@
+"""Trains the models that come along, from nothing to the report: `make tiny-world`.
+
+    python -m experiments.tiny_world --workdir runs/tiny-world
+
+Stages, each done once and gone on with where it was interrupted:
+
+    vae      the tiny VAE                                   WORKDIR/vae-first, vae-last
+    model    VAE, text encoder and a fresh DiT as published WORKDIR/start
+    clips    the world's clips, encoded                     WORKDIR/clips
+    base     the DiT, plain text-to-video                   WORKDIR/base -> WORKDIR/model
+    pusa     the adapters                                   WORKDIR/pusa -> WORKDIR/model/pusa
+    report   what the measuring stick says                  WORKDIR/report.json
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pusa_jax.cli_train import open_clips, parse, progress
+from pusa_jax.progress import Console
+from pusa_jax.tiny_world import dataset, denoiser, publish, recipes, train_vae
+from pusa_jax.tiny_world.autoencoder import published_leaves
+from pusa_jax.tiny_world.clips import NARROW
+from pusa_jax.tiny_world.codec import Codec
+from pusa_jax.tiny_world.evaluate import Sampling
+from pusa_jax.tiny_world.measured import report
+from pusa_jax.training.export import LORA, export_adapters
+from pusa_jax.training.loop import train
+from pusa_jax.training.result import read_result
+
+STAGES = ("vae", "model", "clips", "base", "pusa", "report")
+
+
+def main() -> None:
+    """Runs the stages."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/tiny-world"))
+    parser.add_argument("--stages", default=",".join(STAGES), help="separated by commas")
+    parser.add_argument("--clips", type=int, default=recipes.CLIPS, help="for the DiT")
+    parser.add_argument("--count", type=int, default=200, help="clips per task of the report")
+    args = parser.parse_args()
+    wanted = args.stages.split(",")
+    if unknown := set(wanted) - set(STAGES):
+        parser.error(f"unknown stages {', '.join(sorted(unknown))}; known: {', '.join(STAGES)}")
+    for stage in STAGES:
+        if stage in wanted:
+            since = time.perf_counter()
+            {"vae": vae, "model": model, "clips": clips, "base": base, "pusa": pusa}.get(
+                stage, measure
+            )(args)
+            print(f"{stage}: {time.perf_counter() - since:.0f} s", file=sys.stderr)
+
+
+def vae(args: argparse.Namespace) -> None:
+    """Trains the VAE."""
+    console, start = Console(), None
+    for name, run in (("vae-first", recipes.VAE_FIRST), ("vae-last", recipes.VAE_LAST)):
+        on_step = lambda step, steps, note, name=name: console(name, step, steps, note)  # noqa: E731
+        start = train_vae.train_vae(run, args.workdir / name, on_step, start).ema
+    console.close()
+
+
+def model(args: argparse.Namespace) -> None:
+    """Writes the folder that the DiT's training begins with."""
+    folder = args.workdir / "start"
+    params = train_vae.trained(args.workdir / "vae-last")
+    statistics = train_vae.latent_statistics(params, NARROW, 32)
+    publish.write_vae(folder, published_leaves(params, *statistics))
+    publish.write_text_encoder(folder, denoiser.TEXT_LEN)
+    publish.write_dit(folder, denoiser.start_values(denoiser.DIT, jax.random.key(0)), denoiser.DIT)
+
+
+def clips(args: argparse.Namespace) -> None:
+    """Encodes the clips."""
+    console, folder = Console(), args.workdir / "start"
+    dataset.encode_world(
+        folder,
+        args.workdir / "clips",
+        NARROW,
+        args.clips,
+        encode_clips=Codec(folder).encode,
+        on_progress=console,
+    )
+    console.close()
+
+
+def base(args: argparse.Namespace) -> None:
+    """Trains the DiT and puts its average in place of the start values."""
+    _train(args, "base", args.workdir / "start")
+    leaves = dict(read_result(args.workdir / "base", average=True).leaves())
+    folder = args.workdir / "model"
+    shutil.copytree(args.workdir / "start", folder, dirs_exist_ok=True)
+    publish.write_dit(folder, {k: jnp.asarray(x) for k, x in leaves.items()}, denoiser.DIT)
+
+
+def pusa(args: argparse.Namespace) -> None:
+    """Trains the adapters."""
+    _train(args, "pusa", args.workdir / "model")
+    work = args.workdir / "exported"
+    shutil.rmtree(work, ignore_errors=True)
+    export_adapters(read_result(args.workdir / "pusa", average=True), work, naming="pusa_v1")
+    shutil.copy(work / LORA, args.workdir / "model" / LORA)
+
+
+def _train(args: argparse.Namespace, stage: str, weights: Path) -> None:
+    flags = [
+        f"--config=configs/tiny_world.py:{stage}",
+        f"--config.model.weights={weights}",
+        f"--config.data.folder={args.workdir / 'clips'}",
+        f"--workdir={args.workdir / stage}",
+    ]
+    run, _ = parse(flags)
+    with progress() as on_step:
+        train(run, open_clips(run), args.workdir / stage, on_step)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measures all."""
+    found = report(args.workdir / "model", NARROW, args.count, Sampling())
+    (args.workdir / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise", under="ignore")
+    main()

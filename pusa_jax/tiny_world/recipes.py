@@ -1,0 +1,41 @@
+"""What the shipped weights were trained by: settings and nothing else."""
+
+from pusa_jax.tiny_world.train_vae import Phase, VAERun
+from pusa_jax.training.state import OptimizerConfig
+
+VAE_FIRST = VAERun(
+    phases=(
+        Phase(steps=3000, batch=16, frames=1, size=32),
+        Phase(steps=4000, batch=3, frames=9, size=32),
+    ),
+    optimizer=OptimizerConfig(
+        learning_rate=8e-4,
+        warmup_steps=100,
+        decay="cosine",
+        beta2=0.99,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        ema_decay=0.998,
+    ),
+    decay_steps=8500,
+)
+"""Pictures, then short clips, in small frames: a frame of the world is mostly background."""
+
+VAE_LAST = VAERun(
+    phases=(Phase(steps=2200, batch=2, frames=9, size=48, worlds=True),),
+    optimizer=OptimizerConfig(
+        learning_rate=3e-4,
+        warmup_steps=50,
+        decay="cosine",
+        beta2=0.99,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        ema_decay=0.998,
+    ),
+    decay_steps=2200,
+    seed=1,
+)
+"""Whole frames, half of them of the worlds; starts from the average of the first run."""
+
+CLIPS = 2048
+"""Of the narrow world; the DiT sees no others."""
