@@ -3,7 +3,9 @@
 It leaves out what training left out (see `autoencoder`), so it serves the tiny VAE alone.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,6 @@ from convert.folder import load_component
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.tiny_world.autoencoder import posterior, reconstruction, trained_vae
-from pusa_jax.training.state import Params
 from pusa_jax.tree import assemble, shapes_of
 from pusa_jax.video import to_uint8
 
@@ -22,7 +23,7 @@ MEAN = np.asarray(WAN21_LATENT_MEAN, np.float32)
 STD = np.asarray(WAN21_LATENT_STD, np.float32)
 
 
-def trained_leaves(published: Params) -> Params:
+def trained_leaves(published: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves of the network as it is trained, from those of the published layout.
 
     Raises:

@@ -31,6 +31,7 @@ def encode_world(
     *,
     encode_clips: EncodeClips | None = None,
     seed: int = 0,
+    share: tuple[int, int] = (0, 1),
     on_progress: shards.Progress = lambda stage, done, total: None,
 ) -> shards.Outcome:
     """Draws and encodes the first clips of a world; goes on where it was interrupted.
@@ -43,6 +44,7 @@ def encode_world(
       encode_clips: [B, T, H, W, 3] -> latents, as the model's own VAE would; it is what is used if
         not given.
       seed: of the sequence of scenes.
+      share: which share of the clips this process encodes, and of how many.
       on_progress: told about stage "encode".
 
     Raises:
@@ -91,5 +93,6 @@ def encode_world(
         read=read,
         encode=encode,
         no_text=functools.partial(features, ""),
+        share=share,
         on_progress=on_progress,
     )

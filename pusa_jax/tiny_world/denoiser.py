@@ -34,7 +34,7 @@ BRANCH_ENDS = ("blocks/self_attn/o", "blocks/cross_attn/o", "blocks/ffn/down")
 def start_values(config: DiTConfig, key: Key[Array, ""]) -> Params:
     """Leaves to train from, float32."""
     draw_key, rotation_key = jax.random.split(key)
-    leaves = leaves_of(WanDiT(config, rngs=nnx.Rngs(draw_key)))
+    leaves = jax.jit(lambda key: leaves_of(WanDiT(config, rngs=nnx.Rngs(key))))(draw_key)
     for name in BRANCH_ENDS:
         leaves[f"{name}/kernel"] = jnp.zeros_like(leaves[f"{name}/kernel"])
     # Shift, scale and gate of attention, then of the feed-forward network.

@@ -43,8 +43,8 @@ def write_text_encoder(folder: Path, text_len: int) -> None:
     config = TextConfig(
         vocab=vocab, dim=64, dim_attn=64, dim_ffn=128, num_heads=4, num_layers=2, text_len=text_len
     )
-    encoder = T5Encoder(config, rngs=nnx.Rngs(TEXT_SEED))
-    _save(folder / TEXT_FILE, leaves_of(encoder), t5.original_rules(config))
+    draw = jax.jit(lambda key: leaves_of(T5Encoder(config, rngs=nnx.Rngs(key))))
+    _save(folder / TEXT_FILE, draw(jax.random.key(TEXT_SEED)), t5.original_rules(config))
 
 
 def write_vae(folder: Path, leaves: Mapping[str, np.ndarray]) -> None:
