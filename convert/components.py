@@ -13,9 +13,11 @@ from flax import nnx
 from convert import t5, vae, wan
 from convert.tables import Rule, TensorSource
 from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.sharding import Rules
 from pusa_jax.tree import shapes_of
 
 Name = Literal["dit", "vae", "text_encoder"]
@@ -36,6 +38,7 @@ class Component:
       layout_of: naming scheme of a checkpoint; None if it holds another network.
       config_from_source: configuration of a checkpoint, given the config.json beside it.
       rules: naming scheme -> table.
+      placement: how its leaves are cut over a mesh.
       ignored: tensors that may be there and are not read -> reason.
     """
 
@@ -44,6 +47,7 @@ class Component:
     layout_of: Callable[[TensorSource], Layout | None]
     config_from_source: Callable[[TensorSource, Mapping[str, Any]], Any]
     rules: Mapping[Layout, Callable[[Any], list[Rule]]]
+    placement: Rules
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def shapes(self, config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -58,6 +62,7 @@ COMPONENTS: Mapping[Name, Component] = {
         layout_of=wan.layout_of,
         config_from_source=wan.config_from_source,
         rules={"original": wan.original_rules, "diffusers": wan.diffusers_rules},
+        placement=rules.DIT,
     ),
     "vae": Component(
         config=VAEConfig,
@@ -65,6 +70,7 @@ COMPONENTS: Mapping[Name, Component] = {
         layout_of=vae.layout_of,
         config_from_source=vae.config_from_source,
         rules={"original": vae.original_rules, "diffusers": vae.diffusers_rules},
+        placement=rules.VAE,
     ),
     "text_encoder": Component(
         config=TextConfig,
@@ -72,6 +78,7 @@ COMPONENTS: Mapping[Name, Component] = {
         layout_of=t5.layout_of,
         config_from_source=t5.config_from_source,
         rules={"original": t5.original_rules, "diffusers": t5.transformers_rules},
+        placement=rules.TEXT,
         ignored=t5.TRANSFORMERS_IGNORED,
     ),
 }

@@ -27,6 +27,7 @@ from convert.tables import Leaf
 from pusa_jax.checkpoint import load_tree, read_pieces, save_tree, tree_shapes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
 from pusa_jax.pieces import place
+from pusa_jax.sharding import cut_axis
 
 MANIFEST = "pusa_jax.json"
 FORMAT = 1
@@ -107,7 +108,12 @@ def convert_folder(
         return dst
     with staged(dst) as work:
         for name, bound in leaves.items():
-            save_tree(work / name, _told(bound, name, report), manifest["components"][name])
+            save_tree(
+                work / name,
+                _told(bound, name, report),
+                manifest["components"][name],
+                functools.partial(cut_axis, rules=COMPONENTS[name].placement),
+            )
         if published.tokenizer is not None:
             shutil.copytree(published.tokenizer, work / "tokenizer")
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")

@@ -3,13 +3,15 @@
 A tree is a folder of numbered parts, each an Orbax checkpoint of some leaves, beside `tree.json`,
 which says what lies where. Parts make saving and loading a stream: large leaves are cut into pieces
 (`pieces`), only those of one part are in memory at a time, and they are written from where they
-are, without a copy. All processes of a group save and load together.
+are, without a copy. Pieces are stored in blocks (`blocks`), so that each process reads only what
+its devices keep. All processes of a group save and load together.
 """
 
+import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,9 +21,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pusa_jax import processes
+from pusa_jax.blocks import Blocks, blocks_along
 from pusa_jax.pieces import Assembly, row_ranges, with_rows_together
 
-FORMAT = 2
+FORMAT = 3
 """Version of `tree.json`."""
 
 PART_BYTES = 2**27
@@ -61,7 +64,10 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def save_tree(
-    folder: Path, leaves: Iterable[tuple[str, Leaf]], info: Mapping[str, Any] | None = None
+    folder: Path,
+    leaves: Iterable[tuple[str, Leaf]],
+    info: Mapping[str, Any] | None = None,
+    cut_axis: Callable[[str], int | None] = lambda path: None,
 ) -> None:
     """Writes a tree to `folder`.tmp and renames it once it is complete.
 
@@ -70,6 +76,7 @@ def save_tree(
       leaves: (path, array), taken one after the other; NumPy arrays must not change meanwhile. Of
         several processes, each gives the same, and arrays on devices lie on those of all.
       info: what else is to be kept, as plain values.
+      cut_axis: path -> axis that meshes cut, along which a leaf is stored in blocks.
 
     Raises:
       FileExistsError: the folder is there already.
@@ -84,22 +91,27 @@ def save_tree(
     processes.wait_for_all(f"{folder} begins")
     described: dict[str, dict[str, Any]] = {}
     part: dict[str, jax.Array | np.ndarray] = {}
+    in_blocks: set[str] = set()
     number = 0
     for path, leaf in leaves:
         if path in described:
             raise ValueError(f"leaf {path} comes twice.")
-        places = []
-        for start, stop in _row_ranges(leaf):
+        places, ranges, axis = [], _row_ranges(leaf), cut_axis(path)
+        by_rows = axis == 0 and len(ranges) > 1  # pieces of it are blocks already
+        blocks = None if by_rows else blocks_along(axis, leaf.shape)
+        if blocks:
+            in_blocks.add(path)
+        for start, stop in ranges:
             if path in part or sum(piece.nbytes for piece in part.values()) >= PART_BYTES:
-                _save_part(work / str(number), part)
+                _save_part(work / str(number), part, in_blocks)
                 number += 1
-            is_whole = leaf.shape == () or (start, stop) == (0, leaf.shape[0])
-            part[path] = leaf[...] if is_whole else leaf[start:stop]
+            part[path] = _piece(leaf, start, stop, blocks)
             places.append([number, stop - start])
         described[path] = {"shape": leaf.shape, "dtype": leaf.dtype.name, "parts": places}
+        described[path]["blocks"] = blocks and dataclasses.astuple(blocks)
         del leaf  # or it would stay in memory while the next one is made
     if part:
-        _save_part(work / str(number), part)
+        _save_part(work / str(number), part, in_blocks)
     if processes.is_first():
         text = {"format": FORMAT, "leaves": described, "files": _files(work)}
         text["info"] = dict(info or {})
@@ -115,10 +127,19 @@ def _row_ranges(leaf: Leaf) -> list[tuple[int, int]]:
     return list(row_ranges(leaf.shape, np.dtype(leaf.dtype)))
 
 
-def _save_part(folder: Path, part: dict[str, jax.Array | np.ndarray]) -> None:
-    """Writes the pieces of a part and lets go of them."""
+def _piece(leaf: Leaf, start: int, stop: int, blocks: Blocks | None) -> jax.Array | np.ndarray:
+    is_whole = leaf.shape == () or (start, stop) == (0, leaf.shape[0])
+    piece = leaf[...] if is_whole else leaf[start:stop]
+    return blocks.split(piece) if blocks else piece
+
+
+def _save_part(
+    folder: Path, part: dict[str, jax.Array | np.ndarray], in_blocks: Collection[str]
+) -> None:
+    """Writes the pieces of a part, each block as a chunk of its own, and lets go of them."""
+    chunks = {path: ocp.SaveArgs(shard_axes=(0,) if path in in_blocks else ()) for path in part}
     with _checkpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(part))
+        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(part, chunks))
     part.clear()
 
 
@@ -189,20 +210,22 @@ def load_tree(
             f"{_shape(stored, min(odd))}, wanted {_shape(wanted, min(odd))}."
         )
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    parts: dict[int, dict[str, ocp.ArrayRestoreArgs]] = {}
+    stored_as = {
+        p: leaf["blocks"] and Blocks(*leaf["blocks"]) for p, leaf in text["leaves"].items()
+    }
+    parts: dict[int, dict[str, _Piece]] = {}
     for path, leaf in text["leaves"].items():
         sharding = wanted[path].sharding or here
         if len(leaf["parts"]) > 1:
             sharding = with_rows_together(sharding)
         for number, rows in leaf["parts"]:
-            parts.setdefault(number, {})[path] = ocp.ArrayRestoreArgs(
-                dtype=wanted[path].dtype,
-                sharding=sharding,
-                global_shape=(rows, *leaf["shape"][1:]) if leaf["shape"] else (),
-            )
+            shape = (rows, *leaf["shape"][1:]) if leaf["shape"] else ()
+            piece = _Piece(shape, wanted[path].dtype, sharding, stored_as[path])
+            parts.setdefault(number, {})[path] = piece
     arrays = {p: Assembly(tuple(w.shape), w.sharding or here) for p, w in wanted.items()}
     with _checkpointer() as checkpointer:
-        for number, arguments in parts.items():
+        for number, pieces in parts.items():
+            arguments = {path: piece.restore_args() for path, piece in pieces.items()}
             item = {
                 path: jax.ShapeDtypeStruct(a.global_shape, a.dtype, sharding=a.sharding)
                 for path, a in arguments.items()
@@ -211,9 +234,29 @@ def load_tree(
                 (folder / str(number)).absolute(),
                 args=ocp.args.PyTreeRestore(item=item, restore_args=arguments),
             )
-            for path, piece in read.items():
-                arrays[path].add(piece)
+            for path, array in read.items():
+                arrays[path].add(pieces[path].finished(array))
     return {path: array.finish() for path, array in arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A piece of a leaf that is about to be read: what it is to become, and how it is stored."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    sharding: jax.sharding.Sharding
+    blocks: Blocks | None
+
+    def restore_args(self) -> ocp.ArrayRestoreArgs:
+        shape, sharding = self.shape, self.sharding
+        if self.blocks:
+            sharding = self.blocks.sharding(sharding, len(shape))
+            shape = self.blocks.shape(shape)
+        return ocp.ArrayRestoreArgs(dtype=self.dtype, sharding=sharding, global_shape=shape)
+
+    def finished(self, stored: jax.Array) -> jax.Array:
+        return self.blocks.join(stored, self.sharding) if self.blocks else stored
 
 
 def read_pieces(folder: Path, path: str) -> Iterator[np.ndarray]:
@@ -226,6 +269,7 @@ def read_pieces(folder: Path, path: str) -> Iterator[np.ndarray]:
     leaves = _describe(folder)["leaves"]
     if path not in leaves:
         raise ValueError(f"{folder} has no leaf {path}; it has {', '.join(leaves):.200}.")
+    blocks = leaves[path]["blocks"] and Blocks(*leaves[path]["blocks"])
     with _checkpointer() as checkpointer:
         for number, _ in leaves[path]["parts"]:
             part = (folder / str(number)).absolute()
@@ -234,7 +278,8 @@ def read_pieces(folder: Path, path: str) -> Iterator[np.ndarray]:
                 restore_args={path: ocp.RestoreArgs(restore_type=np.ndarray)},
                 partial_restore=True,
             )
-            yield np.asarray(checkpointer.restore(part, args=args)[path])
+            piece = np.asarray(checkpointer.restore(part, args=args)[path])
+            yield blocks.join_on_host(piece) if blocks else piece
 
 
 def _shape(leaves: Mapping[str, jax.ShapeDtypeStruct], path: str) -> tuple[int, ...] | str:

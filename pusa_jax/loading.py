@@ -5,7 +5,7 @@ A folder may be published (original or Diffusers layout) or converted (`convert.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,14 @@ from convert.lora import Naming, read_lora, write_lora
 from convert.published import inspect
 from pusa_jax.meshes import MeshLike, choose_mesh
 from pusa_jax.models import lora
-from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.pipeline import Configs, Progress, PusaPipeline, no_progress
-from pusa_jax.sharding import Rules, shardings
+from pusa_jax.sharding import shardings
 from pusa_jax.tree import assemble
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
-
-SPREAD: Mapping[Name, Rules] = {"dit": rules.DIT, "text_encoder": rules.TEXT}
-"""How networks that run on a mesh are cut over it; the VAE runs on one device of each process."""
 
 
 def read_config(folder: str | Path, name: Name) -> Any:
@@ -94,12 +90,13 @@ def load_module(
       name: which network.
       dtype: float32 or bfloat16.
       loras: merged into it.
-      mesh: cut over it by the rules of `SPREAD`; default: all on one device.
+      mesh: cut over it by the network's rules; default: all on one device.
 
     Raises:
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
-    shard = None if mesh is None else functools.partial(shardings, rules=SPREAD[name], mesh=mesh)
+    rules = COMPONENTS[name].placement
+    shard = None if mesh is None else functools.partial(shardings, rules=rules, mesh=mesh)
     config, leaves = load_component(folder, name, dtype, shard=shard)
     for path, strength in loras:
         leaves = lora.merge(leaves, read_lora(Path(path)), strength)

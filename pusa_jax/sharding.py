@@ -144,6 +144,13 @@ def unused_rules(tree: Any, rules: Rules) -> list[str]:
     return [pattern for i, (pattern, _) in enumerate(rules) if i not in used]
 
 
+def cut_axis(path: str, rules: Rules) -> int | None:
+    """Which axis of a leaf its rule cuts over `FSDP`, on meshes where that axis divides."""
+    row = _row(path, rules)
+    spec = () if row is None else rules[row][1]
+    return next((i for i, entry in enumerate(spec) if set(FSDP) <= set(_axes(entry))), None)
+
+
 def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     """(path, leaf) of every leaf, paths as the rules see them: `blocks/self_attn/q/kernel`."""
     return [(_path(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]

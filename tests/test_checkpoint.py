@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from pusa_jax import checkpoint, pieces
 from pusa_jax.checkpoint import load_tree, save_tree, tree_info, tree_shapes
+from pusa_jax.sharding import make_mesh
 
 RNG = np.random.default_rng(0)
 LEAVES = {
@@ -98,6 +99,30 @@ def test_a_tree_moves_from_mesh_to_mesh(tmp_path, monkeypatch):
         load_tree(tmp_path / "3"),
         {"w": np.arange(8 * 16.0, dtype=np.float32).reshape(8, 16), "b": np.ones(3, np.float32)},
     )
+
+
+@pytest.mark.parametrize(("size", "limit"), [(8, 2**29), (6, 400), (1, 2**29)])
+def test_leaves_in_blocks_move_from_mesh_to_mesh(tmp_path, monkeypatch, size, limit):
+    limit_parts(monkeypatch, limit)
+    leaves = {
+        "layers": RNG.standard_normal((3, 24, 4)).astype(np.float32),
+        "turned": RNG.standard_normal((3, 4, 24)).astype(ml_dtypes.bfloat16),
+        "one": RNG.standard_normal((48, 2)).astype(np.float32),
+    }
+    axes = {"layers": 1, "turned": 2, "one": 0}
+    save_tree(tmp_path / "host", leaves.items(), cut_axis=axes.__getitem__)
+    mesh = make_mesh({"context": size}, jax.devices()[:size])
+    abstract = {
+        path: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, P(*[None] * axes[path], "context"))
+        )
+        for path, leaf in leaves.items()
+    }
+    loaded = load_tree(tmp_path / "host", abstract)
+    assert_same(loaded, leaves)
+    assert all(loaded[path].sharding == abstract[path].sharding for path in leaves)
+    save_tree(tmp_path / "mesh", loaded.items(), cut_axis=axes.__getitem__)
+    assert_same(load_tree(tmp_path / "mesh"), leaves)
 
 
 def test_an_interrupted_save_leaves_no_tree_and_can_be_repeated(tmp_path):

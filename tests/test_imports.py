@@ -30,6 +30,7 @@ ROWS = [
     ],
     ["diffusion.*"],  # sees a velocity function, never a model
     ["models.remat", "models.*.config"],  # sizes of networks: data
+    ["blocks"],
     ["checkpoint", "models.*"],
     ["models.*.*"],
     ["models.registry", "flops"],

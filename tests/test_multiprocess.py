@@ -1,5 +1,6 @@
 """Two processes of four devices each sample the clip that one process samples."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,12 +15,13 @@ from convert.folder import convert_folder, load_component
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from pusa_jax import jobs, processes, video
-from pusa_jax.checkpoint import load_tree
+from pusa_jax.checkpoint import load_tree, save_tree
 from pusa_jax.processes import is_one_of_several
 from pusa_jax.testing import assert_close
 from pusa_jax.tiny import write_published_folder
 from tests import two_processes
 
+LARGE = np.zeros((4, 512, 128), np.float32)
 TRIES = 3
 """Another process may take the port between its choice and its use."""
 
@@ -47,7 +49,7 @@ def run_two(folder: Path) -> None:
             for index in range(2)
         ]
         try:
-            texts = [child.communicate(timeout=150)[0] for child in children]
+            texts = [child.communicate(timeout=400)[0] for child in children]
         finally:
             for child in children:
                 child.kill()
@@ -66,6 +68,7 @@ def folder(tmp_path_factory):
     name = "diffusion_model.blocks.1.self_attn.q.lora_{}.weight"
     arrays = {name.format("A"): low_rank[0].T.copy(), name.format("B"): low_rank[1]}
     write_safetensors(folder / "lora.safetensors", ArrayTensors(arrays))
+    save_tree(folder / "large", [("kernel", LARGE)], cut_axis=lambda path: 1)
     run_two(folder)
     return folder
 
@@ -75,6 +78,12 @@ def test_two_processes_sample_what_one_does(folder):
     assert first.tobytes() == second.tobytes()
     result, _ = jobs.run(jobs.prepare(two_processes.job(folder), folder / "one.mp4"))
     assert_close(first, result.latents, 1e-5)
+
+
+def test_each_process_reads_its_half_of_a_saved_tree(folder):
+    for index in range(2):
+        read = json.loads((folder / f"read{index}.json").read_text())
+        assert 0.5 <= read / LARGE.nbytes < 0.52
 
 
 def test_only_the_first_process_writes(folder):

@@ -1,13 +1,15 @@
 """What each of the processes of test_multiprocess.py runs: `python two_processes.py FOLDER`."""
 
+import json
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import tensorstore
 
 from pusa_jax import jobs, processes
-from pusa_jax.checkpoint import save_tree
+from pusa_jax.checkpoint import load_tree, save_tree, tree_shapes
 from pusa_jax.pipeline import PusaPipeline, Settings
 from pusa_jax.sharding import make_mesh
 from pusa_jax.tree import leaves_of
@@ -28,6 +30,20 @@ def job(folder: Path) -> jobs.Job:
     )
 
 
+def bytes_read_of(folder: Path) -> int:
+    """Loads a tree of leaves [layers, in, out] that 8 devices share, and tells what was read."""
+    mesh = make_mesh({"data": 2, "context": 4})
+    where = jax.NamedSharding(mesh, jax.P(None, ("data", "context")))
+    shapes = tree_shapes(folder).items()
+    load_tree(
+        folder, {p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where) for p, s in shapes}
+    )
+    (metric,) = tensorstore.experimental_collect_matching_metrics(
+        "/tensorstore/kvstore/file/bytes_read"
+    )
+    return metric["values"][0]["value"]
+
+
 def main(folder: Path) -> None:
     """Samples, saves the video, and saves the weights as they lie."""
     jax.config.update("jax_num_cpu_devices", 4)
@@ -36,6 +52,7 @@ def main(folder: Path) -> None:
     index = jax.process_index()
     assert (jax.process_count(), jax.device_count()) == (2, 8)
     assert processes.agree_on(index + 5) == 5
+    (folder / f"read{index}.json").write_text(json.dumps(bytes_read_of(folder / "large")))
     result, _ = jobs.run(jobs.prepare(job(folder), folder / f"{index}.mp4"))
     np.save(folder / f"latents{index}.npy", result.latents)
     pipe = PusaPipeline.from_pretrained(
