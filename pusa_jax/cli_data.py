@@ -69,7 +69,7 @@ def _add_shard(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=_share,
         metavar="I/N",
-        help="this process's share of the clips, from 0 (default: by process of jax.distributed)",
+        help="this process's share of the clips, from 0, as in $SLURM_PROCID/$SLURM_NTASKS",
     )
 
 
@@ -85,9 +85,16 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _share_of(args: argparse.Namespace) -> tuple[int, int]:
-    import jax
+    import os
 
-    return args.shard or (jax.process_index(), jax.process_count())
+    from pusa_jax import processes
+
+    if args.shard is None and processes.is_one_of_several(os.environ):
+        raise ValueError(
+            "this is one of several processes; say which share of the clips is its own, as in "
+            "--shard $SLURM_PROCID/$SLURM_NTASKS (0/1 for all)."
+        )
+    return args.shard or (0, 1)
 
 
 def run_encode(args: argparse.Namespace) -> int:

@@ -124,7 +124,7 @@ class LogConfig:
     Attributes:
       every: steps between records.
       tensorboard: whether to write event files, if tensorboardX is there.
-      wandb: project in Weights & Biases; empty for none.
+      wandb: project in Weights & Biases, whose package must be there; empty for none.
     """
 
     every: int = 10

@@ -21,12 +21,13 @@ import numpy as np
 
 from convert.components import config_to_json
 from convert.folder import component_names
+from convert.staging import staged_file
 from pusa_jax import processes
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.batches import Batches, Clips
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RANDOM, RunConfig
-from pusa_jax.training.metrics import Meter, Recorder, step_flops
+from pusa_jax.training.metrics import Meter, Recorder, check_services, step_flops
 from pusa_jax.training.networks import vae_record
 from pusa_jax.training.placement import Placement, placement, shardings_of
 from pusa_jax.training.samples import Renderer
@@ -74,9 +75,11 @@ def train(
       ValueError: settings, data, weights and checkpoints that do not go together; the workdir is in
         use.
       FileNotFoundError: weights or a checkpoint are missing.
+      ImportError: the run is to be recorded by a service whose package is missing.
       NonFiniteLossError: names the step and its clips.
       OSError: a checkpoint or record could not be written.
     """
+    check_services(run.log.wandb)
     check_clips(run, clips)
     devices = jax.devices() if devices is None else devices
     mesh = make_mesh(run.mesh.shape(len(devices)), devices)
@@ -92,8 +95,8 @@ def train(
             no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)
             start = begin(run, placed, checkpoints, no_text, jax.jit)
             if processes.is_first():
-                text = json.dumps(run.record(), indent=1) + "\n"
-                (workdir / "config.json").write_text(text, "utf-8")
+                with staged_file(workdir / "config.json") as part:
+                    part.write_text(json.dumps(run.record(), indent=1) + "\n", "utf-8")
             recorder = Recorder(
                 workdir, step=start.step, tensorboard=run.log.tensorboard, wandb=run.log.wandb
             )

@@ -8,8 +8,6 @@ rate) are the same to the last bit however often the run was interrupted; timing
 import importlib.util
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from convert.staging import staged_file
 from pusa_jax import processes
 from pusa_jax.flops import text_flops, tokens, velocity_flops
 from pusa_jax.models.adapters import adapted_layers
@@ -129,6 +128,18 @@ TIMINGS = ("seconds/", "tflops", "mfu", "memory")
 """Beginnings of the names of values that differ from one execution of a run to the next."""
 
 
+def check_services(wandb: str) -> None:
+    """Makes sure that what a run is to be recorded with is there, before anything is made.
+
+    Raises:
+      ImportError: the run names a project in Weights & Biases, but its package is missing.
+    """
+    if wandb and not importlib.util.find_spec("wandb"):
+        raise ImportError(
+            f"log.wandb={wandb!r} needs the package wandb: pip install wandb, or leave it empty."
+        )
+
+
 class Recorder:
     """Writes records; on processes other than the first it does nothing."""
 
@@ -139,7 +150,7 @@ class Recorder:
           workdir: of the run.
           step: the run goes on from.
           tensorboard: whether to write event files, if tensorboardX is there.
-          wandb: project in Weights & Biases, if its package is there; empty for none.
+          wandb: project in Weights & Biases; empty for none.
         """
         self._writers: list[Any] = []
         self._run: Any = None
@@ -147,13 +158,14 @@ class Recorder:
             return
         self._path = workdir / "metrics.jsonl"
         kept = [json.dumps(r) + "\n" for r in read_records(self._path) if r["step"] <= step]
-        _replace(self._path, "".join(kept))
+        with staged_file(self._path) as part:
+            part.write_text("".join(kept), "utf-8")
         self._lines = self._path.open("a", encoding="utf-8")
         if tensorboard and importlib.util.find_spec("tensorboardX"):
             from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
             self._writers.append(SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1))
-        if wandb and importlib.util.find_spec("wandb"):
+        if wandb:
             import wandb as service  # pyright: ignore[reportMissingImports]
 
             self._run = service.init(project=wandb, name=workdir.name, dir=str(workdir))
@@ -199,9 +211,3 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             return
-
-
-def _replace(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".tmp") as file:
-        file.write(text)
-    os.replace(file.name, path)

@@ -2,7 +2,7 @@
 
 die:14    it kills itself behind step 14
 full:3    from step 3 on no file can grow beyond some kilobytes, as on a full disk
-term:5    the last process of a group gets a SIGTERM behind step 5
+term:5    the last process of a group gets a SIGTERM behind step 5; steps are slow from there on
 saves     it saves behind every step, and goes on until it is killed
 """
 
@@ -29,17 +29,18 @@ if __name__ == "__main__":
     from pusa_jax.training.loop import train
 
     processes.join()
-    every = {"die": 10, "full": 2, "term": 10, "saves": 1}[event]
+    every = {"die": 10, "full": 2, "term": 100, "saves": 1}[event]
     steps = 10_000 if event == "saves" else 20
     run = settings(checkpoint=CheckpointConfig(every=every), steps=steps)
 
     def on_step(step, steps, record):
         print(step, flush=True)
-        if event == "saves" or step != int(at):
-            return
-        if event == "term":
-            if jax.process_index():
+        if event == "term" and step >= int(at):
+            if step == int(at) and jax.process_index():
                 os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # the others learn of it in the background, however busy the machine is
+            return
+        if event == "saves" or step != int(at):
             return
         while not (Path(workdir) / "checkpoints" / str(step // every * every)).exists():
             time.sleep(0.01)

@@ -270,6 +270,15 @@ def call(capsys, add, *argv):
     return capsys.readouterr().out
 
 
+def test_processes_of_a_group_are_asked_for_their_shares(world, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "host[0-3]")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    command = ["--model", world / "model", "--src", world / "src", "--dst", world / "none"]
+    with pytest.raises(ValueError, match=r"one of several processes; say which .* --shard \$SLURM"):
+        call(None, add_encode_arguments, *command)
+    assert not (world / "none").exists()
+
+
 def test_real_clips_through_the_command_line(world, capsys):
     """One compilation of the VAE for all that concerns it."""
     command = ["--model", world / "model", "--src", world / "src", "--dst", world / "ds"]

@@ -1,6 +1,8 @@
 """Records of a run: what they add up, where they go, what they assume."""
 
+import importlib.machinery
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -91,6 +93,47 @@ def test_records_of_steps_to_be_taken_again_are_dropped(tmp_path):
     recorder.close()
     assert list(read_records(path)) == [{"step": 5, "loss": 1.5}, {"step": 10, "loss": 0.1}]
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+class Service:
+    """Stands in for the package wandb."""
+
+    __spec__, Image = importlib.machinery.ModuleSpec("wandb", None), staticmethod(np.shape)
+
+    def __init__(self):
+        self.log_of, self.finish = [], lambda: self.log_of.append("finished")
+
+    def init(self, **settings):
+        self.log_of.append(settings["project"])
+        return self
+
+    def log(self, values, step):
+        self.log_of.append((step, values))
+
+
+def test_a_service_gets_what_the_file_gets(tmp_path, monkeypatch):
+    service = Service()
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    metrics.check_services("pusa")
+    recorder = Recorder(tmp_path, step=0, tensorboard=False, wandb="pusa")
+    recorder.scalars(1, {"loss": 0.5})
+    recorder.picture(1, "samples/i2v", np.zeros((2, 4, 3), np.uint8))
+    recorder.close()
+    assert service.log_of == [
+        "pusa",
+        (1, {"loss": 0.5}),
+        (1, {"samples/i2v": (2, 4, 3)}),
+        "finished",
+    ]
+
+
+def test_a_service_that_is_not_installed_is_asked_for(monkeypatch):
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
+    metrics.check_services("")
+    with pytest.raises(
+        ImportError, match=r"log\.wandb='pusa' needs the package wandb: pip install"
+    ):
+        metrics.check_services("pusa")
 
 
 def test_the_timed_values_are_told_from_the_lasting_ones():
