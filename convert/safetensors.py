@@ -13,9 +13,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from convert.staging import staged_file
 from convert.stored import FileTensors, Stored, bytes_of, contiguous
 from convert.tables import TensorSource
+from pusa_jax.outputs import replacing
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -121,7 +121,7 @@ def write_safetensors(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with staged_file(path) as part, part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in infos:
             file.write(bytes_of(source.read(name)))

@@ -1,10 +1,12 @@
-"""Files and folders that have their name only once they are complete."""
+"""Folders that have their name only once they are complete."""
 
 import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from pusa_jax.outputs import check_place
 
 MARKER = "UNFINISHED"
 """File that says that a working folder is ours and may be removed."""
@@ -18,7 +20,9 @@ def staged(dst: Path) -> Iterator[Path]:
 
     Raises:
       FileExistsError: `dst`.tmp is there and is not left from an interrupted run of this function.
+      OSError: a folder of this name cannot be made.
     """
+    check_place(dst)
     work = dst.with_name(dst.name + ".tmp")
     if work.exists() and not (work / MARKER).is_file():
         raise FileExistsError(f"{work} is in the way and not ours; remove it.")
@@ -34,14 +38,3 @@ def staged(dst: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-
-
-@contextlib.contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """Gives a name to write to that becomes `path` at the end; removed if an error occurs."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

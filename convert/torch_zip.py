@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from convert.staging import staged_file
 from convert.stored import FileTensors, Stored, bytes_of, contiguous
 from convert.tables import TensorSource
+from pusa_jax.outputs import replacing
 
 STORAGES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
@@ -231,7 +231,7 @@ def write_torch_zip(path: Path, source: TensorSource) -> None:
       source: where the tensors come from.
     """
     with (
-        staged_file(path) as part,
+        replacing(path) as part,
         part.open("wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):

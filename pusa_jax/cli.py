@@ -353,7 +353,8 @@ def run_info(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Runs the whole chain on a tiny model."""
-    from pusa_jax import demo, video
+    from pusa_jax import demo
+    from pusa_jax.outputs import check_writable
 
-    video.check_writable(Path(args.output) / "sheet.png")
+    check_writable(Path(args.output) / "sheet.png")
     return demo.run_demo(Path(args.output))

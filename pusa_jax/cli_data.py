@@ -152,6 +152,7 @@ def _report(dst: str, outcome: Any) -> int:
 def run_inspect(args: argparse.Namespace) -> int:
     """Prints what a dataset holds and draws a contact sheet."""
     from pusa_jax import video
+    from pusa_jax.outputs import check_writable
     from pusa_jax.training import inspection
     from pusa_jax.training.data import EncodedClips
 
@@ -159,7 +160,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         raise ValueError(f"at least one clip must be looked at, got {args.count}.")
     clips = EncodedClips(args.path)
     sheet = args.sheet or str(Path(args.path) / "sheet.png")
-    video.check_writable(sheet)
+    check_writable(sheet)
     show = inspection.colours
     if args.model is not None:
         from pusa_jax.training.encode import Autoencoder

@@ -18,6 +18,7 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.flow import pusa_schedule
 from pusa_jax.meshes import choose_mesh
+from pusa_jax.outputs import check_writable
 from pusa_jax.pipeline import (
     Output,
     Progress,
@@ -218,7 +219,7 @@ def check_output(output: str | Path) -> None:
     """
     if Path(output).suffix.lower() != ".mp4":
         raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
-    video.check_writable(output)
+    check_writable(output)
 
 
 def checked_conditions(job: Job) -> list[tasks.Condition]:

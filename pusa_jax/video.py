@@ -14,7 +14,6 @@ import json
 import math
 import os
 import struct
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
@@ -29,6 +28,8 @@ from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
+
+from pusa_jax.outputs import replacing
 
 _LANCZOS = Image.Resampling.LANCZOS
 _BT709 = 1
@@ -222,7 +223,7 @@ def write_video(
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs an even height and width, got {height}x{width}.")
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         try:
             with av.open(
                 os.fspath(temporary.absolute()), "w", format="mp4", options=_MOVFLAGS
@@ -267,7 +268,7 @@ def write_png(path: str | os.PathLike, image: UInt8[np.ndarray, "H W 3"]) -> Non
     Raises:
       OSError: the folder cannot be written.
     """
-    with _replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
 
 
@@ -280,30 +281,6 @@ def frame_strip(
     """
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     return np.concatenate(list(frames[chosen]), axis=1)
-
-
-def check_writable(path: str | os.PathLike) -> None:
-    """Makes sure, before hours of work, that a file of this name can be written. Leaves no trace.
-
-    Raises:
-      OSError: the name is a folder, or its folder (or the nearest one that exists) takes no file.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
-    folder = path.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder, so {path} cannot be written.")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or "no permission"
-        raise PermissionError(
-            f"cannot write to folder {folder} ({reason}); choose another output."
-        ) from error
 
 
 def _existing_file(path: str | os.PathLike, what: str) -> Path:
@@ -367,18 +344,6 @@ def _as_tags(metadata: Mapping[str, Any]) -> dict[str, str]:
     except TypeError as error:
         raise ValueError(f"metadata must be plain JSON values: {error}.") from error
     return {_SETTINGS_KEY: text, "comment": text}
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    check_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _one_line(error: BaseException) -> str:

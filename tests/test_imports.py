@@ -20,6 +20,7 @@ ROWS = [
     [
         "sharding",
         "processes",
+        "outputs",
         "compile_cache",
         "pieces",
         "video",

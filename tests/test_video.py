@@ -207,31 +207,6 @@ def test_strip_of_a_short_clip_shows_it_whole():
     assert video.frame_strip(clip(2), 5).shape == (48, 128, 3)
 
 
-def test_writable_check_leaves_no_trace(tmp_path):
-    video.check_writable(tmp_path / "new" / "deep" / "a.mp4")
-    assert os.listdir(tmp_path) == []
-
-
-def test_output_below_a_file_is_refused_early(tmp_path):
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "file" / "a.mp4", tmp_path / "file" / "new" / "a.mp4"):
-        with pytest.raises(OSError, match="file is not a folder") as caught:
-            video.check_writable(path)
-        assert_one_line(caught)
-
-
-def test_folder_as_output_is_refused_early(tmp_path):
-    with pytest.raises(OSError, match="is a folder; give the name of a file"):
-        video.check_writable(tmp_path)
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder nobody can write to")
-def test_folder_that_takes_no_files_is_refused_early():
-    with pytest.raises(PermissionError, match="cannot write to folder /proc/self") as caught:
-        video.check_writable("/proc/self/a.mp4")
-    assert_one_line(caught, "choose another output")
-
-
 def test_a_colon_or_percent_in_a_name_is_only_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     video.write_video(tmp_path / "a.mp4", clip(2), 16, {"seed": 1})

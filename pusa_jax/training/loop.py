@@ -21,8 +21,8 @@ import numpy as np
 
 from convert.components import config_to_json
 from convert.folder import component_names
-from convert.staging import staged_file
 from pusa_jax import processes
+from pusa_jax.outputs import replacing
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.batches import Batches, Clips
 from pusa_jax.training.checkpoints import RunCheckpoints
@@ -95,7 +95,7 @@ def train(
             no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)
             start = begin(run, placed, checkpoints, no_text, jax.jit)
             if processes.is_first():
-                with staged_file(workdir / "config.json") as part:
+                with replacing(workdir / "config.json") as part:
                     part.write_text(json.dumps(run.record(), indent=1) + "\n", "utf-8")
             recorder = Recorder(
                 workdir, step=start.step, tensorboard=run.log.tensorboard, wandb=run.log.wandb

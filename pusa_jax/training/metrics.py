@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from convert.staging import staged_file
 from pusa_jax import processes
 from pusa_jax.flops import text_flops, tokens, velocity_flops
 from pusa_jax.models.adapters import adapted_layers
+from pusa_jax.outputs import replacing
 from pusa_jax.topologies import local_topology
 from pusa_jax.training.step import LEVEL_BINS, Recipe, model_shapes
 
@@ -158,7 +158,7 @@ class Recorder:
             return
         self._path = workdir / "metrics.jsonl"
         kept = [json.dumps(r) + "\n" for r in read_records(self._path) if r["step"] <= step]
-        with staged_file(self._path) as part:
+        with replacing(self._path) as part:
             part.write_text("".join(kept), "utf-8")
         self._lines = self._path.open("a", encoding="utf-8")
         if tensorboard and importlib.util.find_spec("tensorboardX"):

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import ml_dtypes
 import numpy as np
 
-from convert.staging import staged_file
+from pusa_jax.outputs import replacing
 from pusa_jax.training.clips import Clip
 from pusa_jax.training.data import (
     INFO,
@@ -113,7 +113,7 @@ def write_dataset(
                 f"the model's text features have {features.shape[1]} channels, the clips' have "
                 f"{card.text_shape[1]}; use the model that the clips were encoded with."
             )
-        with staged_file(work / NO_TEXT) as part, part.open("wb") as file:
+        with replacing(work / NO_TEXT) as part, part.open("wb") as file:
             np.save(file, features.astype(ml_dtypes.bfloat16).view(np.uint16))
     size = card.clips_per_shard
     groups = [clips[i : i + size] for i in range(0, len(clips), size)]
@@ -189,7 +189,7 @@ def _write_group(
         else:
             example = encode(clip, result)
             if np.isfinite(example.latents).all() and np.isfinite(example.text).all():
-                with staged_file(paths[clip.number]) as part:
+                with replacing(paths[clip.number]) as part:
                     part.write_bytes(serialized(example))
             else:
                 reasons[clip.number] = "its latents or text features are not finite."
@@ -288,5 +288,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with staged_file(path) as part:
+    with replacing(path) as part:
         part.write_text(text, "utf-8")

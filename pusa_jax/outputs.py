@@ -1,0 +1,69 @@
+"""Results on disk: a name holds a whole file or none, and what cannot be written is told early."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Makes sure, before hours of work, that a file of this name can be written. Leaves no trace.
+
+    Raises:
+      OSError: the name is a folder, or see `check_place`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+    check_place(path)
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Makes sure that something of this name, a file or a folder, can be made.
+
+    Raises:
+      OSError: its folder (or the nearest one that exists) takes no file, or not of so long a name.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    names = [_temporary(path).name]
+    while not folder.exists() and folder != folder.parent:
+        names.append(folder.name)
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder, so {path} cannot be written.")
+    longest = max(names, key=lambda name: len(os.fsencode(name)))
+    if len(os.fsencode(longest)) > os.pathconf(folder, "PC_NAME_MAX"):
+        raise OSError(f"the name {longest:.40}... is too long for {folder}; choose a shorter one.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or "no permission"
+        raise PermissionError(
+            f"cannot write to folder {folder} ({reason}); choose another output."
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`, renamed at the end and removed if an error occurs.
+
+    Missing folders are made; a file at `path` is replaced.
+
+    Raises:
+      OSError: see `check_writable`.
+    """
+    check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
