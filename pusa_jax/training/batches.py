@@ -1,5 +1,6 @@
 """What a run needs of its data, and data made of noise that needs no files."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,7 +71,10 @@ class Clips(Protocol):
 
 
 class NoiseClips:
-    """Clips of random latents and captions: for trying out and measuring a run without data."""
+    """Clips of random latents and captions: for trying out and measuring a run without data.
+
+    Each is drawn once and kept, so that measurements are of the run and not of the drawing.
+    """
 
     def __init__(
         self, clip_shape: tuple[int, int, int, int], text_shape: tuple[int, int], count: int = 64
@@ -78,6 +82,7 @@ class NoiseClips:
         """Takes [F, h, w, C], [L, E] and the number of clips."""
         self.clip_shape, self.text_shape, self._count = clip_shape, text_shape, count
         self.no_text = np.zeros(text_shape, ml_dtypes.bfloat16)
+        self._drawn = functools.cache(self._draw)
 
     def check_fits(
         self,
@@ -104,16 +109,15 @@ class NoiseClips:
 
     def at(self, indices) -> HostBatch:
         """The clips with these numbers."""
-
-        def noise(index, shape):
-            drawn = np.random.default_rng((index, len(shape))).standard_normal(shape, np.float32)
-            return drawn.astype(ml_dtypes.bfloat16)
-
         return {
-            "latents": np.stack([noise(i, self.clip_shape) for i in indices]),
-            "text": np.stack([noise(i, self.text_shape) for i in indices]),
+            "latents": np.stack([self._drawn(i, self.clip_shape) for i in indices]),
+            "text": np.stack([self._drawn(i, self.text_shape) for i in indices]),
             "id": [f"noise-{i}" for i in indices],
         }
+
+    def _draw(self, index: int, shape: tuple[int, ...]) -> np.ndarray:
+        drawn = np.random.default_rng((index, len(shape))).standard_normal(shape, np.float32)
+        return drawn.astype(ml_dtypes.bfloat16)
 
 
 class NoiseBatches:
@@ -123,6 +127,7 @@ class NoiseBatches:
         """Starts at step 0, see `NoiseClips.batches`."""
         self._clips, self._size, self._rows, self._seed = clips, batch_size, rows, seed
         self._step = 0
+        self._order = functools.lru_cache(maxsize=2)(self._draw_order)
 
     def __next__(self) -> HostBatch:
         """The next batch."""
@@ -132,8 +137,10 @@ class NoiseBatches:
 
     def _number(self, place: int) -> int:
         epoch, offset = divmod(place, len(self._clips))
-        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._clips))
-        return int(order[offset])
+        return int(self._order(epoch)[offset])
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self._clips))
 
     def state(self) -> dict[str, Any]:
         """The step."""

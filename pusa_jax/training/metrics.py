@@ -25,6 +25,9 @@ from pusa_jax.training.step import LEVEL_BINS, Recipe, model_shapes
 
 Record = Mapping[str, int | float]
 
+QUEUED = 1000
+"""Values that may wait to be written to TensorBoard's files."""
+
 
 def step_flops(recipe: Recipe, latent_shape: tuple[int, ...]) -> float:
     """Model FLOPs of one training step; what is computed twice to save memory counts once.
@@ -164,7 +167,11 @@ class Recorder:
         if tensorboard and importlib.util.find_spec("tensorboardX"):
             from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
-            self._writers.append(SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1))
+            # Its own queue is shorter than one record: every record would wait for the disk.
+            events = SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=step + 1, max_queue=QUEUED
+            )
+            self._writers.append(events)
         if wandb:
             import wandb as service  # pyright: ignore[reportMissingImports]
 
