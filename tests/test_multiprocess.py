@@ -1,10 +1,6 @@
 """Two processes of four devices each sample the clip that one process samples."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -20,43 +16,10 @@ from pusa_jax.processes import is_one_of_several
 from pusa_jax.testing import assert_close
 from pusa_jax.tiny import write_published_folder
 from tests import two_processes
+from tests.groups import run_two
 
+ROOT = Path(__file__).resolve().parents[1]
 LARGE = np.zeros((4, 512, 128), np.float32)
-TRIES = 3
-"""Another process may take the port between its choice and its use."""
-
-
-def run_two(folder: Path) -> None:
-    """Starts both processes and waits for them."""
-    script = Path(two_processes.__file__)
-    for attempt in range(TRIES):
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            port = probe.getsockname()[1]
-        group = os.environ | {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-            "JAX_NUM_PROCESSES": "2",
-            "PYTHONPATH": str(script.parents[1]),
-        }
-        children = [
-            subprocess.Popen(
-                [sys.executable, script, folder],
-                env=group | {"JAX_PROCESS_ID": str(index)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for index in range(2)
-        ]
-        try:
-            texts = [child.communicate(timeout=400)[0] for child in children]
-        finally:
-            for child in children:
-                child.kill()
-        if not any(child.returncode for child in children):
-            return
-        if attempt + 1 == TRIES or not any("already in use" in text for text in texts):
-            raise AssertionError("\n".join(text[-3000:] for text in texts))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +32,7 @@ def folder(tmp_path_factory):
     arrays = {name.format("A"): low_rank[0].T.copy(), name.format("B"): low_rank[1]}
     write_safetensors(folder / "lora.safetensors", ArrayTensors(arrays))
     save_tree(folder / "large", [("kernel", LARGE)], cut_axis=lambda path: 1)
-    run_two(folder)
+    run_two([two_processes.__file__, folder], {"PYTHONPATH": str(ROOT)})
     return folder
 
 

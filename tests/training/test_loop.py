@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +28,7 @@ from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.loop import NonFiniteLossError, train
 from pusa_jax.training.metrics import TIMINGS, read_records
 from pusa_jax.training.placement import placement
+from tests.groups import run_two
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -226,25 +226,7 @@ def test_no_clips_are_refused(tmp_path):
 
 def test_two_processes_stop_together_and_one_goes_on(straight, tmp_path):
     workdir = tmp_path / "group"
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        group = {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{probe.getsockname()[1]}",
-            "JAX_NUM_PROCESSES": "2",
-        }
-    children = [
-        subprocess.Popen(
-            [sys.executable, CHILD, workdir, "4", "term:5"],
-            cwd=CHILD.parent,
-            env=os.environ | group | {"JAX_PROCESS_ID": str(index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    texts = [child.communicate(timeout=300)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0], "\n".join(t[-2000:] for t in texts)
+    run_two([CHILD, workdir, "4", "term:5"], {}, CHILD.parent)
     (stopped,) = RunCheckpoints(workdir / "checkpoints", keep_last=0).steps
     assert 5 < stopped < 20
     run = settings()
