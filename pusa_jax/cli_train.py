@@ -35,7 +35,8 @@ ended.
 
   pusa-jax train --config=configs/debug.py --workdir=runs/debug           (CPU, under a minute)
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p
-  pusa-jax train --config=configs/pusa_v1_lora_14b.py --workdir=runs/pusa (the paper's run)"""
+  pusa-jax train --config=configs/pusa_v1_lora_14b.py --workdir=runs/pusa (the paper's run)
+  pusa-jax export --src runs/pusa --dst pusa-lora                         (what it has trained)"""
 
 
 def train_main(argv: Sequence[str]) -> int:

@@ -70,6 +70,7 @@ class Result:
             said["average"] = f"{self.run.optimizer.ema_decay:g}"
         if (adapter := self.run.adapter) is not None:
             said |= {"rank": str(adapter.rank), "alpha": f"{adapter.alpha:g}"}
+            said["strength"] = "1 is as trained; alpha / rank is multiplied into the factors"
         return said
 
 
