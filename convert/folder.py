@@ -21,16 +21,17 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from convert.components import COMPONENTS, Config, Name, config_from_json, config_to_json
-from convert.published import Part, inspect
-from convert.staging import staged
+from convert.published import Part, Published, inspect
+from convert.staging import alone, staged
 from convert.tables import Leaf
+from pusa_jax import processes
 from pusa_jax.checkpoint import load_tree, read_pieces, save_tree, tree_shapes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
 from pusa_jax.pieces import place
 from pusa_jax.sharding import cut_axis
 
 MANIFEST = "pusa_jax.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the manifest."""
 FAMILY = "wan2.1"
 
@@ -74,7 +75,8 @@ def convert_folder(
     """Converts whatever a published folder or file holds.
 
     Everything is checked before anything is written; the result has its name only once it is
-    complete. If `dst` already is this very conversion, nothing is done.
+    complete. If `dst` already is this very conversion, nothing is done. Of several processes that
+    convert to the same place at once, one does and the others wait for it.
 
     Args:
       src: published folder or file.
@@ -89,7 +91,10 @@ def convert_folder(
     Raises:
       FileNotFoundError, ValueError: see `inspect` and `bind`; one line each.
       FileExistsError: dst is there and is something else.
+      RuntimeError: this process has joined others: they save together, but convert apart.
     """
+    if processes.have_joined():
+        raise RuntimeError("convert before the processes join, with jax.distributed not started.")
     src, dst, report = Path(src), Path(dst), on_progress or (lambda what, done, total: None)
     if is_converted(src):
         raise ValueError(f"{src} is converted already; use it as it is.")
@@ -104,8 +109,25 @@ def convert_folder(
         },
         "tokenizer": published.tokenizer is not None,
     }
-    if _is_finished(dst, manifest, overwrite):
-        return dst
+    waited: list[bool] = []
+
+    def on_wait():
+        waited.append(True)
+        report("waiting for another process", 0, 1)
+
+    with alone(dst, on_wait):
+        if not _is_finished(dst, manifest, overwrite and not waited):
+            _write(dst, published, leaves, manifest, report)
+    return dst
+
+
+def _write(
+    dst: Path,
+    published: Published,
+    leaves: Mapping[Name, list[Leaf]],
+    manifest: Mapping[str, Any],
+    report: Progress,
+) -> None:
     with staged(dst) as work:
         for name, bound in leaves.items():
             save_tree(
@@ -117,7 +139,6 @@ def convert_folder(
         if published.tokenizer is not None:
             shutil.copytree(published.tokenizer, work / "tokenizer")
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-    return dst
 
 
 def _describe(part: Part, leaves: list[Leaf], parts: Mapping[Name, Part]) -> dict[str, Any]:

@@ -1,15 +1,51 @@
 """Folders that have their name only once they are complete."""
 
 import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pusa_jax.outputs import check_place
 
 MARKER = "UNFINISHED"
 """File that says that a working folder is ours and may be removed."""
+
+
+@contextlib.contextmanager
+def alone(dst: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Waits until no other process makes `dst`; of several started at once, one does the work.
+
+    The lock is a file beside `dst`, which the system lets go of when its process ends, however it
+    ends.
+
+    Args:
+      dst: what is to be made.
+      on_wait: called before waiting for another process.
+    """
+    lock = dst.with_name(f".{dst.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(file.fileno(), lock):  # and not removed by the process waited for
+                try:
+                    yield
+                finally:
+                    lock.unlink()
+                return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -91,9 +91,12 @@ def loras_of(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
 
 def run_convert(args: argparse.Namespace) -> int:
     """Converts published weights."""
+    import jax
+
     from convert.folder import convert_folder
     from pusa_jax.progress import Console
 
+    jax.config.update("jax_platforms", "cpu")  # started on every host, it needs no accelerator
     console = Console()
     convert_folder(
         args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console

@@ -61,6 +61,11 @@ def join() -> None:
         jax.distributed.initialize()
 
 
+def have_joined() -> bool:
+    """Whether this process is one of several; looks for no devices."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def is_first() -> bool:
     """Whether this is the process that writes and talks."""
     return jax.process_index() == 0

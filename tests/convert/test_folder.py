@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -25,6 +27,7 @@ from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from convert.tables import ConversionError, LeafTensors
 from convert.torch_zip import write_torch_zip
+from pusa_jax import processes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 
 CONFIGS = {
@@ -321,6 +324,39 @@ def test_an_interrupted_conversion_can_be_repeated(original, tmp_path):
         convert_folder(file, tmp_path / "dst", on_progress=interrupt)
     assert not (tmp_path / "dst").exists()
     assert component_names(convert_folder(file, tmp_path / "dst")) == ["dit"]
+
+
+def test_of_two_that_convert_at_once_one_does_the_work(original, tmp_path):
+    dst, somebody_waits, workers = tmp_path / "dst", threading.Event(), set()
+
+    def progress(what, done, total):
+        if what == "dit":
+            workers.add(threading.get_ident())
+            assert somebody_waits.wait(60)
+        else:
+            somebody_waits.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(
+                convert_folder,
+                original / ORIGINAL["dit"],
+                dst,
+                overwrite=True,
+                on_progress=progress,
+            )
+            for _ in range(2)
+        ]
+        assert [one.result() for one in both] == [dst, dst]
+    assert len(workers) == 1
+    assert [place.name for place in tmp_path.iterdir()] == ["dst"]
+    assert_serves(dst, "dit")
+
+
+def test_processes_that_have_joined_do_not_convert(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "have_joined", lambda: True)
+    with pytest.raises(RuntimeError, match="before the processes join"):
+        convert_folder(original, tmp_path / "dst")
 
 
 def test_a_converted_folder_is_no_source(converted, tmp_path):
