@@ -23,7 +23,11 @@ def alone(dst: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     Args:
       dst: what is to be made.
       on_wait: called before waiting for another process.
+
+    Raises:
+      OSError: nothing of this name can be made.
     """
+    check_place(dst)
     lock = dst.with_name(f".{dst.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
