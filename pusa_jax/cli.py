@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = [_underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
+    elif argv[:2] == ["plan", "train"]:
+        args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
@@ -337,6 +339,13 @@ def run_train(args: argparse.Namespace) -> int:
     from pusa_jax.cli_train import train_main
 
     return train_main([flag for flag in args.flags if flag != "--debug"])
+
+
+def run_plan_train(args: argparse.Namespace) -> int:
+    """Says whether a training run fits."""
+    from pusa_jax.cli_train import plan_main
+
+    return plan_main([flag for flag in args.flags if flag != "--debug"])
 
 
 def run_info(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ EPILOG = """examples:
   pusa-jax plan infer --preset wan2.1-t2v-14b --topology v6e:2x4 --mesh data=2,context=4
   pusa-jax plan infer --preset wan2.1-t2v-14b --height 720 --width 1280 --topology h100:8
       (no --mesh: tries the sensible ones and recommends one)
+  pusa-jax plan train --config=configs/pusa_v1_lora_14b.py --topology=h100:8
   pusa-jax plan infer --preset wan2.1-t2v-1.3b            (the devices of this machine)
 
 topologies:
@@ -68,6 +69,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mesh", help="like data=2,context=4 (default: try the sensible ones)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     infer.set_defaults(run=run_infer)
+    # Its flags are those of a config file: `cli.main` hands them to `cli_train` as they are.
+    what.add_parser("train", help="one step of training; --config=FILE --topology=CHIPS")
 
 
 def run_infer(args: argparse.Namespace) -> int:

@@ -39,6 +39,20 @@ ended.
   pusa-jax export --src runs/pusa --dst pusa-lora                         (what it has trained)"""
 
 
+PLAN_HELP = """\
+usage: pusa-jax plan train --config=FILE --topology=CHIPS [--json] [--config.FIELD=VALUE ...]
+
+Compiles the training step of a config for chips that need not be here and says what fits; --json
+prints one JSON object instead. Exit code 0: it fits; 3: it does not; 2: the question makes no
+sense. Chips are named as in `pusa-jax plan infer --help`.
+
+  pusa-jax plan train --config=configs/pusa_v1_lora_14b.py --topology=h100:8
+  pusa-jax plan train --config=configs/pusa_full_14b.py --topology=v6e:4x4 \\
+      --config.mesh.context=4 --config.optimizer.accumulate=2
+
+mesh.data times optimizer.accumulate must divide data.batch_size; mesh.context splits a clip."""
+
+
 def train_main(argv: Sequence[str]) -> int:
     """Runs the command.
 
@@ -78,6 +92,9 @@ def plan_main(argv: Sequence[str]) -> int:
     Raises:
       ValueError, FileNotFoundError, ImportError: one line each, see `plan_train.plan_training`.
     """
+    if not argv or {"--help", "-h"} & set(argv):
+        print(PLAN_HELP)
+        return 0
     run, values = parse(argv)
     topology = parse_topology(values.topology)
     prepare_process(topology)

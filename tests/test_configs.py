@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pusa_jax.cli import main
-from pusa_jax.cli_train import parse, plan_main, train_main
+from pusa_jax.cli_train import parse, train_main
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.metrics import read_records
 from pusa_jax.training.placement import placement
@@ -112,10 +112,13 @@ def test_config_and_workdir_are_needed():
 
 
 def test_a_run_is_planned_as_it_is_trained(capsys):
-    assert plan_main([f"--config={DEBUG}", "--json", "--config.mesh.context=2"]) == 0
+    command = ["plan", "train", f"--config={DEBUG}", "--json", "--config.mesh.context=2"]
+    assert main(command) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["mesh"] == {"data": 4, "context": 2, "tensor": 1} and report["fits"]
     assert report["program"].startswith("training step of a model of its own, adapters of rank 4")
     assert 0 < report["argument_bytes"] < report["peak_bytes"]
-    with pytest.raises(ValueError, match="unknown topology 'v9:2x2'; known: "):
-        plan_main([f"--config={DEBUG}", "--topology=v9:2x2"])
+    assert main([*command[:3], "--topology=v9:2x2"]) == 2
+    assert "error: unknown topology 'v9:2x2'; known: " in capsys.readouterr().err
+    assert main(["plan", "train", "--help"]) == 0
+    assert "--topology=v6e:4x4" in capsys.readouterr().out
