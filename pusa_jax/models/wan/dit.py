@@ -197,7 +197,9 @@ class WanDiT(nnx.Module):
           their place in the prompt until a layer needs them.
         """
         embedded = self.text_embedding(text)
-        key, value = jax.vmap(lambda attn: attn.key_value(embedded))(self.blocks.cross_attn)
+        # Layer by layer: all at once would gather the projections of all layers on every device.
+        project = rematerialised(lambda attn: attn.key_value(embedded), self.config.remat)
+        key, value = jax.lax.map(project, self.blocks.cross_attn)
         axes = (None, "data", "context", "tensor", None)
         return constrain(key, *axes), constrain(value, *axes)
 
