@@ -220,3 +220,11 @@ def constrain(x: Array, *axes: Entry) -> Array:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, fit(x.shape, axes, mesh.shape))
+
+
+def constrain_leaves(tree: Any, rules: Rules) -> Any:
+    """Cuts the leaves of a tree as `shardings` lays them out; does nothing without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, shardings(tree, rules, mesh))

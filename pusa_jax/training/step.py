@@ -18,8 +18,10 @@ from jaxtyping import Array, Float, Key
 
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
+from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.sharding import constrain_leaves
 from pusa_jax.training.objective import (
     Exercise,
     ObjectiveConfig,
@@ -139,7 +141,7 @@ def train_step(
         (loss, details), grads = jax.value_and_grad(
             lambda params: loss_of(recipe, params, frozen.base, task), has_aux=True
         )(state.params)
-        return grads, details | {"loss": loss}
+        return constrain_leaves(grads, rules.DIT), details | {"loss": loss}
 
     if parts == 1:
         grads, metrics = gradients(batch, keys)
@@ -161,7 +163,8 @@ def _in_parts(gradients, params, inputs, parts: int):
         grads, details = gradients(*part)
         return jax.tree.map(jnp.add, total, grads), details
 
-    total, details = jax.lax.scan(visit, jax.tree.map(jnp.zeros_like, params), cut)
+    zeros = constrain_leaves(jax.tree.map(jnp.zeros_like, params), rules.DIT)
+    total, details = jax.lax.scan(visit, zeros, cut)
     return jax.tree.map(lambda g: g / parts, total), {
         "loss": details["loss"].mean(),
         "losses": jnp.swapaxes(details["losses"], 0, 1).reshape(-1),
