@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from pusa_jax.models.remat import of_attention
+
 Queries = Float[Array, "B N K P"]
 Keys = Float[Array, "B M K P"]
 Normaliser = Float[Array, "B N K 1"]
@@ -29,7 +31,8 @@ def blockwise_attention(query: Queries, key: Keys, value: Keys, block: int = BLO
 
 
 def _forward_rule(query, key, value, block):
-    out, normaliser = forward(query, key, value, jnp.ones(key.shape[1], bool), block)
+    is_key = jnp.ones(key.shape[1], bool)
+    out, normaliser = of_attention(*forward(query, key, value, is_key, block))
     return out, (query, key, value, out, normaliser)
 
 

@@ -20,6 +20,7 @@ from pusa_jax.models.blockwise import (
     blockwise_attention,
     forward,
 )
+from pusa_jax.models.remat import ATTENTION
 
 Backend = Literal["auto", "xla", "cudnn", "splash"]
 
@@ -125,6 +126,7 @@ def _splash(
         head_shards=1,
         q_seq_shards=1,
         save_residuals=partial,
+        residual_checkpoint_name=ATTENTION,
         interpret=platform() == "cpu",
     )
     segments = None

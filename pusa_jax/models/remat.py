@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 Remat = Literal["none", "full", "attention", "dots"]
 """What is kept of each block for the backward pass.
@@ -14,8 +15,11 @@ Remat = Literal["none", "full", "attention", "dots"]
   full       nothing but the block's input
 """
 
-ATTENTION_PRIMITIVES = frozenset({"dot_product_attention_fwd_wrapper"})
-"""Primitives that compute attention with the residuals that its backward pass needs (cuDNN)."""
+ATTENTION = "attention"
+"""Name of what the backward pass of attention needs of its forward pass."""
+
+CUDNN_ATTENTION = "dot_product_attention_fwd_wrapper"
+"""Primitive that computes attention and what its backward pass needs; its results have no name."""
 
 
 def rematerialised(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
@@ -28,14 +32,19 @@ def rematerialised(block: Callable[..., Any], remat: Remat) -> Callable[..., Any
     return jax.checkpoint(block, policy=_POLICIES[remat], prevent_cse=False)
 
 
-def _is_attention(primitive, *_, **params) -> bool:
-    return primitive.name in ATTENTION_PRIMITIVES
+def of_attention(*results: jax.Array) -> tuple[jax.Array, ...]:
+    """Marks what a kernel's backward pass needs of its forward pass: results and normalisers."""
+    return tuple(checkpoint_name(result, ATTENTION) for result in results)
 
 
+def _is_cudnn(primitive, *_, **params) -> bool:
+    return primitive.name == CUDNN_ATTENTION
+
+
+_either = jax.checkpoint_policies.save_from_both_policies
+_of_attention = _either(jax.checkpoint_policies.save_only_these_names(ATTENTION), _is_cudnn)
 _POLICIES = {
     "full": None,
-    "attention": _is_attention,
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims, _is_attention
-    ),
+    "attention": _of_attention,
+    "dots": _either(jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims, _of_attention),
 }

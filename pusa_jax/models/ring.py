@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pusa_jax.models.blockwise import Keys, Queries, backward
 from pusa_jax.models.kernels import attend, attend_in_part, backend_for
+from pusa_jax.models.remat import of_attention
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def _forward(query, key, value, ring):
 
 
 def _forward_rule(query, key, value, ring):
-    out, log_sum = _forward(query, key, value, ring)
+    out, log_sum = of_attention(*_forward(query, key, value, ring))
     return out, (query, key, value, out, log_sum)
 
 
