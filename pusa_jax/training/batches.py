@@ -1,7 +1,7 @@
 """What a run needs of its data, and data made of noise that needs no files."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
@@ -61,7 +61,7 @@ class Clips(Protocol):
         """Number of clips."""
         ...
 
-    def batches(self, batch_size: int, rows: slice, seed: int) -> Batches:
+    def batches(self, batch_size: int, rows: Sequence[int], seed: int) -> Batches:
         """Batches in random order, of which this process wants rows `rows`."""
         ...
 
@@ -99,7 +99,7 @@ class NoiseClips:
         """Number of clips."""
         return self._count
 
-    def batches(self, batch_size: int, rows: slice, seed: int) -> "NoiseBatches":
+    def batches(self, batch_size: int, rows: Sequence[int], seed: int) -> "NoiseBatches":
         """Batches in random order."""
         return NoiseBatches(self, batch_size, rows, seed)
 
@@ -123,7 +123,7 @@ class NoiseClips:
 class NoiseBatches:
     """Batches of `NoiseClips`: every pass over the clips has its own order."""
 
-    def __init__(self, clips: NoiseClips, batch_size: int, rows: slice, seed: int):
+    def __init__(self, clips: NoiseClips, batch_size: int, rows: Sequence[int], seed: int):
         """Starts at step 0, see `NoiseClips.batches`."""
         self._clips, self._size, self._rows, self._seed = clips, batch_size, rows, seed
         self._step = 0
@@ -131,9 +131,9 @@ class NoiseBatches:
 
     def __next__(self) -> HostBatch:
         """The next batch."""
-        places = range(self._step * self._size, (self._step + 1) * self._size)[self._rows]
+        first = self._step * self._size
         self._step += 1
-        return self._clips.at([self._number(place) for place in places])
+        return self._clips.at([self._number(first + row) for row in self._rows])
 
     def _number(self, place: int) -> int:
         epoch, offset = divmod(place, len(self._clips))

@@ -326,7 +326,7 @@ class EncodedClips:
         """The first clips, from the front again if there are too few."""
         return self.at([i % len(self) for i in range(count)])
 
-    def batches(self, batch_size: int, rows: slice, seed: int) -> "ClipBatches":
+    def batches(self, batch_size: int, rows: Sequence[int], seed: int) -> "ClipBatches":
         """Batches in random order, of which this process reads rows `rows`.
 
         Raises:
@@ -347,7 +347,7 @@ class ClipBatches:
     that a dataset may be smaller than a batch.
     """
 
-    def __init__(self, clips: EncodedClips, batch_size: int, rows: slice, seed: int):
+    def __init__(self, clips: EncodedClips, batch_size: int, rows: Sequence[int], seed: int):
         """Starts at step 0, see `EncodedClips.batches`."""
         if batch_size < 1 or seed < 0:
             raise ValueError(
@@ -357,7 +357,7 @@ class ClipBatches:
             "clips": clips.card.clips, "count": len(clips), "batch_size": batch_size, "seed": seed
         }  # fmt: skip
         order = grain.MapDataset.range(len(clips)).shuffle(seed=seed % 2**32).repeat()
-        share = order.batch(batch_size).map(lambda batch: clips.at(batch[rows].tolist()))
+        share = order.batch(batch_size).map(lambda batch: clips.at(batch[list(rows)].tolist()))
         # Threads, not processes: reading is copying, and array_record releases the lock meanwhile.
         reading = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
         self._iterator = iter(share.to_iter_dataset(reading))

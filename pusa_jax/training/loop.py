@@ -228,11 +228,11 @@ class Loop:
             return
         self._checkpoints.wait()
         rows = np.flatnonzero(~np.isfinite(losses))
-        first = self._placed.rows().start
-        here = [i for i in rows - first if 0 <= i < len(taken.ids)] or range(len(taken.ids))
+        ids = dict(zip(self._placed.rows(), taken.ids, strict=True))
+        here = [ids[row] for row in rows if row in ids] or taken.ids
         raise NonFiniteLossError(
             f"step {taken.step}: loss {float(metrics['loss'])}, gradient norm {norm}; clips "
-            f"{', '.join(taken.ids[i] for i in here)}. The last checkpoint is of step "
+            f"{', '.join(here)}. The last checkpoint is of step "
             f"{max(self._checkpoints.steps, default='none')}."
         )
 

@@ -5,7 +5,8 @@ clips over the axis `data`. The same shapes serve the run, its checkpoints and i
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -40,13 +41,18 @@ class Placement:
         """The sharding of what every device holds whole."""
         return NamedSharding(self.mesh, P())
 
-    def rows(self) -> slice:
-        """Which clips of a batch this process has to provide."""
+    def rows(self, devices: Collection[jax.Device] | None = None) -> tuple[int, ...]:
+        """Which clips of a batch this process has to provide, in order; they may have gaps.
+
+        Args:
+          devices: those that need clips; the ones of this process, if not given.
+        """
         leaf = self.batch["latents"]
         assert isinstance(leaf.sharding, NamedSharding)
-        slices = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
-        bounds = [index[0].indices(leaf.shape[0]) for index in slices if index]
-        return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+        devices = leaf.sharding.addressable_devices if devices is None else devices
+        slices = leaf.sharding.devices_indices_map(leaf.shape)
+        needed = (range(*slices[device][0].indices(leaf.shape[0])) for device in devices)
+        return tuple(sorted(set(itertools.chain.from_iterable(needed))))
 
     def global_batch(self, host: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Arrays of the whole batch from the shares of all processes."""

@@ -107,9 +107,9 @@ assert "tensorflow" not in sys.modules and "torch" not in sys.modules
 
 
 def test_order_is_a_function_of_seed_and_step(clips):
-    straight = ids(clips.batches(4, slice(None), 5), 9)
-    assert straight == ids(clips.batches(4, slice(None), 5), 9)
-    assert straight != ids(clips.batches(4, slice(None), 6), 9)
+    straight = ids(clips.batches(4, range(4), 5), 9)
+    assert straight == ids(clips.batches(4, range(4), 5), 9)
+    assert straight != ids(clips.batches(4, range(4), 6), 9)
     names = list(itertools.chain(*straight))
     epochs = [names[i : i + COUNT] for i in range(0, 35, COUNT)]
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
@@ -118,26 +118,26 @@ def test_order_is_a_function_of_seed_and_step(clips):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_read_their_rows_of_the_same_batches(clips, processes):
-    rows = [slice(i * 8 // processes, (i + 1) * 8 // processes) for i in range(processes)]
+    rows = [range(i * 8 // processes, (i + 1) * 8 // processes) for i in range(processes)]
     shares = [ids(clips.batches(8, part, 1), 3) for part in rows]
-    whole = ids(clips.batches(8, slice(None), 1), 3)
+    whole = ids(clips.batches(8, range(8), 1), 3)
     assert [list(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 
 def test_a_dataset_smaller_than_a_batch_is_repeated(clips):
-    batch = next(clips.batches(20, slice(None), 0))
+    batch = next(clips.batches(20, range(20), 0))
     assert batch["latents"].shape == (20, *SHAPE) and set(batch["id"]) == {
         f"{i}.mp4" for i in range(COUNT)
     }
 
 
 def test_restored_batches_go_on_exactly_whatever_the_number_of_processes(clips):
-    batches = clips.batches(4, slice(None), 2)
+    batches = clips.batches(4, range(4), 2)
     next(batches), next(batches)
     state = json.loads(json.dumps(batches.state()))
     wanted = [next(batches) for _ in range(3)]
     for used in (0, 5):  # a fresh iterator, and one that had gone elsewhere
-        again = clips.batches(4, slice(2, 4), 2)
+        again = clips.batches(4, range(2, 4), 2)
         ids(again, used)
         again.restore(state)
         for batch in wanted:
@@ -149,9 +149,9 @@ def test_restored_batches_go_on_exactly_whatever_the_number_of_processes(clips):
 
 
 def test_a_state_of_another_order_is_refused(clips):
-    state = clips.batches(4, slice(None), 2).state()
+    state = clips.batches(4, range(4), 2).state()
     with pytest.raises(ValueError, match=r"seed 2 \(now 3\)"):
-        clips.batches(4, slice(None), 3).restore(state)
+        clips.batches(4, range(4), 3).restore(state)
 
 
 def test_a_720p_clip_takes_less_than_14_megabytes():

@@ -146,7 +146,7 @@ class Poisoned(NoiseClips):
 def test_a_loss_that_is_no_number_names_its_clip_and_spares_the_checkpoints(tmp_path):
     run = settings(checkpoint=CheckpointConfig(every=1, keep_last=20))
     clips = Poisoned(run.clip_shape, run.text_shape, count=20)
-    order = clips.batches(8, slice(0, 8), run.seed)
+    order = clips.batches(8, range(8), run.seed)
     seen = [next(order)["id"] for _ in range(3)]
     clips.bad = next(name for name in seen[2] if name not in seen[0] + seen[1])
     message = rf"step 3: .*clips {clips.bad}\. The last .* step 2\."

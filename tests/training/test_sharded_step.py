@@ -64,6 +64,21 @@ def test_a_mesh_changes_neither_loss_nor_gradients(single, mesh_shape):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(fixed))
 
 
+@pytest.mark.parametrize(
+    ("mesh_shape", "mine", "rows"),
+    [
+        ({"data": 8}, [4, 5, 0, 1], (0, 1, 4, 5)),  # two rows of chips of a slice: a gap
+        ({"data": 4, "context": 2}, [0, 1, 2, 3], (0, 1, 2, 3)),
+        ({"context": 8}, [3], tuple(range(8))),
+    ],
+)
+def test_a_process_provides_the_clips_of_its_devices(mesh_shape, mine, rows):
+    placed = placement(recipe(), make_mesh(mesh_shape), 8, (3, 4, 4, 4), (6, 12))
+    devices = placed.mesh.devices.flatten()
+    assert placed.rows([devices[i] for i in mine]) == rows
+    assert placed.rows() == tuple(range(8))
+
+
 def test_moments_lie_where_their_weights_do():
     placed = placement(recipe(None), make_mesh({"data": 8}), 8, (3, 4, 4, 4), (6, 12))
     state = placed.state
