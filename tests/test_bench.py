@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import bench_dit, gpu_parity
+from experiments import bench_dit, bench_train, gpu_parity
+from pusa_jax.cli_train import parse
+from pusa_jax.training.metrics import step_flops
 
 BUNDLED = Path(__file__).parent / "golden"
 
@@ -79,3 +81,17 @@ def test_a_broken_limit_is_named(one_kind, monkeypatch):
     monkeypatch.setattr(check_dit, "LIMIT_FLOAT32", 0.0)
     _, broken = gpu_parity.compare("float32", [str(one_kind)])
     assert broken and "dit_s0_base.safetensors" in broken[0]
+
+
+def test_a_training_step_is_timed_as_it_is_planned():
+    rows = list(bench_train.rows("tiny", repeats=1))
+    step, run = rows[1], parse(bench_train.PARTS["tiny"])[0]
+    assert step["clips"] == run.data.batch_size == 8 and step["seconds"] > 0
+    assert step["flops"] == step_flops(run.recipe, (8, *run.clip_shape)) > 1e8
+    assert step["predicted_bytes"] > 4 * 3 * step["parameters"] > 0
+    header = "| part | clips | s/step | model TFLOP/s | of peak | peak GiB | predicted GiB | c s |"
+    (line,) = bench_train.table(json.loads(json.dumps(rows)))
+    assert line.count("|") == header.count("|") and "tiny, remat full" in line
+    assert list(bench_train.table([{"who": "tiny", "error": "failed"}])) == [
+        "| tiny | failed | | | | | | |"
+    ]
