@@ -1,9 +1,11 @@
-"""A LoRA out of two models: the best low-rank approximation of what tuning has changed.
+"""A LoRA out of two models: a low-rank approximation of what tuning has changed.
 
     W - W0  =  U S V^T  ~  (U_r sqrt S_r) (sqrt S_r V_r^T)     per linear layer, r largest of S
 
-No other matrix of rank r is nearer to the difference (Eckart and Young 1936). Both models are read
-layer by layer, so the host holds a few layers of them and the factors.
+No other matrix of rank r is nearer to the difference (Eckart and Young 1936). The directions are
+found by subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4): a whole decomposition
+costs many times as much. Both models are read layer by layer, so the host holds a few layers of
+them and the factors.
 """
 
 import dataclasses
@@ -22,6 +24,10 @@ from pusa_jax.models.adapters import BLOCK_LINEARS, adapted_layers
 from pusa_jax.models.lora import LoRA, LowRank, Target
 
 Progress = Callable[[str, int, int], None]
+
+OVERSAMPLING, ITERATIONS = 64, 6
+"""Directions beyond the rank, and rounds of the iteration. The energy of a product is then within
+1e-5 of the best where the n-th singular value falls like n^-0.7, and within 1 % for pure noise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,7 @@ def extract_lora(
             deltas = [np.stack(list(deltas))]
         for layer, delta in zip(layers[path], deltas, strict=True):
             target = Target(path.removesuffix("/kernel"), layer)
-            down, up, kept, whole = _factors(jnp.asarray(delta), rank)
+            down, up, kept, whole = low_rank(jnp.asarray(delta), rank)
             if not np.isfinite(float(whole)):
                 raise ValueError(f"{target} holds values that are no numbers in one of the models.")
             if whole > 0:
@@ -144,12 +150,24 @@ def _energy(new: OpenComponent, old: OpenComponent, path: str) -> float:
 
 
 @functools.partial(jax.jit, static_argnames="rank")
-def _factors(
+def low_rank(
     delta: Float[Array, "I O"], rank: int
 ) -> tuple[Float[Array, "R I"], Float[Array, "O R"], Float[Array, ""], Float[Array, ""]]:
-    """Factors of the best approximation, its energy and that of the whole."""
-    u, s, vt = jnp.linalg.svd(delta, full_matrices=False)
+    """Approximates a matrix by one of low rank, (up @ down)^T.
+
+    Returns:
+      down and up factor, the energy of their product and that of the matrix.
+    """
+    product = functools.partial(jnp.matmul, precision="highest")
+    columns = min(rank + OVERSAMPLING, *delta.shape)
+    right = jax.random.normal(jax.random.key(0), (delta.shape[1], columns))
+    for _ in range(ITERATIONS):
+        left, _ = jnp.linalg.qr(product(delta, right))
+        right, _ = jnp.linalg.qr(product(delta.T, left))
+    left, _ = jnp.linalg.qr(product(delta, right))
+    right, rest = jnp.linalg.qr(product(delta.T, left))  # delta ~ left @ rest^T @ right^T
+    u, s, vt = jnp.linalg.svd(rest.T)
     root = jnp.sqrt(s[:rank])
-    energy = s**2
-    down, up = u[:, :rank].T * root[:, None], vt[:rank].T * root[None]
-    return down, up, energy[:rank].sum(), energy.sum()
+    down = product(left, u[:, :rank]).T * root[:, None]
+    up = product(right, vt[:rank].T) * root[None]
+    return down, up, (s[:rank] ** 2).sum(), (delta**2).sum()

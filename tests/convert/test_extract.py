@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from convert.components import COMPONENTS
 from convert.export import export_folder
-from convert.extract import extract_lora
+from convert.extract import extract_lora, low_rank
 from convert.folder import convert_folder, load_component
 from pusa_jax.cli import main
 from pusa_jax.models.lora import Target, merge
@@ -74,6 +75,20 @@ def test_the_largest_directions_are_kept_and_their_share_is_said(models, tmp_pat
     assert main([str(word) for word in line]) == 0
     assert "4 layers at rank 1 hold 64.29% of their difference" in capsys.readouterr().out
     assert len(load_file(tmp_path / "x.safetensors")) == 8
+
+
+@pytest.mark.parametrize(("fall", "short"), [(0.7, 1e-5), (0.0, 1e-2)])
+def test_the_directions_found_are_nearly_the_best(fall, short):
+    matrix = np.random.default_rng(0).standard_normal((300, 400)).astype(np.float32)
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    s *= np.arange(1, 301) ** -fall
+    *factors, kept, whole = low_rank(jnp.asarray((u * s) @ vt), 16)
+    best = (s[:16] ** 2).sum()
+    assert best * (1 - short) < kept < best * (1 + 1e-5)
+    assert whole == pytest.approx((s**2).sum(), rel=1e-5)
+    down, up = map(np.asarray, factors)
+    left = np.linalg.norm((u * s) @ vt - (up @ down).T) ** 2
+    assert left == pytest.approx(float(whole - kept), rel=1e-4)
 
 
 def test_what_no_adapter_can_hold_is_said(models, tmp_path):
