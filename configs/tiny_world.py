@@ -34,7 +34,7 @@ def get_config(arg=""):
         config.adapter = adapters(rank=16, alpha=16.0)
         config.optimizer.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.98)
     else:
-        config.steps = 18000
+        config.steps = 13500
         config.objective.levels.sampler = "shared"
         config.optimizer.update(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998)
     return config
