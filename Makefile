@@ -1,6 +1,7 @@
 # Everything on a machine with Python >= 3.11, git and make:
 #
-#   make demo          a video of every kind from a small random checkpoint, into demo/
+#   make demo          a video of every kind from the tiny trained model, into demo/
+#   make tiny-world    trains that model from nothing: hours on a laptop, goes on when interrupted
 #   make test          the whole suite, with the PyTorch peers
 #   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
 #   make lint          ruff and pyright
@@ -23,13 +24,16 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test train-debug lint test-newest clean
+.PHONY: help demo tiny-world test train-debug lint test-newest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/pusa-jax demo --output demo
+
+tiny-world: $(VENV)/test.stamp
+	$(VENV)/bin/python -m experiments.tiny_world --workdir runs/tiny-world
 
 test: $(VENV)/test.stamp
 	$(PYTEST)

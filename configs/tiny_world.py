@@ -1,7 +1,9 @@
 """The models that come along: plain text-to-video from scratch, then Pusa's adapters on top.
 
     make tiny-world                  all stages, one after the other
-    configs/tiny_world.py:base       the DiT, one noise level per clip
+    configs/tiny_world.py:narrow     the DiT on 12 captions, one noise level per clip
+    configs/tiny_world.py:wide       goes on from there with 432
+    configs/tiny_world.py:base       goes on from there with 72, to the end
     configs/tiny_world.py:pusa       adapters of rank 16 on it, a level of its own for every frame
 
 `make tiny-world` fills in the folders of weights and clips.
@@ -14,7 +16,7 @@ from configs.common import adapters, parse_arg, pusa
 
 def get_config(arg=""):
     """The settings of a stage."""
-    stage = parse_arg(arg, base=False, pusa=False)
+    stage = parse_arg(arg, narrow=False, wide=False, base=False, pusa=False)
     config = pusa("")
     config.model.dit = config_dict.create(
         dim=128, ffn_dim=384, num_heads=4, num_layers=4, text_dim=64, text_len=12, freq_dim=64
@@ -33,8 +35,14 @@ def get_config(arg=""):
         config.steps = 600
         config.adapter = adapters(rank=16, alpha=16.0)
         config.optimizer.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.98)
-    else:
-        config.steps = 13500
+    elif stage["narrow"] or stage["wide"]:
+        config.steps = 3500 if stage["narrow"] else 4230
         config.objective.levels.sampler = "shared"
-        config.optimizer.update(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998)
+        config.optimizer.update(
+            learning_rate=1e-3, warmup_steps=200, ema_decay=0.998, decay="constant"
+        )
+    else:
+        config.steps = 9000
+        config.objective.levels.sampler = "shared"
+        config.optimizer.update(learning_rate=1e-3, warmup_steps=100, ema_decay=0.998)
     return config

@@ -6,9 +6,11 @@ Stages, each done once and gone on with where it was interrupted:
 
     vae      the tiny VAE                                   WORKDIR/vae-first, vae-last
     model    VAE, text encoder and a fresh DiT as published WORKDIR/start
-    clips    the world's clips, encoded                     WORKDIR/clips
-    base     the DiT, plain text-to-video                   WORKDIR/base -> WORKDIR/model
-    pusa     the adapters                                   WORKDIR/pusa -> WORKDIR/model/pusa
+    clips    clips of three worlds, encoded, and a few for the adapters
+    narrow   the DiT, plain text-to-video, narrow world     WORKDIR/narrow -> WORKDIR/narrow-model
+    wide     the same, wide world                           WORKDIR/wide -> WORKDIR/wide-model
+    base     the same, middle world                         WORKDIR/base -> WORKDIR/model
+    pusa     the adapters                                   WORKDIR/pusa -> WORKDIR/model
     report   what the measuring stick says                  WORKDIR/report.json
 """
 
@@ -27,23 +29,22 @@ from pusa_jax.cli_train import open_clips, parse, progress
 from pusa_jax.progress import Console
 from pusa_jax.tiny_world import dataset, denoiser, publish, recipes, train_vae
 from pusa_jax.tiny_world.autoencoder import published_leaves
-from pusa_jax.tiny_world.clips import NARROW
+from pusa_jax.tiny_world.clips import MIDDLE, NARROW
 from pusa_jax.tiny_world.codec import Codec
 from pusa_jax.tiny_world.evaluate import Sampling
-from pusa_jax.tiny_world.measured import report
+from pusa_jax.tiny_world.measured import report as measure_all
 from pusa_jax.training.export import LORA, export_adapters
 from pusa_jax.training.loop import train
 from pusa_jax.training.result import read_result
 
-STAGES = ("vae", "model", "clips", "base", "pusa", "report")
+STAGES = ("vae", "model", "clips", "narrow", "wide", "base", "pusa", "report")
 
 
 def main() -> None:
     """Runs the stages."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, default=Path("runs/tiny-world"))
     parser.add_argument("--stages", default=",".join(STAGES), help="separated by commas")
-    parser.add_argument("--clips", type=int, default=recipes.CLIPS, help="for the DiT")
     parser.add_argument("--count", type=int, default=200, help="clips per task of the report")
     args = parser.parse_args()
     wanted = args.stages.split(",")
@@ -52,9 +53,7 @@ def main() -> None:
     for stage in STAGES:
         if stage in wanted:
             since = time.perf_counter()
-            {"vae": vae, "model": model, "clips": clips, "base": base, "pusa": pusa}.get(
-                stage, measure
-            )(args)
+            globals()[stage](args)
             print(f"{stage}: {time.perf_counter() - since:.0f} s", file=sys.stderr)
 
 
@@ -79,41 +78,61 @@ def model(args: argparse.Namespace) -> None:
 
 def clips(args: argparse.Namespace) -> None:
     """Encodes the clips."""
-    console, folder = Console(), args.workdir / "start"
-    dataset.encode_world(
-        folder,
-        args.workdir / "clips",
-        NARROW,
-        args.clips,
-        encode_clips=Codec(folder).encode,
-        on_progress=console,
-    )
-    console.close()
+    folder = args.workdir / "start"
+    encode = Codec(folder).encode
+    for name, (world, count) in recipes.CLIPS.items():
+        console = Console()
+        dataset.encode_world(
+            folder,
+            args.workdir / f"clips-{name}",
+            world,
+            count,
+            encode_clips=encode,
+            on_progress=console,
+        )
+        console.close()
+
+
+def narrow(args: argparse.Namespace) -> None:
+    """Trains the DiT on the narrow world."""
+    _train(args, "narrow", "start", "clips-narrow")
+    _publish_dit(args, "narrow", "narrow-model")
+
+
+def wide(args: argparse.Namespace) -> None:
+    """Goes on with the wide one."""
+    _train(args, "wide", "narrow-model", "clips-wide")
+    _publish_dit(args, "wide", "wide-model")
 
 
 def base(args: argparse.Namespace) -> None:
-    """Trains the DiT and puts its average in place of the start values."""
-    _train(args, "base", args.workdir / "start")
-    leaves = dict(read_result(args.workdir / "base", average=True).leaves())
-    folder = args.workdir / "model"
-    shutil.copytree(args.workdir / "start", folder, dirs_exist_ok=True)
-    publish.write_dit(folder, {k: jnp.asarray(x) for k, x in leaves.items()}, denoiser.DIT)
+    """Goes on with the one between."""
+    _train(args, "base", "wide-model", "clips-middle")
+    _publish_dit(args, "base", "model")
+
+
+def _publish_dit(args: argparse.Namespace, stage: str, name: str) -> None:
+    """The folder with the average of what a stage trained."""
+    leaves = dict(read_result(args.workdir / stage, average=True).leaves())
+    shutil.copytree(args.workdir / "start", args.workdir / name, dirs_exist_ok=True)
+    arrays = {path: jnp.asarray(leaf) for path, leaf in leaves.items()}
+    publish.write_dit(args.workdir / name, arrays, denoiser.DIT)
 
 
 def pusa(args: argparse.Namespace) -> None:
     """Trains the adapters."""
-    _train(args, "pusa", args.workdir / "model")
+    _train(args, "pusa", "model", "clips-few")
     work = args.workdir / "exported"
     shutil.rmtree(work, ignore_errors=True)
     export_adapters(read_result(args.workdir / "pusa", average=True), work, naming="pusa_v1")
     shutil.copy(work / LORA, args.workdir / "model" / LORA)
 
 
-def _train(args: argparse.Namespace, stage: str, weights: Path) -> None:
+def _train(args: argparse.Namespace, stage: str, weights: str, clips: str) -> None:
     flags = [
         f"--config=configs/tiny_world.py:{stage}",
-        f"--config.model.weights={weights}",
-        f"--config.data.folder={args.workdir / 'clips'}",
+        f"--config.model.weights={args.workdir / weights}",
+        f"--config.data.folder={args.workdir / clips}",
         f"--workdir={args.workdir / stage}",
     ]
     run, _ = parse(flags)
@@ -121,9 +140,9 @@ def _train(args: argparse.Namespace, stage: str, weights: Path) -> None:
         train(run, open_clips(run), args.workdir / stage, on_step)
 
 
-def measure(args: argparse.Namespace) -> None:
+def report(args: argparse.Namespace) -> None:
     """Measures all."""
-    found = report(args.workdir / "model", NARROW, args.count, Sampling())
+    found = measure_all(args.workdir / "model", MIDDLE, args.count, Sampling())
     (args.workdir / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pusa_jax.tiny_world.clips import NARROW, WIDE, World, draw, render
+from pusa_jax.tiny_world.clips import MIDDLE, NARROW, WIDE, World, draw, render
 from pusa_jax.tiny_world.codec import Codec
 from pusa_jax.tiny_world.stick import judge
 from pusa_jax.tiny_world.train_vae import held_out
@@ -22,13 +22,13 @@ COEFFICIENTS = 16
 
 def main() -> None:
     """Prints one JSON object per world."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64, help="clips that are measured")
     parser.add_argument("--fit", type=int, default=256, help="clips the linear codec is fitted to")
     args = parser.parse_args()
     codec = Codec(args.model)
-    for name, world in (("narrow", NARROW), ("wide", WIDE)):
+    for name, world in (("narrow", NARROW), ("middle", MIDDLE), ("wide", WIDE)):
         print(json.dumps({"world": name, "clips": args.count} | compare(codec, world, args)))
 
 
@@ -90,7 +90,8 @@ Basis = tuple[np.ndarray, np.ndarray]
 def fit(world: World, count: int) -> tuple[Basis, Basis]:
     """Mean and principal components of both kinds of blocks."""
     pairs = [blocks(render(draw(world, 0, i))) for i in range(count)]
-    return tuple(principal(np.concatenate(kind)) for kind in zip(*pairs, strict=True))
+    first, later = (principal(np.concatenate(kind)) for kind in zip(*pairs, strict=True))
+    return first, later
 
 
 def principal(samples: np.ndarray) -> Basis:
@@ -102,10 +103,11 @@ def principal(samples: np.ndarray) -> Basis:
 
 def through(video: np.ndarray, first: Basis, later: Basis) -> np.ndarray:
     """A clip through the linear codec."""
-    coded = []
-    for samples, (mean, basis) in zip(blocks(video), (first, later), strict=True):
-        coded.append((samples - mean) @ basis @ basis.T + mean)
-    return np.clip(unblocked(*coded, video.shape), 0, 255)
+    opening, rest = (
+        (samples - mean) @ basis @ basis.T + mean
+        for samples, (mean, basis) in zip(blocks(video), (first, later), strict=True)
+    )
+    return np.clip(unblocked(opening, rest, video.shape), 0, 255)
 
 
 if __name__ == "__main__":

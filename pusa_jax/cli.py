@@ -162,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cache_flag(sub)
 
     sub = command(
-        "demo", run_demo, "image-to-video and extension with a tiny model made on the spot"
+        "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
     )
     sub.add_argument("--output", default="demo", help="folder to write to")
     return parser
@@ -170,7 +170,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add = sub.add_argument
-    add("--model", required=True, help="folder: published (original or Diffusers) or converted")
+    add(
+        "--model",
+        help="folder: published (original or Diffusers) or converted (default: the tiny model "
+        "that comes along, with its own LoRA and sizes)",
+    )
     add("--prompt", required=True, help="what happens; may be empty")
     add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
     if task in INPUT_FLAGS:
@@ -182,19 +186,18 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
     cli_weights.add_lora_flags(sub)
-    add("--num_inference_steps", type=int, default=30)
-    add("--cfg_scale", type=float, default=3.0, help="guidance scale; 1 is off")
+    add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
+    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0; tiny model: 2.0)")
     add("--shift", type=float, default=5.0, help="shift of the noise schedule")
-    add("--height", type=int, default=720, help="pixels, divisible by 16")
-    add("--width", type=int, default=1280, help="pixels, divisible by 16")
-    add("--num_frames", type=int, default=81, help="4k+1")
+    add("--height", type=int, help="pixels, divisible by 16 (default: 720; tiny model: 48)")
+    add("--width", type=int, help="pixels, divisible by 16 (default: 1280; tiny model: 48)")
+    add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
     add("--fps", type=int, default=16, help="frames per second of the file; Wan2.1 makes 16")
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
     add(
         "--dtype",
         choices=["float32", "bfloat16"],
-        default="bfloat16",
-        help="of DiT and text encoder",
+        help="of DiT and text encoder (default: bfloat16; tiny model: float32)",
     )
     add(
         "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
@@ -233,22 +236,21 @@ def _numbers(text: str) -> tuple[float, ...]:
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax import jobs, processes
-    from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
     from pusa_jax.pipeline import Settings
     from pusa_jax.sharding import parse_mesh
 
+    _fill_in_defaults(args)
     if args.seed < -1:
         raise ValueError(f"seed must be -1 or not negative, got {args.seed}.")
     processes.join()
     seed = processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed
-    negative = PUSA_NEGATIVE_PROMPT if args.negative_prompt is None else args.negative_prompt
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
     job = jobs.Job(
         task=args.task,
         model=args.model,
         prompt=args.prompt,
-        negative_prompt=negative,
-        lora=cli_weights.loras_of(args),
+        negative_prompt=args.negative_prompt,
+        lora=args.lora,
         inputs=tuple(inputs),
         at=getattr(args, "cond_position", None),
         multipliers=getattr(args, "noise_multipliers", None),
@@ -276,6 +278,32 @@ def run_task(args: argparse.Namespace) -> int:
             print(json.dumps(plan, indent=2))
         return 0
     return make_video(job, args.output, keep_compiled=not args.no_compilation_cache)
+
+
+def _fill_in_defaults(args: argparse.Namespace) -> None:
+    """Settings that were left open: those published for the real weights, or the tiny model's."""
+    from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
+    from pusa_jax.pipeline import Settings
+    from pusa_jax.tiny_world import shipped
+
+    is_tiny = args.model is None
+    best = shipped.SETTINGS if is_tiny else Settings()
+    args.lora = cli_weights.loras_of(args)
+    defaults = {
+        "model": str(shipped.FOLDER),
+        "negative_prompt": shipped.NEGATIVE_PROMPT if is_tiny else PUSA_NEGATIVE_PROMPT,
+        "dtype": "float32" if is_tiny else "bfloat16",
+        "num_inference_steps": best.num_steps,
+        "cfg_scale": best.guidance_scale,
+        "height": best.height,
+        "width": best.width,
+        "num_frames": best.num_frames,
+    }
+    if is_tiny and not args.lora:
+        args.lora = (shipped.LORA,)
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None = None) -> int:

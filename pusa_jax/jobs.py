@@ -22,6 +22,7 @@ from pusa_jax.outputs import check_writable
 from pusa_jax.pipeline import (
     Output,
     Progress,
+    PusaPipeline,
     Settings,
     check_all,
     latent_shape,
@@ -180,16 +181,26 @@ def prepare(job: Job, output: str | Path) -> Prepared:
     return Prepared(job=job, output=Path(output), conditions=conditions, mesh=mesh)
 
 
-def run(prepared: Prepared, on_progress: Progress = no_progress) -> tuple[Output, dict[str, Any]]:
+def run(
+    prepared: Prepared,
+    on_progress: Progress = no_progress,
+    pipeline: PusaPipeline | None = None,
+) -> tuple[Output, dict[str, Any]]:
     """Samples a job and writes the mp4 with the job inside; of several processes, the first does.
+
+    Args:
+      prepared: the job.
+      on_progress: told about each stage.
+      pipeline: the job's model, LoRA files and dtype, where they are loaded already.
 
     Returns:
       what was sampled, and the record embedded in the file.
     """
     job = prepared.job
-    pipeline = loading.load_pipeline(
-        job.model, dtype=job.dtype, lora=job.lora, mesh=prepared.mesh, on_progress=on_progress
-    )
+    if pipeline is None:
+        pipeline = loading.load_pipeline(
+            job.model, dtype=job.dtype, lora=job.lora, mesh=prepared.mesh, on_progress=on_progress
+        )
     result = pipeline(
         job.prompt,
         conditions=prepared.conditions,

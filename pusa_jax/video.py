@@ -27,7 +27,7 @@ from av.container import InputContainer
 from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from jaxtyping import Float, Float32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from pusa_jax.outputs import replacing
 
@@ -281,6 +281,13 @@ def frame_strip(
     """
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     return np.concatenate(list(frames[chosen]), axis=1)
+
+
+def line_of_text(text: str, width: int) -> UInt8[np.ndarray, "16 width 3"]:
+    """A line of small white letters on black; what does not fit is cut off."""
+    image = Image.new("RGB", (width, 16))
+    ImageDraw.Draw(image).text((4, 2), text, fill="white")
+    return np.asarray(image)
 
 
 def _existing_file(path: str | os.PathLike, what: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pusa_jax.loading import load_module
+from pusa_jax.loading import LoRAs, load_module
 from pusa_jax.tiny_world import evaluate
 from pusa_jax.tiny_world.clips import World
 from pusa_jax.tiny_world.codec import Codec
@@ -23,7 +23,7 @@ TASKS = {
 }
 
 
-def load(folder: Path, loras: tuple[tuple[Path, float], ...] = ()) -> Model:
+def load(folder: Path, loras: LoRAs = ()) -> Model:
     """The models of a published folder, adapters merged.
 
     Raises:
@@ -58,7 +58,7 @@ def report(
       on_result: told about each.
     """
     found: dict[str, Any] = {"count": count, "steps": sampling.num_steps}
-    models = {"base": ()}
+    models: dict[str, LoRAs] = {"base": ()}
     if (folder / LORA).is_file():
         models["pusa"] = ((folder / LORA, 1.0),)
     for name, loras in models.items():

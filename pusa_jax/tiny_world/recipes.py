@@ -1,5 +1,6 @@
 """What the shipped weights were trained by: settings and nothing else."""
 
+from pusa_jax.tiny_world.clips import MIDDLE, NARROW, WIDE
 from pusa_jax.tiny_world.train_vae import Phase, VAERun
 from pusa_jax.training.state import OptimizerConfig
 
@@ -37,5 +38,10 @@ VAE_LAST = VAERun(
 )
 """Whole frames, half of them of the worlds; starts from the average of the first run."""
 
-CLIPS = 2048
-"""Of the narrow world; the DiT sees no others."""
+CLIPS = {
+    "narrow": (NARROW, 2048),
+    "wide": (WIDE, 6144),
+    "middle": (MIDDLE, 4096),
+    "few": (MIDDLE, 200),
+}
+"""What the DiT sees, one after the other, and what the adapters see: the first of the last."""
