@@ -4,7 +4,7 @@
     configs/tiny_world.py:narrow     the DiT on 12 captions, one noise level per clip
     configs/tiny_world.py:wide       goes on from there with 432
     configs/tiny_world.py:base       goes on from there with 72, to the end
-    configs/tiny_world.py:pusa       adapters of rank 16 on it, a level of its own for every frame
+    configs/tiny_world.py:pusa       adapters of rank 32 on it, a level of its own for every frame
 
 `make tiny-world` fills in the folders of weights and clips.
 """
@@ -32,9 +32,9 @@ def get_config(arg=""):
     config.log.update(every=50, tensorboard=False)
     config.optimizer.update(beta2=0.99, clip_norm=1.0, decay="cosine", weight_decay=0.0)
     if stage["pusa"]:
-        config.steps = 600
-        config.adapter = adapters(rank=16, alpha=16.0)
-        config.optimizer.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.98)
+        config.steps = 800
+        config.adapter = adapters(rank=32, alpha=32.0)
+        config.optimizer.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.99)
     elif stage["narrow"] or stage["wide"]:
         config.steps = 3500 if stage["narrow"] else 4230
         config.objective.levels.sampler = "shared"
