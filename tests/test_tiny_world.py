@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pusa_jax.tiny_world import stick
+from pusa_jax.tiny_world import evaluate, stick
 from pusa_jax.tiny_world.clips import BACKGROUNDS, NARROW, WIDE, draw, draw_any, render
 
 SHORT = dataclasses.replace(NARROW, num_frames=9)
@@ -124,3 +124,10 @@ def test_an_empty_clip_is_judged_without_warning():
     scene = draw(NARROW, 0, 1)
     verdict = stick.judge(np.zeros((5, 48, 48, 3), np.uint8), scene)
     assert verdict.coherent == 0 and not verdict.direction and np.isnan(verdict.errors).all()
+
+
+def test_frames_that_a_task_gives_are_named_by_their_latents():
+    assert evaluate.TEXT_TO_VIDEO.given(4) == ()
+    assert evaluate.IMAGE_TO_VIDEO.given(4) == (0,)
+    assert evaluate.START_END.given(4) == (0, 29, 30, 31, 32)
+    assert evaluate.EXTENSION.given(4) == tuple(range(13))
