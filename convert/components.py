@@ -16,9 +16,9 @@ from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.records import check_record
 from pusa_jax.sharding import Rules
-from pusa_jax.tree import shapes_of
+from pusa_jax.tree import shapes_for
 
 Name = Literal["dit", "vae", "text_encoder"]
 Layout = Literal["original", "diffusers"]
@@ -52,7 +52,7 @@ class Component:
 
     def shapes(self, config: Config) -> dict[str, jax.ShapeDtypeStruct]:
         """Path -> shape of every leaf."""
-        return shapes_of(lambda: self.build(config))
+        return shapes_for(self.build, config)
 
 
 COMPONENTS: Mapping[Name, Component] = {
@@ -66,7 +66,7 @@ COMPONENTS: Mapping[Name, Component] = {
     ),
     "vae": Component(
         config=VAEConfig,
-        build=lambda config: WanVAE(config, rngs=nnx.Rngs(0)),
+        build=vae.build,
         layout_of=vae.layout_of,
         config_from_source=vae.config_from_source,
         rules={"original": vae.original_rules, "diffusers": vae.diffusers_rules},
@@ -99,10 +99,8 @@ def config_from_json(name: Name, values: Mapping[str, Any]) -> Config:
     """The inverse of `config_to_json`.
 
     Raises:
-      ValueError: unknown or missing fields.
+      ValueError: a field is unknown, missing or of another type.
     """
+    check_record(COMPONENTS[name].config, values)
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return COMPONENTS[name].config(**fields)
-    except TypeError as error:
-        raise ValueError(f"the configuration of {name} is damaged: {error}.") from None
+    return COMPONENTS[name].config(**fields)

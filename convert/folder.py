@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from convert.published import Part, Published, inspect
 from convert.staging import alone, staged
 from convert.tables import Leaf
 from pusa_jax import processes
-from pusa_jax.checkpoint import load_tree, read_pieces, save_tree, tree_shapes
+from pusa_jax.checkpoint import check_tree, load_tree, read_pieces, save_tree, tree_shapes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
 from pusa_jax.pieces import place
 from pusa_jax.sharding import cut_axis
@@ -61,6 +61,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error!r:.100}); convert again.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{folder} was converted by another version of pusa_jax; convert again.")
+    components = manifest.get("components")
+    if not isinstance(components, dict) or not all(
+        name in COMPONENTS and isinstance(entry, dict) and isinstance(entry.get("config"), dict)
+        for name, entry in components.items()
+    ):
+        raise ValueError(
+            f"{path} is damaged (its components have no configuration); convert again."
+        )
     return manifest
 
 
@@ -99,7 +107,7 @@ def convert_folder(
     if is_converted(src):
         raise ValueError(f"{src} is converted already; use it as it is.")
     published = inspect(src)
-    leaves = {name: part.leaves(dtype) for name, part in published.parts.items()}
+    leaves = published.leaves(dtype=dtype)
     manifest = {
         "format": FORMAT,
         "family": FAMILY,
@@ -186,6 +194,53 @@ def _is_finished(dst: Path, manifest: Mapping[str, Any], overwrite: bool) -> boo
     )
 
 
+def read_configs(folder: Path | str, names: Iterable[Name]) -> dict[Name, Any]:
+    """Configurations of networks of a published or converted folder, reading no weights.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    folder = Path(folder)
+    if not is_converted(folder):
+        published = inspect(folder)
+        return {name: published.part(name).config() for name in names}
+    components, configs = read_manifest(folder)["components"], {}
+    for name in names:
+        if name not in components:
+            raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(components)}.")
+        try:
+            configs[name] = config_from_json(name, components[name]["config"])
+        except ValueError as error:
+            raise ValueError(f"{folder / MANIFEST}, {name}: {error}") from None
+    return configs
+
+
+def read_config(folder: Path | str, name: Name) -> Any:
+    """Configuration of one network; see `read_configs`."""
+    return read_configs(folder, [name])[name]
+
+
+def check_components(
+    folder: Path | str, names: Iterable[Name], dtype: DTypeLike | None = None
+) -> None:
+    """Makes sure that networks of a folder can be loaded, reading none of their values.
+
+    Args:
+      folder: published or converted.
+      names: the networks.
+      dtype: what they are to be loaded in; default is what is stored.
+
+    Raises:
+      FileNotFoundError, ValueError: one line that names everything that is missing or wrong.
+    """
+    folder = Path(folder)
+    if is_converted(folder):
+        for name, config in read_configs(folder, names).items():
+            check_tree(folder / name, COMPONENTS[name].shapes(config))
+    else:
+        inspect(folder).leaves(names, dtype)
+
+
 def load_component(
     folder: Path | str,
     name: Name,
@@ -210,10 +265,7 @@ def load_component(
     """
     folder = Path(folder)
     if is_converted(folder):
-        components = read_manifest(folder)["components"]
-        if name not in components:
-            raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(components)}.")
-        config = config_from_json(name, components[name]["config"])
+        config = read_config(folder, name)
         shapes = COMPONENTS[name].shapes(config)
         stored = tree_shapes(folder / name)
         shardings = shard(shapes) if shard else {}
@@ -265,8 +317,7 @@ def open_component(folder: Path | str, name: Name) -> OpenComponent:
             yield from (leaf[i : i + 1] for i in rows) if rows else [leaf[...]]
 
         return OpenComponent(shapes={p: leaf.shape for p, leaf in leaves.items()}, pieces=layers)
-    if name not in (there := read_manifest(folder)["components"]):
-        raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(there)}.")
+    read_config(folder, name)  # raises if it is not there
     stored = tree_shapes(folder / name)
     return OpenComponent(
         shapes={path: tuple(leaf.shape) for path, leaf in stored.items()},

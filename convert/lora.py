@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
@@ -167,6 +168,8 @@ def _adapter(
         raise ValueError(
             f"{target} has factors {shapes}, which must be [rank, in] and [out, rank]."
         )
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (down, up)):
+        raise ValueError(f"{target} has factors of {down.dtype} and {up.dtype}, must be floating.")
     if "alpha" not in names:
         module = re.sub(r"\.lora.*", "", names["down"])
         return LowRank(down, up, _configured_alpha(module, rank, config))

@@ -10,7 +10,7 @@ Files are recognised by the tensors they hold, not by their names, so renamed on
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,33 @@ class Published:
         if name not in self.parts:
             raise FileNotFoundError(f"{self.folder} has no {name}; it has {', '.join(self.parts)}.")
         return self.parts[name]
+
+    def leaves(
+        self, names: Iterable[Name] | None = None, dtype: DTypeLike | None = None
+    ) -> dict[Name, list[Leaf]]:
+        """The leaves of several networks, by default all, bound and not yet read.
+
+        Raises:
+          FileNotFoundError: a network is not there.
+          ValueError: see `Part.config`; a `ConversionError` names what is wrong in all of them.
+        """
+        bound: dict[Name, list[Leaf]] = {}
+        errors: dict[Path, ConversionError] = {}
+        for part in map(self.part, self.parts if names is None else names):
+            try:
+                bound[part.name] = part.leaves(dtype)
+            except ConversionError as error:
+                errors[part.file] = error
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        if errors:
+            wrong = [
+                (kind, f"{what} in {file.relative_to(self.folder)}")
+                for file, error in errors.items()
+                for kind, what in error.violations
+            ]
+            raise ConversionError(wrong, str(self.folder))
+        return bound
 
 
 def inspect(folder: Path) -> Published:

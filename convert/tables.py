@@ -109,28 +109,22 @@ class Rule:
 
 
 class ConversionError(ValueError):
-    """A checkpoint and a model do not fit together.
+    """A checkpoint and a model do not fit together; the message names all that is wrong, in a line.
 
     Attributes:
-      summary: one line with the file, the counts and the first violations.
       violations: all of them, sorted, as (kind, what), kind one of "missing", "unexpected",
         "wrong shape", "wrong dtype" (of the checkpoint), "unfilled", "table" (of the rules).
     """
 
-    def __init__(
-        self, violations: Iterable[tuple[str, str]], where: str = "checkpoint", shown: int = 40
-    ):
+    def __init__(self, violations: Iterable[tuple[str, str]], where: str = "checkpoint"):
         lines = {(kind, _one_line(what)) for kind, what in violations}
         self.violations = sorted(lines, key=lambda v: _natural("\0".join(v)))
         counts = Counter(kind for kind, _ in self.violations)
-        first = "; ".join(f"{kind}: {what}" for kind, what in self.violations[:shown])
-        rest = len(self.violations) - shown
-        self.summary = (
+        super().__init__(
             f"{where} does not fit the model: "
             + ", ".join(f"{n} {kind}" for kind, n in counts.items())
-            + f" ({first}{f'; and {rest} more' if rest > 0 else ''})."
+            + f" ({'; '.join(f'{kind}: {what}' for kind, what in self.violations)})."
         )
-        super().__init__("\n  ".join([self.summary, *(f"{k}: {w}" for k, w in self.violations)]))
 
 
 def _one_line(text: str) -> str:

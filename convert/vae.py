@@ -15,7 +15,7 @@ from convert.settings import check_agreement
 from convert.tables import SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD, VAEConfig
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.tree import shapes_of
+from pusa_jax.tree import shapes_for
 
 Layout = Literal["original", "diffusers"]
 
@@ -73,6 +73,11 @@ _DIFFUSERS: Rewrites = (
 """All but the decoder's stages, which this scheme nests; see `_nested`."""
 
 
+def build(config: VAEConfig) -> WanVAE:
+    """The network of a configuration, with any parameters."""
+    return WanVAE(config, rngs=nnx.Rngs(0))
+
+
 def original_rules(config: VAEConfig) -> list[Rule]:
     """Table of `Wan2.1_VAE.pth`."""
     return _rules(config, _ORIGINAL)
@@ -96,7 +101,7 @@ def _nested(config: VAEConfig) -> Callable[[re.Match[str]], str]:
 
 
 def _rules(config: VAEConfig, rewrites: Rewrites) -> list[Rule]:
-    leaves = shapes_of(lambda: WanVAE(config, rngs=nnx.Rngs(0)))
+    leaves = shapes_for(build, config)
     return [
         Rule(_source(path, rewrites), path, _transform(path, len(leaf.shape)))
         for path, leaf in leaves.items()

@@ -180,6 +180,35 @@ def tree_info(folder: Path) -> dict[str, Any]:
     return _describe(folder)["info"]
 
 
+def check_tree(folder: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    """Makes sure that a saved tree is whole and has the leaves of a model, reading none of them.
+
+    Args:
+      folder: where `save_tree` put it.
+      abstract: path -> shape of every leaf.
+
+    Raises:
+      FileNotFoundError: nothing is saved there.
+      ValueError: files are missing or cut short, another version wrote them, or leaves are missing,
+        extra or misshaped; the message has them all.
+    """
+    if lost := sorted(_describe(folder)["files"].items() - _files(folder).items()):
+        raise ValueError(
+            f"{folder} is damaged: {len(lost)} files are missing or have another size, first "
+            f"{lost[0][0]}; convert it again."
+        )
+    stored = tree_shapes(folder)
+    odd = sorted(
+        p for p in abstract.keys() | stored.keys() if _shape(abstract, p) != _shape(stored, p)
+    )
+    if odd:
+        raise ValueError(
+            f"{folder}: {len(odd)} leaves do not fit the model: "
+            + "; ".join(f"{p} is {_shape(stored, p)}, wanted {_shape(abstract, p)}" for p in odd)
+            + "."
+        )
+
+
 def load_tree(
     folder: Path, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None
 ) -> dict[str, jax.Array]:
@@ -192,23 +221,11 @@ def load_tree(
 
     Raises:
       FileNotFoundError: nothing is saved there.
-      ValueError: files are missing or cut short, another version wrote them, or leaves and
-        `abstract` differ.
+      ValueError: see `check_tree`.
     """
     text = _describe(folder)
-    if lost := sorted(text["files"].items() - _files(folder).items()):
-        raise ValueError(
-            f"{folder} is damaged: {len(lost)} files are missing or have another size, first "
-            f"{lost[0][0]}; convert it again."
-        )
-    stored = tree_shapes(folder)
-    wanted = stored if abstract is None else abstract
-    odd = [p for p in wanted.keys() | stored.keys() if _shape(wanted, p) != _shape(stored, p)]
-    if odd:
-        raise ValueError(
-            f"{folder}: {len(odd)} leaves do not fit the model; first: {min(odd)} is "
-            f"{_shape(stored, min(odd))}, wanted {_shape(wanted, min(odd))}."
-        )
+    wanted = tree_shapes(folder) if abstract is None else abstract
+    check_tree(folder, wanted)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     stored_as = {
         p: leaf["blocks"] and Blocks(*leaf["blocks"]) for p, leaf in text["leaves"].items()

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -44,14 +45,14 @@ EPILOG = """examples:
   pusa-jax rerun cat.mp4                                   (the same latents again)
 
 Positions count latent frames: 81 frames are 21 of them, 0 to 20; position 0 is the first frame,
-  every
-later one stands for four frames. A noise multiplier of 0 keeps a given frame exactly, 1 frees it.
+every later one stands for four frames. A noise multiplier of 0 keeps a given frame exactly, 1 frees
+it.
 Every flag may be written with hyphens instead of underscores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
-    argv = [_underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
+    argv = _normalised(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
     elif argv[:2] == ["plan", "train"]:
@@ -77,16 +78,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
 
 
-def _underscored(arg: str) -> str:
-    if not arg.startswith("--"):
-        return arg
-    name, equals, value = arg.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+def _normalised(argv: Sequence[str]) -> list[str]:
+    """Flags with underscores, and with the negative numbers that argparse takes for flags."""
+    out: list[str] = []
+    for arg in argv:
+        if re.match(r"-(\d|\.\d|inf)", arg) and out and re.fullmatch(r"--\w+", out[-1]):
+            out[-1] += f"={arg}"
+        elif arg.startswith("--"):
+            name, equals, value = arg.partition("=")
+            out.append("--" + name[2:].replace("-", "_") + equals + value)
+        else:
+            out.append(arg)
+    return out
 
 
 def _one_line(error: BaseException) -> str:
-    text = getattr(error, "summary", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
+    return " ".join((str(error) or type(error).__name__).split())
 
 
 class Parser(argparse.ArgumentParser):
@@ -240,8 +247,6 @@ def run_task(args: argparse.Namespace) -> int:
     from pusa_jax.sharding import parse_mesh
 
     _fill_in_defaults(args)
-    if args.seed < -1:
-        raise ValueError(f"seed must be -1 or not negative, got {args.seed}.")
     processes.join()
     seed = processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
@@ -271,9 +276,8 @@ def run_task(args: argparse.Namespace) -> int:
             tiled=not args.no_tiling,
         ),
     )
-    jobs.check_output(args.output)
     if args.dry_run:
-        plan = jobs.describe_plan(job)
+        plan = jobs.describe_plan(jobs.prepare(job, args.output))
         if processes.is_first():
             print(json.dumps(plan, indent=2))
         return 0
@@ -351,7 +355,7 @@ def run_rerun(args: argparse.Namespace) -> int:
 
     processes.join()
     record = video.read_metadata(args.path)
-    if "job" not in record:
+    if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
     return make_video(

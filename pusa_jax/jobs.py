@@ -18,8 +18,10 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.flow import pusa_schedule
 from pusa_jax.meshes import choose_mesh
+from pusa_jax.models.wan.config import Precision
 from pusa_jax.outputs import check_writable
 from pusa_jax.pipeline import (
+    Configs,
     Output,
     Progress,
     PusaPipeline,
@@ -28,9 +30,14 @@ from pusa_jax.pipeline import (
     latent_shape,
     no_progress,
 )
+from pusa_jax.records import check_record, fits
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
+Fit = Literal["crop", "letterbox", "stretch"]
+
+MAX_FPS = 240
+"""Frames per second; more is a mistake, and from a million on the encoder fails."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,15 +65,23 @@ class Job:
     at: tuple[int, ...] | None = None
     multipliers: tuple[float, ...] | None = None
     clip_start: int | None = None
-    fit: Literal["crop", "letterbox", "stretch"] = "crop"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    fit: Fit = "crop"
+    dtype: Precision = "bfloat16"
     fps: int = 16
     mesh: dict[str, int] | None = None
     settings: Settings = Settings()
 
     def __post_init__(self):
-        if self.fps < 1:
-            raise ValueError(f"fps must be at least 1, got {self.fps}.")
+        if not 1 <= self.fps <= MAX_FPS:
+            raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
+        for name in ("prompt", "negative_prompt"):
+            text = getattr(self, name)
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"the {name} must be UTF-8, but character {error.start + 1} is not."
+                ) from None
 
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
@@ -75,27 +90,28 @@ class Job:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Job":
+    def from_record(cls, record: Any) -> "Job":
         """The inverse of `as_record`.
 
         Raises:
           ValueError: a field is missing or unknown, or an input file is missing or has changed.
         """
+        if not isinstance(record, dict):
+            raise ValueError(f"the file describes no job: expected a table, got {record!r:.60}.")
         record = dict(record)
         fingerprints = record.pop("sha256", {})
+        check_record(Settings, record.get("settings"))
+        check_record(cls, record | {"settings": Settings(**record["settings"])})
+        if not fits(fingerprints, dict[str, str]):
+            raise ValueError("the file describes no job: it has no fingerprints of input files.")
         for path, expected in fingerprints.items():
             if not Path(path).is_file():
                 raise ValueError(f"input {path} is not there any more; put it back to rerun.")
             if sha256_of(path) != expected:
                 raise ValueError(f"input {path} has changed since the video was made.")
-        try:
-            record["settings"] = Settings(**record["settings"])
-            for name in ("inputs", "at", "multipliers"):
-                record[name] = None if record[name] is None else tuple(record[name])
-            record["lora"] = tuple((path, strength) for path, strength in record["lora"])
-            return cls(**record)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the settings in the file do not describe a job: {error}.") from error
+        tuples = {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
+        tuples["lora"] = tuple((path, strength) for path, strength in record.get("lora", ()))
+        return cls(**record | tuples | {"settings": Settings(**record["settings"])})
 
 
 def sha256_of(path: str | Path) -> str:
@@ -138,7 +154,8 @@ def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
             needed = tasks.pixel_frames(max(job.at or (f - 1,)) + 1, stride)
             return tasks.complete(clip(path, needed), f, stride, *given)
         case "extend", (path,):
-            needed = tasks.pixel_frames(max(job.at or (min(3, f - 1),)) + 1, stride)
+            check_conditions(places := job.at or tasks.EXTENSION, [1.0] * len(places), f)
+            needed = tasks.pixel_frames(max(places) + 1, stride)
             start = -needed if job.clip_start is None else job.clip_start
             return tasks.extend(clip(path, needed, start), stride, *given)
         case "transition", (first, second):
@@ -166,19 +183,28 @@ class Prepared:
 
     job: Job
     output: Path
+    configs: Configs
     conditions: list[tasks.Condition]
     mesh: Mesh
 
 
 def prepare(job: Job, output: str | Path) -> Prepared:
-    """Finds, before weights are read, everything that can be wrong with a job.
+    """Finds everything that can be wrong with a job; reads inputs, but no weights.
 
     Raises:
-      ValueError, OSError: one line.
+      ValueError, OSError: one line saying what is wrong with output, model, settings, LoRA files,
+        mesh or inputs.
     """
     check_output(output)
-    conditions, mesh = checked_conditions(job), mesh_of(job)
-    return Prepared(job=job, output=Path(output), conditions=conditions, mesh=mesh)
+    configs, settings = loading.check_configs(job.model), job.settings
+    latents = latent_shape(settings, configs)
+    pusa_schedule(settings.num_steps, settings.shift)
+    loading.check_loras(job.lora, configs.dit)
+    conditions = read_conditions(job, configs.vae.temporal_stride)
+    check_all(conditions, latents[1])
+    mesh = choose_mesh(job.mesh, configs.dit, guided=settings.guidance_scale != 1)
+    loading.check_model(job.model, job.dtype)
+    return Prepared(job=job, output=Path(output), configs=configs, conditions=conditions, mesh=mesh)
 
 
 def run(
@@ -233,31 +259,6 @@ def check_output(output: str | Path) -> None:
     check_writable(output)
 
 
-def checked_conditions(job: Job) -> list[tasks.Condition]:
-    """Holds a job against the model it names, reading no weights, and reads its inputs.
-
-    Raises:
-      ValueError, FileNotFoundError: one line saying what is wrong with model, settings or inputs.
-    """
-    configs = loading.read_configs(job.model)
-    latents = latent_shape(job.settings, configs)
-    pusa_schedule(job.settings.num_steps, job.settings.shift)
-    loading.check_loras(job.lora, configs)
-    conditions = read_conditions(job, configs.vae.temporal_stride)
-    check_all(conditions, latents[1])
-    return conditions
-
-
-def mesh_of(job: Job) -> Mesh:
-    """The mesh a job runs on.
-
-    Raises:
-      ValueError: one line; it does not go with devices or model.
-    """
-    config = loading.read_configs(job.model).dit
-    return choose_mesh(job.mesh, config, guided=job.settings.guidance_scale != 1)
-
-
 def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
     """What is written into the video: the job, how it was run, and a fingerprint of its latents."""
     device = jax.devices()[0]
@@ -272,19 +273,18 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
     }
 
 
-def describe_plan(job: Job) -> dict[str, Any]:
-    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, timesteps."""
-    conditions = checked_conditions(job)
-    configs, mesh = loading.read_configs(job.model), mesh_of(job)
+def describe_plan(prepared: Prepared) -> dict[str, Any]:
+    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, mesh, model."""
+    job, configs, mesh = prepared.job, prepared.configs, prepared.mesh
     shape = latent_shape(job.settings, configs)
     _, f, h, w, _ = shape
     _, ph, pw = configs.dit.patch_size
-    multipliers = {i: m for c in conditions for i, m in zip(c.at, c.multipliers, strict=True)}
+    given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
     return {
         "task": job.task,
         "latents": list(shape),
         "tokens": f * (h // ph) * (w // pw),
-        "given": {str(i): multipliers[i] for i in sorted(multipliers)},
+        "given": {str(place): multiplier for place, multiplier in sorted(given)},
         "steps": job.settings.num_steps,
         "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
         "mesh": dict(mesh.shape),

@@ -5,6 +5,7 @@ A folder may be published (original or Diffusers layout) or converted (`convert.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from convert.components import COMPONENTS, Layout, Name, config_from_json
+from convert.components import COMPONENTS, Layout, Name
 from convert.export import export_folder
 from convert.folder import (
+    check_components,
     component_names,
     is_converted,
     load_component,
+    read_config,
+    read_configs,
     read_manifest,
     tokenizer_folder,
 )
@@ -26,7 +30,7 @@ from convert.lora import Naming, read_lora, write_lora
 from convert.published import inspect
 from pusa_jax.meshes import MeshLike, choose_mesh
 from pusa_jax.models import lora
-from pusa_jax.models.wan.config import Precision
+from pusa_jax.models.wan.config import DiTConfig, Precision, TextConfig
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.pipeline import Configs, Progress, PusaPipeline, no_progress
 from pusa_jax.sharding import shardings
@@ -36,41 +40,58 @@ LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
 
 
-def read_config(folder: str | Path, name: Name) -> Any:
-    """Configuration of one network of a folder, reading no weights.
-
-    Raises:
-      FileNotFoundError, ValueError: one line saying what is missing or wrong.
-    """
-    folder = Path(folder)
-    if not is_converted(folder):
-        return inspect(folder).part(name).config()
-    components = read_manifest(folder)["components"]
-    if name not in components:
-        raise FileNotFoundError(f"{folder} has no {name}; it has {', '.join(components)}.")
-    return config_from_json(name, components[name]["config"])
-
-
-def read_configs(folder: str | Path) -> Configs:
+def check_configs(folder: str | Path) -> Configs:
     """What decides which clips a folder's model can sample.
 
     Raises:
-      FileNotFoundError, ValueError: one line; a folder without text encoder or tokenizer as well.
+      FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
+        or with networks that do not belong together.
     """
-    read_config(folder, "text_encoder")
+    dit, vae, text = read_configs(folder, ("dit", "vae", "text_encoder")).values()
     tokenizer_folder(folder)
-    return Configs(dit=read_config(folder, "dit"), vae=read_config(folder, "vae"))
+    for what, taken, giver, given in (
+        ("latent channels", dit.in_dim, "VAE", vae.z_dim),
+        ("text features", dit.text_dim, "text encoder", text.dim),
+    ):
+        if taken != given:
+            raise ValueError(
+                f"networks in {folder} do not belong together: its DiT takes {taken} {what}, its "
+                f"{giver} gives {given}; put those of one published model there."
+            )
+    return Configs(dit=dit, vae=vae)
 
 
-def check_loras(loras: LoRAs, configs: Configs) -> None:
+def check_model(folder: str | Path, dtype: Precision) -> None:
+    """Makes sure that a folder can be loaded and sampled from, reading no weights.
+
+    Args:
+      folder: published or converted.
+      dtype: what DiT and text encoder are to be loaded in.
+
+    Raises:
+      FileNotFoundError, ValueError: one line that names everything that is missing or wrong.
+    """
+    check_components(folder, COMPONENTS, dtype)
+    config: TextConfig = read_config(folder, "text_encoder")
+    words = Tokenizer(tokenizer_folder(folder), config.text_len).vocab_size
+    if words > config.vocab:
+        raise ValueError(
+            f"tokenizer and text encoder in {folder} do not belong together: it has {words} words, "
+            f"the encoder {config.vocab}; put those of one published model there."
+        )
+
+
+def check_loras(loras: LoRAs, config: DiTConfig) -> None:
     """Makes sure that LoRA files exist and fit the DiT, reading no weights.
 
     Raises:
       FileNotFoundError, ValueError: one line that names the file.
     """
-    for path, _ in loras:
+    for path, strength in loras:
+        if not math.isfinite(strength):
+            raise ValueError(f"the strength of {path} must be a number, got {strength}.")
         try:
-            lora.check_fit(COMPONENTS["dit"].shapes(configs.dit), read_lora(Path(path)))
+            lora.check_fit(COMPONENTS["dit"].shapes(config), read_lora(Path(path)))
         except ValueError as error:
             text = str(error)
             raise ValueError(text if str(path) in text else f"{path}: {text}") from None
@@ -125,8 +146,8 @@ def load_pipeline(
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
     folder = Path(folder)
-    configs = read_configs(folder)
-    check_loras(lora, configs)
+    configs = check_configs(folder)
+    check_loras(lora, configs.dit)
     mesh = choose_mesh(mesh, configs.dit)
     on_progress("load", 0, 2)
     autoencoder = load_module(folder, "vae", "float32")
@@ -159,9 +180,13 @@ def export(
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
       FileExistsError: dst is there and not empty.
     """
+    names = component_names(src)
+    check_components(src, names)
+    if loras and "dit" in names:
+        check_loras(loras, read_config(src, "dit"))
 
     def networks():
-        for name in component_names(src):
+        for name in names:
             config, leaves = load_component(src, name)
             for path, strength in loras if name == "dit" else ():
                 leaves = lora.merge(leaves, read_lora(Path(path)), strength)

@@ -15,6 +15,7 @@ from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.sharding import make_mesh, shardings
+from pusa_jax.tree import shapes_for
 
 PASSES = 2
 """Forwards of one step with guidance: prompt and negative prompt."""
@@ -70,4 +71,8 @@ def check_mesh(mesh: Mesh, config: DiTConfig) -> None:
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
-    shardings(nnx.eval_shape(lambda: WanDiT(config, rngs=nnx.Rngs(0))), rules.DIT, mesh)
+    shardings(shapes_for(_dit, config), rules.DIT, mesh)
+
+
+def _dit(config: DiTConfig) -> WanDiT:
+    return WanDiT(config, rngs=nnx.Rngs(0))

@@ -13,10 +13,9 @@ def check_writable(path: str | os.PathLike) -> None:
     Raises:
       OSError: the name is a folder, or see `check_place`.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
     check_place(path)
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
 
 
 def check_place(path: str | os.PathLike) -> None:
@@ -28,7 +27,7 @@ def check_place(path: str | os.PathLike) -> None:
     path = Path(path)
     folder = path.absolute().parent
     names = [_temporary(path).name]
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         names.append(folder.name)
         folder = folder.parent
     if not folder.is_dir():

@@ -83,8 +83,8 @@ class Settings:
     def __post_init__(self):
         if not math.isfinite(self.guidance_scale):
             raise ValueError(f"the guidance scale must be a number, got {self.guidance_scale}.")
-        if self.seed < 0:
-            raise ValueError(f"the seed must not be negative, got {self.seed}.")
+        if not 0 <= self.seed < 2**32:  # of larger ones jax.random.key drops the upper bits
+            raise ValueError(f"the seed must be 0 to {2**32 - 1}, got {self.seed}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

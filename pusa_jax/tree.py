@@ -4,8 +4,9 @@ Checkpoints, converters, LoRA and sharding rules speak of leaves by such paths; 
 how a Flax module is taken apart and put together again.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -24,6 +25,23 @@ def shapes_of(build: Callable[[], nnx.Module]) -> dict[str, jax.ShapeDtypeStruct
         _slashed(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         for path, leaf in _parameters(nnx.eval_shape(build))
     }
+
+
+def shapes_for(
+    build: Callable[[Any], nnx.Module], config: Hashable
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """`shapes_of` the network of a configuration; remembered, as tracing a VAE takes a second.
+
+    Args:
+      build: configuration -> module; the same function every time, not a new lambda.
+      config: passed to it.
+    """
+    return dict(_shapes_for(build, config))
+
+
+@functools.cache
+def _shapes_for(build: Callable[[Any], nnx.Module], config: Hashable) -> dict[str, Any]:
+    return shapes_of(lambda: build(config))
 
 
 def assemble(build: Callable[[], Module], leaves: Mapping[str, jax.Array]) -> Module:

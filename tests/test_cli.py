@@ -55,7 +55,7 @@ REFUSED = {
     "height": (["i2v", "image.png"], ["--height", "40"], "height must be divisible by 16, got 40"),
     "width": (["i2v", "image.png"], ["--width", "7"], "width must be divisible by 16, got 7"),
     "steps": (["i2v", "image.png"], ["--num_inference_steps", "0"], "at least 1, got 0"),
-    "shift": (["i2v", "image.png"], ["--shift", "0"], "shift must be positive, got 0"),
+    "shift": (["i2v", "image.png"], ["--shift", "0"], "shift must be a positive number, got 0"),
     "position out of range": (["i2v", "image.png"], ["--cond_position", "3"], "use 0 to 2"),
     "position twice": (
         ["start-end", "image.png", "other.png"],
@@ -74,22 +74,45 @@ REFUSED = {
     "image corrupt": (["i2v", "corrupt.png"], [], "corrupt.png"),
     "image a folder": (["i2v", "empty"], [], "empty"),
     "image count": (["start-end", "image.png"], [], "takes two images, got 1"),
-    "video missing": (["extend", "absent.mp4"], [], "absent.mp4"),
-    "video corrupt": (["extend", "corrupt.mp4"], [], "corrupt.mp4"),
+    "video missing": (["complete", "absent.mp4"], [], "absent.mp4"),
+    "video corrupt": (["complete", "corrupt.mp4"], [], "corrupt.mp4"),
     "video short": (["complete", "short.mp4"], [], "has 4 frames, 9 are needed"),
     "video count": (["transition", "clip.mp4"], [], "takes two videos, got 1"),
-    "seed": (["i2v", "image.png"], ["--seed", "-2"], "seed must be -1 or not negative, got -2"),
-    "fps": (["i2v", "image.png"], ["--fps", "0"], "fps must be"),
+    "position negative": (
+        ["transition", "clip.mp4", "clip.mp4"],
+        ["--cond_position", "-1,2"],
+        "position -1 is outside the clip",
+    ),
+    "no room": (["transition", "clip.mp4", "clip.mp4"], [], "have no room in a clip of 3"),
+    "no end": (["loop", "image.png"], ["--num_frames", "1"], "have no room in a clip of 1"),
+    "result too short": (["extend", "clip.mp4"], [], "position 3 is outside the clip"),
+    "nothing free": (
+        ["extend", "clip.mp4"],
+        ["--cond_position", "0,1,2", "--noise_multipliers", "0,0,0"],
+        "nothing is left to sample",
+    ),
+    "video a picture": (["complete", "image.png"], [], "image.png is a picture"),
+    "guidance": (["i2v", "image.png"], ["--cfg_scale", "-inf"], "must be a number, got -inf"),
+    "large seed": (["i2v", "image.png"], ["--seed", "4294967296"], "got 4294967296"),
+    "prompt": (["i2v", "image.png"], ["--prompt", "a\udcff"], "the prompt must be UTF-8"),
+    "seed": (["i2v", "image.png"], ["--seed", "-2"], "seed must be 0 to 4294967295, got -2"),
+    "fps": (["i2v", "image.png"], ["--fps", "0"], "fps must be 1 to 240, got 0"),
     "lora missing": (["i2v", "image.png"], ["--lora_path", "absent.safetensors"], "absent"),
     "lora count": (
         ["i2v", "image.png"],
         ["--lora_alpha", "1.0"],
         "one --lora_alpha per --lora_path",
     ),
+    "lora strength": (
+        ["i2v", "image.png"],
+        ["--lora_path", "absent.safetensors", "--lora_alpha", "nan"],
+        "must be a number, got nan",
+    ),
     "model missing": (["i2v", "image.png"], ["--model", "absent"], "absent"),
     "model empty": (["i2v", "image.png"], ["--model", "empty"], "empty"),
     "unknown flag": (["i2v", "image.png"], ["--colour", "red"], "--colour"),
     "output": (["i2v", "image.png"], ["--output", "image.png/out.mp4"], "image.png"),
+    "output name": (["i2v", "image.png"], ["--output", f"{'a' * 300}.mp4"], "is too long"),
     "output ending": (["i2v", "image.png"], ["--output", "out.avi"], ".mp4"),
     "mesh": (
         ["i2v", "image.png"],
@@ -119,57 +142,114 @@ def test_bad_input_is_one_line_and_writes_nothing(world, capsys, words, more, me
 
 
 NAMES = ("t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop")
-NUMBER = st.one_of(
-    st.integers(-50, 200), st.floats(-2, 2), st.sampled_from(["nan", "inf", "x", ""])
+RIGHT = {
+    "t2v": [],
+    "i2v": ["--image_paths", "image.png"],
+    "start-end": ["--image_paths", "image.png", "other.png"],
+    "interpolate": ["--image_paths", "image.png", "other.png", "image.png"],
+    "complete": ["--video_path", "clip.mp4"],
+    "extend": ["--video_path", "clip.mp4", "--cond_position", "0,1"],
+    "transition": ["--video_path", "clip.mp4", "clip.mp4", "--cond_position", "0,2"],
+    "loop": ["--image_paths", "image.png"],
+}
+"""Tasks with inputs that are well, as `test_what_the_generated_lines_start_from_is_right` makes
+sure."""
+
+NO_NUMBER = st.sampled_from(["", "x", "1e", "0x10", "1,5", "None", "--", "nan", "inf", "-inf"])
+NUMBERS = {
+    "num_frames": NO_NUMBER | st.integers(-99, 399).filter(lambda n: n < 1 or n % 4 != 1),
+    "height": NO_NUMBER | st.integers(-99, 999).filter(lambda n: n < 16 or n % 16),
+    "width": NO_NUMBER | st.integers(-99, 999).filter(lambda n: n < 16 or n % 16),
+    "num_inference_steps": NO_NUMBER | st.integers(-99, 0),
+    "cfg_scale": NO_NUMBER,
+    "shift": NO_NUMBER | st.floats(-99, 0),
+    "seed": NO_NUMBER | st.integers(-99, -2) | st.integers(2**32, 2**70),
+    "fps": NO_NUMBER | st.integers(-99, 0) | st.integers(241, 10**12),
+    "mesh": st.sampled_from(["data=3", "rows=2", "data", "tensor=8", "data=2,data=4", "data=-1"]),
+    "lora_alpha": st.floats(-2, 2),
+    "lora_path": st.sampled_from(["absent.pt", "image.png", "empty", "corrupt.mp4", "model"]),
+    "output": st.sampled_from(["out.avi", "out", "image.png/out.mp4", ".mp4", "empty"]),
+    "dtype": st.sampled_from(["fp16", "float64", ""]),
+    "model": st.sampled_from(["absent", "empty", "image.png", "clip.mp4"]),
+}
+"""Flag -> values that are wrong, whatever the task."""
+
+PLACES = st.one_of(
+    st.lists(st.integers(-3, 9), min_size=1, max_size=4).filter(
+        lambda places: len(set(places)) < len(places) or not 0 <= min(places) <= max(places) <= 2
+    ),
+    st.lists(st.sampled_from(["a", "0.5", "", "1e3"]), min_size=1, max_size=3),
 )
-LIST = st.lists(st.one_of(st.integers(-3, 4), st.floats(-1, 2)), max_size=4).map(
-    lambda values: ",".join(str(v) for v in values)
+MULTIPLIERS = st.one_of(
+    st.lists(st.floats(-2, -0.001) | st.floats(1.001, 9), min_size=1, max_size=4),
+    st.lists(st.floats(0, 1), min_size=4, max_size=6),  # no task above is given so many frames
+    st.lists(st.sampled_from(["a", "nan", "", "0:1"]), min_size=1, max_size=3),
 )
 FILES = st.lists(
-    st.sampled_from(
-        ["image.png", "clip.mp4", "short.mp4", "corrupt.mp4", "corrupt.png", "absent", "empty"]
-    ),
-    max_size=3,
+    st.sampled_from(["corrupt.mp4", "corrupt.png", "empty", "absent"]), min_size=1, max_size=4
 )
-NUMERIC = (
-    "height",
-    "width",
-    "num_frames",
-    "num_inference_steps",
-    "cfg_scale",
-    "shift",
-    "seed",
-    "fps",
-)
+"""Neither a picture nor a video; a task takes at least one of them, or another number of files."""
+
+
+def line_of(world, name, *more):
+    files = [world / word if "." in word and word[0].isalpha() else word for word in RIGHT[name]]
+    return task(world, name, *files, "--output", world / "out.mp4", *more)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_generated_lines_start_from_is_right(world, capsys, name):
+    code, _, err = call(capsys, *line_of(world, name, "--dry_run"))
+    assert code == 0, err
+
+
+@st.composite
+def wrong_flags(draw, name):
+    """One or two flags that are wrong for a task, which stand behind what is right."""
+    chosen = {}
+    for flag in draw(
+        st.lists(st.sampled_from([*NUMBERS, "given", "given"]), min_size=1, max_size=2)
+    ):
+        if flag != "given":
+            chosen[flag] = draw(NUMBERS[flag])
+        elif name == "t2v":
+            chosen["image_paths"] = draw(FILES)
+        else:
+            flag = draw(st.sampled_from(["cond_position", "noise_multipliers", "files"]))
+            values = {"cond_position": PLACES, "noise_multipliers": MULTIPLIERS, "files": FILES}
+            drawn = draw(values[flag])
+            if flag == "files":
+                chosen[RIGHT[name][0][2:]] = drawn
+            else:
+                chosen[flag] = ",".join(str(value) for value in drawn)
+    return chosen
 
 
 @settings(
-    max_examples=220,
+    max_examples=240,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-@given(
-    name=st.sampled_from(NAMES),
-    files=FILES,
-    numbers=st.dictionaries(st.sampled_from(NUMERIC), NUMBER, max_size=2),
-    lists=st.dictionaries(
-        st.sampled_from(["cond_position", "noise_multipliers"]), LIST, max_size=2
-    ),
-)
-def test_generated_command_lines_never_show_a_traceback(world, capsys, name, files, numbers, lists):
-    flag = "--video_path" if name in ("extend", "complete", "transition") else "--image_paths"
-    media = [flag, *(world / f for f in files)] if files else []
-    flags = [f"--{k}={v}" for k, v in (numbers | lists).items()]
-    line = task(world, name, *media, *flags, "--output", world / "out.mp4", "--dry_run")
-    code, out, err = call(capsys, *line)
-    assert code in (0, 2)
-    assert "Traceback" not in err
-    if code == 2:
-        assert err.count("\n") == 1 and not out
-    else:
-        json.loads(out)
-    assert not (world / "out.mp4").exists()
+@given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), wrong_flags(name))))
+def test_generated_mistakes_are_one_line_and_write_nothing(world, capsys, monkeypatch, case):
+    name, wrong = case
+    monkeypatch.chdir(world)
+    before = sorted(p.name for p in world.rglob("*"))
+    flags = [
+        word
+        for flag, value in wrong.items()
+        for word in ([f"--{flag}", *value] if isinstance(value, list) else [f"--{flag}={value}"])
+    ]
+    code, out, err = call(capsys, *line_of(world, name, *flags))
+    assert code == 2 and not out, (name, flags)
+    assert err.startswith("pusa-jax") and err.count("\n") == 1 and "Traceback" not in err
+    assert sorted(p.name for p in world.rglob("*")) == before
+
+
+def test_debug_shows_where_an_error_came_from(world):
+    line = line_of(world, "i2v", "--height", "40", "--debug")
+    with pytest.raises(ValueError, match="divisible by 16"):
+        main([str(word) for word in line])
 
 
 def test_an_empty_prompt_is_a_prompt(world, capsys):

@@ -21,6 +21,7 @@ ROWS = [
         "sharding",
         "processes",
         "outputs",
+        "records",
         "compile_cache",
         "pieces",
         "video",

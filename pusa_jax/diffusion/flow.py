@@ -62,7 +62,7 @@ def pusa_schedule(
     if num_steps < 1:
         raise ValueError(f"the number of steps must be at least 1, got {num_steps}.")
     if not 0 < shift < np.inf:
-        raise ValueError(f"shift must be positive, got {shift}.")
+        raise ValueError(f"shift must be a positive number, got {shift}.")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be in (0, 1], got {strength}.")
     one, first, spread = np.float32(1), np.float32(strength), np.float32(shift - 1)

@@ -14,6 +14,9 @@ from jaxtyping import UInt8
 Frames = UInt8[np.ndarray, "T H W 3"]
 Image = UInt8[np.ndarray, "H W 3"]
 
+EXTENSION = (0, 1, 2, 3)
+"""Latent frames that an extension keeps by default: 13 pixel frames where the stride is 4."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -113,7 +116,11 @@ def start_end(
     at: Sequence[int] | None = None,
     multipliers: Sequence[float] | None = None,
 ) -> list[Condition]:
-    """Goes from one picture to another; default multipliers 0.2 and 0.5."""
+    """Goes from one picture to another; default multipliers 0.2 and 0.5.
+
+    Raises:
+      ValueError: counts differ, or a clip of one latent frame has no end.
+    """
     ends = (0, num_latent_frames - 1)
     return images_at([first, last], *_or_defaults(at, multipliers, ends, (0.2, 0.5)))
 
@@ -139,7 +146,7 @@ def interpolate(
     Default multipliers: 0.2 for the first picture, 0.5 for the others, as for start-end.
 
     Raises:
-      ValueError: fewer than two images, or counts that differ.
+      ValueError: fewer than two images, more than latent frames, or counts that differ.
     """
     if len(images) < 2:
         raise ValueError(f"interpolation needs at least 2 images, got {len(images)}.")
@@ -149,9 +156,18 @@ def interpolate(
 
 
 def _or_defaults(at, multipliers, default_at, default_multipliers):
+    if at is None and len(set(default_at)) < len(default_at):
+        raise ValueError(_too_short(len(default_at), max(default_at) + 1))
     return (
         default_at if at is None else at,
         default_multipliers if multipliers is None else multipliers,
+    )
+
+
+def _too_short(given: int, num_latent_frames: int) -> str:
+    return (
+        f"{given} given latent frames have no room in a clip of {num_latent_frames}; make it "
+        "longer, or give fewer and say where."
     )
 
 
@@ -165,9 +181,13 @@ def complete(
     """Fills in what lies between the kept frames of a clip: by default its first and its last.
 
     Default multipliers: 0.3 for every kept frame.
+
+    Raises:
+      ValueError: see `video_at`, or a clip of one latent frame has no end.
     """
-    at = (0, num_latent_frames - 1) if at is None else at
-    return video_at(frames, at, [0.3] * len(at) if multipliers is None else multipliers, stride)
+    ends = (0, num_latent_frames - 1)
+    kept = [0.3] * len(ends if at is None else at)
+    return video_at(frames, *_or_defaults(at, multipliers, ends, kept), stride)
 
 
 def extend(
@@ -180,7 +200,7 @@ def extend(
 
     Default multipliers: 0, 0.3, 0.4, 0.5 for four frames, 0 for every one of another number.
     """
-    at = (0, 1, 2, 3) if at is None else at
+    at = EXTENSION if at is None else at
     if multipliers is None:
         multipliers = (0.0, 0.3, 0.4, 0.5) if len(at) == 4 else [0.0] * len(at)
     return video_at(frames, at, multipliers, stride)
@@ -188,7 +208,7 @@ def extend(
 
 def transition(
     first: Frames,
-    second: Frames,
+    second: UInt8[np.ndarray, "T2 H W 3"],
     num_latent_frames: int,
     stride: int,
     at: Sequence[int] | None = None,
@@ -202,7 +222,8 @@ def transition(
     which they are here.
 
     Raises:
-      ValueError: a clip is too short, or places do not split into a beginning and an end.
+      ValueError: a clip or the result is too short, or places do not split into a beginning and an
+        end.
     """
     opening, closing = _split_places(num_latent_frames, at)
     multipliers = [0.0] * (len(opening) + len(closing)) if multipliers is None else multipliers
@@ -243,6 +264,8 @@ def transition_frames(
 
 
 def _split_places(f: int, at: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if at is None and f < 6:
+        raise ValueError(_too_short(6, f))
     places = sorted((0, 1, 2, f - 3, f - 2, f - 1) if at is None else at)
     opening = tuple(i for i in places if 2 * i < f)
     closing = tuple(i for i in places if 2 * i >= f)
