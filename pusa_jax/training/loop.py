@@ -227,7 +227,7 @@ class Loop:
         if np.isfinite(losses).all() and np.isfinite(norm):
             return
         self._checkpoints.wait()
-        rows = np.flatnonzero(~np.isfinite(losses))
+        rows = np.flatnonzero(~np.isfinite(losses)).tolist()
         ids = dict(zip(self._placed.rows(), taken.ids, strict=True))
         here = [ids[row] for row in rows if row in ids] or taken.ids
         raise NonFiniteLossError(

@@ -268,7 +268,7 @@ def test_nothing_is_written_if_a_tensor_is_wrong(own, tmp_path):
         ("missing", "head.head.bias [64] for head/linear/bias"),
         ("unexpected", "extra [1]"),
     ]
-    assert str(own / ORIGINAL["dit"]) in error.value.summary
+    assert str(own / ORIGINAL["dit"]) in str(error.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["own"]
 
 
@@ -376,7 +376,7 @@ def test_configurations_survive_json_without_how_they_run(name):
     values = json.loads(json.dumps(config_to_json(CONFIGS[name])))
     assert config_from_json(name, values) == CONFIGS[name]
     assert "compute_dtype" not in values
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="another version: 'wings' is unknown"):
         config_from_json(name, values | {"wings": 2})
 
 
