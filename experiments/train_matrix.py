@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,8 +29,8 @@ from pusa_jax.testing import random_module, relative_error
 from pusa_jax.training.batches import NoiseClips
 from pusa_jax.training.loop import jit_step
 from pusa_jax.training.objective import ObjectiveConfig
-from pusa_jax.training.placement import placement, shardings_of
-from pusa_jax.training.state import OptimizerConfig, fresh_state
+from pusa_jax.training.placement import Placement, placement, shardings_of
+from pusa_jax.training.state import OptimizerConfig, TrainState, fresh_state
 from pusa_jax.training.step import Frozen, Recipe
 from pusa_jax.tree import leaves_of
 
@@ -67,8 +68,18 @@ def recipe(trained: str, parts: int) -> Recipe:
     )
 
 
-def first_step(trained: str, sizes: Sequence[int], parts: int) -> dict[str, np.ndarray]:
-    """Loss, gradient norm and gradients, one behind the other, of the first step on a mesh."""
+class Step(NamedTuple):
+    """The first step of a run: where everything lies, what went in and what came out."""
+
+    placed: Placement
+    before: TrainState
+    frozen: Frozen
+    after: TrainState
+    metrics: Mapping[str, jax.Array]
+
+
+def first_step(trained: str, sizes: Sequence[int], parts: int) -> Step:
+    """Takes the first step on a mesh of sizes (data, context, tensor)."""
     of, devices = recipe(trained, parts), jax.devices()[: math.prod(sizes)]
     mesh = make_mesh(dict(zip(AXES, sizes, strict=True)), devices)
     base = leaves_of(random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))))
@@ -83,17 +94,10 @@ def first_step(trained: str, sizes: Sequence[int], parts: int) -> dict[str, np.n
             jax.tree.map(jax.numpy.asarray, params), of.optimizer, of.steps, jax.random.key(1)
         )
         frozen = Frozen(base={} if of.adapter is None else base, no_text=CLIPS.no_text[None])
-        new, metrics = jit_step(of, placed)(
-            jax.device_put(state, shardings_of(placed.state)),
-            jax.device_put(frozen, shardings_of(placed.frozen)),
-            placed.global_batch(next(CLIPS.batches(BATCH, placed.rows(), 0))),
-        )
-        moments = first_moments(new.opt_state)
-    return {
-        "loss": np.asarray(metrics["losses"]),
-        "norm": np.asarray(metrics["grad_norm"]),
-        "gradients": np.concatenate([np.ravel(moments[path]) for path in sorted(moments)]),
-    }
+        state = jax.device_put(state, shardings_of(placed.state))
+        frozen = jax.device_put(frozen, shardings_of(placed.frozen))
+        batch = placed.global_batch(next(CLIPS.batches(BATCH, placed.rows(), 0)))
+        return Step(placed, state, frozen, *jit_step(of, placed)(state, frozen, batch))
 
 
 def first_moments(opt_state) -> Mapping[str, jax.Array]:
@@ -106,16 +110,26 @@ def first_moments(opt_state) -> Mapping[str, jax.Array]:
     return adam.mu
 
 
+def results(step: Step) -> dict[str, np.ndarray]:
+    """What has to agree: losses, gradient norm, and all gradients one behind the other."""
+    moments = first_moments(step.after.opt_state)
+    return {
+        "losses": np.asarray(step.metrics["losses"]),
+        "gradient norm": np.asarray(step.metrics["grad_norm"]),
+        "gradients": np.concatenate([np.ravel(moments[path]) for path in sorted(moments)]),
+    }
+
+
 @functools.cache
 def alone(trained: str) -> dict[str, np.ndarray]:
-    """The step on one device, its batch computed at once."""
-    return first_step(trained, (1, 1, 1), 1)
+    """The results of one device, its batch computed at once."""
+    return results(first_step(trained, (1, 1, 1), 1))
 
 
-def errors(trained: str, sizes: Sequence[int], parts: int) -> dict[str, float]:
+def errors(step: Step, trained: str) -> dict[str, float]:
     """Relative errors of a mesh's step against that of one device."""
-    found, expected = first_step(trained, sizes, parts), alone(trained)
-    return {name: relative_error(found[name], expected[name]) for name in expected}
+    expected = alone(trained)
+    return {what: relative_error(x, expected[what]) for what, x in results(step).items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,14 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     jax.config.update("jax_num_cpu_devices", max(MESHES))
     jax.config.update("jax_default_matmul_precision", "highest")
-    print("| devices | mesh | trained | parts | loss | gradient norm | gradients | seconds |")
+    print("| devices | mesh | trained | parts | losses | gradient norm | gradients | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     worst = 0.0
     for count, meshes in MESHES.items():
         for i, sizes in enumerate(meshes):
             for j, trained in enumerate(ADAPTERS):
                 parts, since = 1 + (i + j) % 2 * (BATCH % (2 * sizes[0]) == 0), time.perf_counter()
-                found = errors(trained, sizes, parts)
+                found = errors(first_step(trained, sizes, parts), trained)
                 worst = max(worst, *found.values())
                 cells = [str(count), describe(sizes), trained, str(parts)]
                 cells += [f"{error:.1e}" for error in found.values()]

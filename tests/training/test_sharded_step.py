@@ -1,67 +1,35 @@
-"""The training step on meshes: loss and gradients of one device, arrays where they belong."""
+"""The training step on meshes: losses and gradients of one device, arrays where they belong."""
 
 import jax
-import numpy as np
 import pytest
-from small import base, batch, frozen, random_adapters, recipe
+from small import recipe
 
+from experiments import train_matrix
 from pusa_jax.models.wan import rules
 from pusa_jax.sharding import make_mesh, unused_rules
-from pusa_jax.testing import assert_close
-from pusa_jax.training.loop import jit_step
 from pusa_jax.training.placement import placement, shardings_of
-from pusa_jax.training.state import fresh_state
 
-MESHES = [
-    {"data": 2, "context": 2, "tensor": 2},
+CASES = [
+    ("lora", (2, 2, 2), 1),
+    ("full", (2, 2, 2), 2),
     *(
-        pytest.param(mesh, marks=pytest.mark.slow)
-        for mesh in ({"data": 8}, {"data": 4, "context": 2}, {"context": 8}, {"tensor": 4})
+        pytest.param(trained, sizes, parts, marks=pytest.mark.slow)
+        for trained in train_matrix.ADAPTERS
+        for sizes, parts in (((8, 1, 1), 2), ((4, 2, 1), 1), ((1, 8, 1), 1), ((1, 1, 4), 4))
     ),
 ]
+"""What is trained, sizes of data, context and tensor, and parts a batch is computed in."""
 
 
-def one_step(adapter, mesh_shape, count=8):
-    """Gradients (ten times the first moment) and metrics of the first step."""
-    of = recipe(adapter)
-    devices = jax.devices()[: int(np.prod(list(mesh_shape.values())))]
-    mesh = make_mesh(mesh_shape, devices)
-    given = batch(count)
-    shapes = given["latents"].shape[1:], given["text"].shape[1:]
-    with jax.set_mesh(mesh):
-        placed = placement(of, mesh, count, *shapes)
-        leaves = base()
-        params = leaves if adapter is None else random_adapters(placed.state.params)
-        state = fresh_state(params, of.optimizer, of.steps, jax.random.key(1))
-        state = jax.device_put(state, shardings_of(placed.state))
-        fixed = frozen({} if adapter is None else leaves)
-        fixed = jax.device_put(fixed, shardings_of(placed.frozen))
-        given = placed.global_batch({k: np.asarray(v) for k, v in given.items()})
-        new, metrics = jit_step(of, placed)(state, fixed, given)
-    return placed, state, fixed, new, metrics
-
-
-@pytest.fixture(scope="module", params=["lora", "full"])
-def single(request):
-    from small import LORA
-
-    adapter = LORA if request.param == "lora" else None
-    return adapter, *one_step(adapter, {"data": 1})[-2:]
-
-
-@pytest.mark.parametrize("mesh_shape", MESHES, ids=str)
-def test_a_mesh_changes_neither_loss_nor_gradients(single, mesh_shape):
-    adapter, alone, expected = single
-    placed, old, fixed, new, metrics = one_step(adapter, mesh_shape)
-    for name in ("loss", "losses", "grad_norm", "error_sums"):
-        assert_close(metrics[name], expected[name], 1e-5, name)
-    moments = [
-        np.concatenate([np.ravel(m) for m in s.opt_state[0].mu.values()]) for s in (new, alone)
-    ]
-    assert_close(*moments, 1e-5, "gradients")
-    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s, new, shardings_of(placed.state)))
-    assert all(leaf.is_deleted() for leaf in old.params.values())
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(fixed))
+@pytest.mark.parametrize(("trained", "sizes", "parts"), CASES, ids=str)
+def test_a_mesh_changes_neither_losses_nor_gradients(trained, sizes, parts):
+    step = train_matrix.first_step(trained, sizes, parts)
+    for what, error in train_matrix.errors(step, trained).items():
+        assert error <= train_matrix.LIMIT, what
+    placed = shardings_of(step.placed.state)
+    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s, step.after, placed))
+    assert all(leaf.is_deleted() for leaf in step.before.params.values())
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(step.frozen))
 
 
 @pytest.mark.parametrize(
