@@ -213,9 +213,15 @@ def prepare_process(topology: Topology) -> None:
         return
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     flags = os.environ.get("XLA_FLAGS", "")
-    if "autotune_level" not in flags:  # autotuning would run kernels
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
+    for flag, value in _GPU_FLAGS.items():
+        if flag not in flags:
+            flags += f" {flag}={value}"
+    os.environ["XLA_FLAGS"] = flags.strip()
 
+
+_GPU_FLAGS = {"--xla_gpu_autotune_level": "0", "--xla_gpu_enable_triton_gemm": "false"}
+"""Autotuning would run kernels; without it XLA picks tiles for Triton's products blindly, and some
+do not fit their product."""
 
 _LIBTPU_WITHOUT_TPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",

@@ -83,7 +83,8 @@ def test_planning_for_elsewhere_claims_nothing_here(monkeypatch):
     topologies.prepare_process(parse_topology("h100:8"))
     topologies.prepare_process(parse_topology("v6e:2x4"))
     assert changed == {"jax_platforms": "cpu"}
-    assert environment["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_autotune_level=0"
+    flags = "--xla_dump_to=x --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+    assert environment["XLA_FLAGS"] == flags
     assert (
         environment["TPU_SKIP_MDS_QUERY"] == environment["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] == "1"
     )
