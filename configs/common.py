@@ -57,7 +57,7 @@ def pusa(preset: str) -> Any:
     config.data = config_dict.create(
         folder="random", batch_size=8, height=480, width=832, num_frames=81
     )
-    config.mesh = config_dict.create(data=-1, context=1, tensor=1)
+    config.mesh = config_dict.create(data=-1, context=1, tensor=1, sharding="fsdp")
     config.checkpoint = config_dict.create(every=150, keep_last=2, keep_every=150, resume="")
     config.log = config_dict.create(every=10, tensorboard=True, wandb="")
     config.samples = config_dict.create(

@@ -5,7 +5,8 @@
 Runs on 16 simulated CPU devices, in under ten minutes on 2 cores, and exits with code 1 when loss,
 gradient norm or gradients of the step that `pusa-jax train` takes differ from those of one device,
 where the batch is computed at once, by more than 1e-5 (relative, float32). The 15 tokens of a frame
-are divided by no mesh; half of the batches are computed in two parts. Gradients are read off
+are divided by no mesh; half of the batches are computed in two parts, half of the meshes hold the
+weights whole. Gradients are read off
 AdamW's first moment, which is a tenth of them after one step.
 """
 
@@ -15,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ from pusa_jax.training.loop import jit_step
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.placement import Placement, placement, shardings_of
 from pusa_jax.training.state import OptimizerConfig, TrainState, fresh_state
-from pusa_jax.training.step import Frozen, Recipe
+from pusa_jax.training.step import Frozen, Recipe, Sharding
 from pusa_jax.tree import leaves_of
 
 LIMIT = 1e-5
@@ -57,14 +58,15 @@ MESHES = {
 """Devices -> sizes of data, context and tensor."""
 
 
-def recipe(trained: str, parts: int) -> Recipe:
-    """What is trained, and in how many parts a batch is computed."""
+def recipe(trained: str, parts: int, sharding: Sharding) -> Recipe:
+    """What is trained, in how many parts a batch is computed, and where weights lie."""
     return Recipe(
         dit=DIT,
         adapter=ADAPTERS[trained],
         objective=ObjectiveConfig(text_dropout=0.2),
         optimizer=OptimizerConfig(clip_norm=1.0, ema_decay=0.9, accumulate=parts),
         steps=10,
+        sharding=sharding,
     )
 
 
@@ -78,9 +80,9 @@ class Step(NamedTuple):
     metrics: Mapping[str, jax.Array]
 
 
-def first_step(trained: str, sizes: Sequence[int], parts: int) -> Step:
+def first_step(trained: str, sizes: Sequence[int], parts: int, sharding: Sharding = "fsdp") -> Step:
     """Takes the first step on a mesh of sizes (data, context, tensor)."""
-    of, devices = recipe(trained, parts), jax.devices()[: math.prod(sizes)]
+    of, devices = recipe(trained, parts, sharding), jax.devices()[: math.prod(sizes)]
     mesh = make_mesh(dict(zip(AXES, sizes, strict=True)), devices)
     base = leaves_of(random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))))
     with jax.set_mesh(mesh):
@@ -137,16 +139,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     jax.config.update("jax_num_cpu_devices", max(MESHES))
     jax.config.update("jax_default_matmul_precision", "highest")
-    print("| devices | mesh | trained | parts | losses | gradient norm | gradients | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| devices | mesh | trained | sharding | parts | losses | gradient norm | gradients "
+        "| seconds |\n|---|---|---|---|---|---|---|---|---|"
+    )
     worst = 0.0
     for count, meshes in MESHES.items():
         for i, sizes in enumerate(meshes):
             for j, trained in enumerate(ADAPTERS):
                 parts, since = 1 + (i + j) % 2 * (BATCH % (2 * sizes[0]) == 0), time.perf_counter()
-                found = errors(first_step(trained, sizes, parts), trained)
+                sharding = get_args(Sharding)[i % 2]
+                found = errors(first_step(trained, sizes, parts, sharding), trained)
                 worst = max(worst, *found.values())
-                cells = [str(count), describe(sizes), trained, str(parts)]
+                cells = [str(count), describe(sizes), trained, sharding, str(parts)]
                 cells += [f"{error:.1e}" for error in found.values()]
                 cells.append(f"{time.perf_counter() - since:.1f}")
                 print(f"| {' | '.join(cells)} |", flush=True)

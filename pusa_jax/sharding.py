@@ -138,6 +138,11 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     return jax.tree.map_with_path(place, tree)
 
 
+def whole(rules: Rules) -> Rules:
+    """The rules without `FSDP`: arrays are whole on devices that differ in data or context only."""
+    return [(row, PartitionSpec(*(e if e != FSDP else None for e in spec))) for row, spec in rules]
+
+
 def unused_rules(tree: Any, rules: Rules) -> list[str]:
     """Patterns that match no leaf first: a table with any has a row that does nothing."""
     used = {_row(path, rules) for path, _ in leaf_paths(tree)}

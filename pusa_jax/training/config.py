@@ -18,7 +18,7 @@ from pusa_jax.models.remat import Remat
 from pusa_jax.models.wan.config import DiTConfig, Precision, Preset, VAEConfig, preset
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
-from pusa_jax.training.step import Recipe
+from pusa_jax.training.step import Recipe, Sharding
 
 RANDOM = "random"
 """In place of a folder: weights as drawn, clips of noise."""
@@ -87,11 +87,17 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Sizes of the mesh axes, see `sharding`; -1 for `data` takes the devices that are left."""
+    """Sizes of the mesh axes, see `pusa_jax.sharding`, and what lies cut on it.
+
+    Attributes:
+      data: -1 takes the devices that are left.
+      sharding: of weights, see `step.Sharding`.
+    """
 
     data: int = -1
     context: int = 1
     tensor: int = 1
+    sharding: Sharding = "fsdp"
 
     def shape(self, devices: int) -> dict[str, int]:
         """Axis -> size on so many devices."""
@@ -228,6 +234,7 @@ class RunConfig:
             objective=self.objective,
             optimizer=self.optimizer,
             steps=self.steps,
+            sharding=self.mesh.sharding,
         )
 
 

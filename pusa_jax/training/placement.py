@@ -1,7 +1,8 @@
 """Where everything of a training run lies on a mesh: shapes and shardings before any array is made.
 
-Trained leaves, their moments and their average are cut by the same rules as the base (`wan.rules`),
-clips over the axis `data`. The same shapes serve the run, its checkpoints and its plan.
+Trained leaves, their moments and their average are cut by the rules of the network (`wan.rules`),
+the base as `step.Sharding` says, clips over the axis `data`. The same shapes serve the run, its
+checkpoints and its plan.
 """
 
 import dataclasses
@@ -95,18 +96,18 @@ def placement(
     base = {} if recipe.adapter is None else leaves
     no_text = jax.ShapeDtypeStruct((1, *text_shape), jnp.bfloat16)
 
-    def placed(tree):
+    def placed(tree, table):
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             tree,
-            shardings(tree, rules.DIT, mesh),
+            shardings(tree, table, mesh),
         )
 
     return Placement(
         mesh=mesh,
-        state=placed(state),
+        state=placed(state, rules.DIT),
         frozen=Frozen(
-            base=placed(base),
+            base=placed(base, recipe.weight_rules),
             no_text=jax.ShapeDtypeStruct(
                 no_text.shape, no_text.dtype, sharding=NamedSharding(mesh, P())
             ),

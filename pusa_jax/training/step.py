@@ -9,7 +9,7 @@ With adapters the trained leaves are laid around the frozen base; without, they 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.sharding import constrain_leaves
+from pusa_jax.sharding import Rules, constrain_leaves, whole
 from pusa_jax.training.objective import (
     Exercise,
     ObjectiveConfig,
@@ -41,6 +41,13 @@ from pusa_jax.tree import assemble, shapes_of
 
 LEVEL_BINS = 5
 """Bins of equal width in which the error is reported by noise level."""
+
+Sharding = Literal["fsdp", "zero"]
+"""Where weights lie while the network computes with them; masters and moments are cut in any case.
+
+  fsdp  cut over data and context, and gathered layer by layer where they are used
+  zero  whole on every device (but for `tensor`): fewer collectives, where there is room
+"""
 
 Batch = Mapping[str, jax.Array]
 """`latents` [B, F, h, w, C] and `text` [B, L, E]."""
@@ -70,6 +77,7 @@ class Recipe:
       objective: what is learned.
       optimizer: how.
       steps: length of the run, for the schedule of the learning rate.
+      sharding: of the weights on a mesh.
     """
 
     dit: DiTConfig
@@ -77,6 +85,12 @@ class Recipe:
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = 1
+    sharding: Sharding = "fsdp"
+
+    @property
+    def weight_rules(self) -> Rules:
+        """How the weights lie that the network computes with."""
+        return rules.DIT if self.sharding == "fsdp" else whole(rules.DIT)
 
 
 def model_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
@@ -100,6 +114,7 @@ def network(recipe: Recipe, params: Params, base: Params) -> WanDiT:
     """The network with what is trained in it, cast to the compute dtype."""
     dtype = jnp.dtype(recipe.dit.compute_dtype)
     params = {path: leaf.astype(dtype) for path, leaf in params.items()}
+    params = constrain_leaves(params, recipe.weight_rules)
     leaves = params if recipe.adapter is None else base
     dit = assemble(lambda: WanDiT(recipe.dit, rngs=nnx.Rngs(0)), leaves)
     if recipe.adapter is not None:

@@ -30,8 +30,8 @@ FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
 SHAPES = frozenset({"model", "adapter"})
 """Parts that must agree when another run's checkpoint is taken over."""
 
-HOW_IT_RUNS = frozenset({"weights", "remat"})
-"""Fields of a model's settings that say nothing about what its checkpoints hold."""
+HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate"})
+"""Fields of other parts that say nothing about what checkpoints hold, nor what is computed."""
 
 
 @contextlib.contextmanager

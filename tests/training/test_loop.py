@@ -102,6 +102,8 @@ def test_a_run_moves_to_another_number_of_devices(straight, tmp_path, before, af
     else:
         half = dataclasses.replace(run, steps=10)
         train(half, noise_clips(run), workdir, devices=jax.devices()[:before])
+    in_parts = dataclasses.replace(run.optimizer, accumulate=8 // after)
+    run = dataclasses.replace(run, optimizer=in_parts)
     train(run, noise_clips(run), workdir, devices=jax.devices()[:after])
     leaves, expected = final(workdir)[0], final(straight)[0]
     for ours, theirs in zip(leaves, expected, strict=True):

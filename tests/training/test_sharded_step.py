@@ -1,5 +1,7 @@
 """The training step on meshes: losses and gradients of one device, arrays where they belong."""
 
+import dataclasses
+
 import jax
 import pytest
 from small import recipe
@@ -10,20 +12,20 @@ from pusa_jax.sharding import make_mesh, unused_rules
 from pusa_jax.training.placement import placement, shardings_of
 
 CASES = [
-    ("lora", (2, 2, 2), 1),
-    ("full", (2, 2, 2), 2),
+    ("lora", (2, 2, 2), 1, "zero"),
+    ("full", (2, 2, 2), 2, "fsdp"),
     *(
-        pytest.param(trained, sizes, parts, marks=pytest.mark.slow)
+        pytest.param(trained, sizes, parts, "fsdp", marks=pytest.mark.slow)
         for trained in train_matrix.ADAPTERS
         for sizes, parts in (((8, 1, 1), 2), ((4, 2, 1), 1), ((1, 8, 1), 1), ((1, 1, 4), 4))
     ),
 ]
-"""What is trained, sizes of data, context and tensor, and parts a batch is computed in."""
+"""What is trained, sizes of data, context and tensor, parts a batch is computed in, sharding."""
 
 
-@pytest.mark.parametrize(("trained", "sizes", "parts"), CASES, ids=str)
-def test_a_mesh_changes_neither_losses_nor_gradients(trained, sizes, parts):
-    step = train_matrix.first_step(trained, sizes, parts)
+@pytest.mark.parametrize(("trained", "sizes", "parts", "sharding"), CASES, ids=str)
+def test_a_mesh_changes_neither_losses_nor_gradients(trained, sizes, parts, sharding):
+    step = train_matrix.first_step(trained, sizes, parts, sharding)
     for what, error in train_matrix.errors(step, trained).items():
         assert error <= train_matrix.LIMIT, what
     placed = shardings_of(step.placed.state)
@@ -58,3 +60,13 @@ def test_moments_lie_where_their_weights_do():
     assert cut >= 12
     lora = placement(recipe(), make_mesh({"data": 8}), 8, (3, 4, 4, 4), (6, 12))
     assert unused_rules((lora.state, lora.frozen), rules.DIT) == []
+
+
+def test_zero_cuts_what_is_trained_and_leaves_the_base_whole():
+    of = dataclasses.replace(recipe(), sharding="zero")
+    mesh = make_mesh({"data": 2, "context": 2, "tensor": 2})
+    zero = placement(of, mesh, 8, (3, 4, 4, 4), (6, 12))
+    kernel = zero.frozen.base["blocks/self_attn/q/kernel"].sharding.spec
+    assert kernel == jax.P(None, None, "tensor")
+    fsdp = placement(recipe(), mesh, 8, (3, 4, 4, 4), (6, 12))
+    assert shardings_of(zero.state) == shardings_of(fsdp.state)
