@@ -2,6 +2,8 @@
 #
 #   make demo          a video of every kind from the tiny trained model, into demo/
 #   make tiny-world    trains that model from nothing: hours on a laptop, goes on when interrupted
+#   make experiments   repeats the papers' experiments with it: hours, goes on when interrupted
+#   make experiments-quick  proves that they run
 #   make test          the whole suite, with the PyTorch peers
 #   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
 #   make lint          ruff and pyright
@@ -24,7 +26,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo tiny-world test train-debug lint test-newest clean
+.PHONY: help demo tiny-world experiments experiments-quick test train-debug lint test-newest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,6 +36,13 @@ demo: $(VENV)/demo.stamp
 
 tiny-world: $(VENV)/test.stamp
 	$(VENV)/bin/python -m experiments.tiny_world --workdir runs/tiny-world
+
+experiments: $(VENV)/test.stamp
+	$(VENV)/bin/python -m experiments.tiny
+
+# Compiling is most of this; unoptimised programs compile faster.
+experiments-quick: $(VENV)/test.stamp
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(VENV)/bin/python -m experiments.tiny --quick
 
 test: $(VENV)/test.stamp
 	$(PYTEST)

@@ -73,8 +73,8 @@ class Verdict:
       colour, background, shape: share in which it is the right one.
       direction: whether the object goes where it should.
       path: whether it goes straight or turns back as it should.
-      errors: distance in pixels of the centre from where it should be, per frame; NaN where there
-        is no object.
+      places: (x, y) of the centre per frame, in pixels; NaN where there is no object.
+      errors: distance in pixels of the centre from where it should be, per frame; NaN likewise.
     """
 
     coherent: float
@@ -83,6 +83,7 @@ class Verdict:
     shape: float
     direction: bool
     path: bool
+    places: Float[np.ndarray, "T 2"]
     errors: Float[np.ndarray, " T"]
 
 
@@ -209,5 +210,6 @@ def judge(
         shape=seen["shape"] / count,
         direction=direction == scene.direction,
         path=path == scene.path,
+        places=places,
         errors=np.linalg.norm(places - scene.positions[: len(places)], axis=1),
     )
