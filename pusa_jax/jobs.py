@@ -17,7 +17,7 @@ from pusa_jax import loading, processes, video
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.flow import pusa_schedule
-from pusa_jax.meshes import choose_mesh
+from pusa_jax.meshes import check_memory, choose_mesh
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.outputs import check_writable
 from pusa_jax.pipeline import (
@@ -203,6 +203,7 @@ def prepare(job: Job, output: str | Path) -> Prepared:
     conditions = read_conditions(job, configs.vae.temporal_stride)
     check_all(conditions, latents[1])
     mesh = choose_mesh(job.mesh, configs.dit, guided=settings.guidance_scale != 1)
+    check_memory(mesh, configs.dit, job.dtype)
     loading.check_model(job.model, job.dtype)
     return Prepared(job=job, output=Path(output), configs=configs, conditions=conditions, mesh=mesh)
 

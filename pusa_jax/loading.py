@@ -28,7 +28,7 @@ from convert.folder import (
 )
 from convert.lora import Naming, read_lora, write_lora
 from convert.published import inspect
-from pusa_jax.meshes import MeshLike, choose_mesh
+from pusa_jax.meshes import MeshLike, check_memory, choose_mesh
 from pusa_jax.models import lora
 from pusa_jax.models.wan.config import DiTConfig, Precision, TextConfig
 from pusa_jax.models.wan.text import Tokenizer
@@ -149,6 +149,7 @@ def load_pipeline(
     configs = check_configs(folder)
     check_loras(lora, configs.dit)
     mesh = choose_mesh(mesh, configs.dit)
+    check_memory(mesh, configs.dit, dtype)
     on_progress("load", 0, 2)
     autoencoder = load_module(folder, "vae", "float32")
     on_progress("load", 1, 2)

@@ -5,6 +5,9 @@ them beside each other (`is_together`); any other runs them in turn. The remaini
 tokens over `context`.
 """
 
+import dataclasses
+import math
+import os
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -12,9 +15,10 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
 from pusa_jax.models.wan import rules
-from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.config import DiTConfig, Precision
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.sharding import make_mesh, shardings
+from pusa_jax.topologies import GIB
 from pusa_jax.tree import shapes_for
 
 PASSES = 2
@@ -72,6 +76,34 @@ def check_mesh(mesh: Mesh, config: DiTConfig) -> None:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
     shardings(shapes_for(_dit, config), rules.DIT, mesh)
+
+
+def check_memory(mesh: Mesh, config: DiTConfig, dtype: Precision) -> None:
+    """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
+
+    What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
+    """
+    leaves = shapes_for(_dit, dataclasses.replace(config, param_dtype=dtype))
+    placed = shardings(leaves, rules.DIT, mesh)
+    needed = sum(
+        math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for path, leaf in leaves.items()
+    )
+    limits = [memory_of(device) for device in mesh.local_devices]
+    limit = min((limit for limit in limits if limit is not None), default=needed)
+    if needed > limit:
+        raise ValueError(
+            f"the DiT's weights in {dtype} take {needed / GIB:.1f} GiB of each of {mesh.size} "
+            f"devices, which have {limit / GIB:.1f}: use more; pusa-jax plan says what fits."
+        )
+
+
+def memory_of(device: jax.Device) -> int | None:
+    """Bytes a device can hold, of a CPU device its share of the machine's; None if not known."""
+    if device.platform == "cpu":
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return machine // len(jax.local_devices(backend="cpu"))
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def _dit(config: DiTConfig) -> WanDiT:

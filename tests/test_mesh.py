@@ -7,8 +7,9 @@ from flax import nnx
 
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
+from pusa_jax import meshes
 from pusa_jax.diffusion import tasks
-from pusa_jax.meshes import choose_mesh
+from pusa_jax.meshes import choose_mesh, memory_of
 from pusa_jax.models.wan import rules
 from pusa_jax.pipeline import PusaPipeline, Settings
 from pusa_jax.sharding import make_mesh, shardings
@@ -70,6 +71,20 @@ def test_a_mesh_that_does_not_fit_is_refused_before_loading(folder, shape, messa
     with pytest.raises(ValueError, match=message) as error:
         PusaPipeline.from_pretrained(folder / "model", mesh=shape, on_progress=never)
     assert "\n" not in str(error.value)
+
+
+def test_too_little_memory_is_told_before_loading(folder, monkeypatch):
+    def never(stage, done, total):
+        raise AssertionError(f"{stage} began")
+
+    monkeypatch.setattr(meshes, "memory_of", lambda device: 2**10)
+    with pytest.raises(ValueError, match=r"take 0\.0 GiB of each of 8 devices") as error:
+        PusaPipeline.from_pretrained(folder / "model", on_progress=never)
+    assert "\n" not in str(error.value)
+
+
+def test_the_machine_s_memory_is_shared_by_its_devices():
+    assert 2**20 < memory_of(jax.devices()[0]) < 2**40
 
 
 def test_without_guidance_all_devices_share_the_tokens():
