@@ -12,8 +12,9 @@ a process of its own that has the memory to itself. FLOPs are the model's by for
 (pusa_jax/flops.py); the share is that of bfloat16 matrix products of 8192 x 8192, measured in the
 same run. The predicted memory is what `pusa-jax plan` would say.
 
-Needs a checkout with jax and flax. For the peer: torch, diffusers (>= 0.36) and accelerate; without
-them its rows say so. On a GPU jax must be installed with CUDA, as in pip install "jax[cuda13]".
+Needs a plain checkout with jax and flax, nothing else; on a GPU jax with CUDA, as in
+pip install "jax[cuda13]". For the peer: torch, diffusers (>= 0.36) and accelerate; without them its
+rows say so.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+
+from experiments.plain import do_without_jaxtyping
 
 PASSES = 2
 """Forwards of a guided step."""
@@ -242,6 +245,7 @@ def in_process(worker: str, part: str, repeats: int, limit: float) -> list[dict]
 
 def work(worker: str, part: str, repeats: int) -> int:
     """Prints the rows of a worker as they come, one JSON object per line."""
+    do_without_jaxtyping()
     try:
         for row in WORKERS[worker](PARTS[part], repeats):
             print(json.dumps(row), flush=True)

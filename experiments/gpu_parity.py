@@ -4,11 +4,12 @@
   python -m experiments.gpu_parity --dtype bfloat16      (one part)
   python -m experiments.gpu_parity --golden-dir DIR      (other recordings; may be repeated)
 
-Runs the checks of tests/parity on whatever device jax finds, from a plain checkout with jax, flax
-and what pyproject.toml lists; neither pytest nor torch is needed. float32 has the highest matmul
-precision and the limits of the checks; bfloat16 holds weights and products of all networks in
-bfloat16, where no limit is set because rounding alone moves results by 1e-3 to 2e-1 (most where
-timesteps are rounded too). Exits with code 1 if float32 breaks a limit or anything is not finite.
+Runs the checks of tests/parity on whatever device jax finds, from a plain checkout. Needs jax, flax
+(with the optax that it brings) and safetensors, nothing else; without jaxtyping, shapes in
+signatures are not checked. float32 has the highest matmul precision and the limits of the checks;
+bfloat16 holds weights and products of all networks in bfloat16, where no limit is set because
+rounding alone moves results by 1e-3 to 2e-1 (most where timesteps are rounded too). Exits with code
+1 if float32 breaks a limit or anything is not finite.
 """
 
 import argparse
@@ -23,12 +24,10 @@ from typing import Any
 
 import jax
 
-from pusa_jax.models.wan import config
+from experiments.plain import do_without_jaxtyping
 
 PARITY = Path(__file__).resolve().parents[1] / "tests" / "parity"
 DTYPES = ("float32", "bfloat16")
-NETWORKS: tuple[Any, ...] = (config.DiTConfig, config.VAEConfig, config.TextConfig)
-
 
 Row = tuple[str, float, str]
 """Kind of recording, limit and unit of the error."""
@@ -42,7 +41,10 @@ class Dtype:
         self._original = {}
 
     def __enter__(self) -> "Dtype":
-        for cls in NETWORKS:
+        from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+
+        networks: tuple[Any, ...] = (DiTConfig, VAEConfig, TextConfig)
+        for cls in networks:
             self._original[cls] = cls.__init__
             cls.__init__ = self._wrapped(cls.__init__)
         return self
@@ -64,6 +66,7 @@ class Dtype:
 
 def compare(dtype: str, folders: list[str] | None) -> tuple[dict[Row, list[float]], list[str]]:
     """Errors of each row of the table, and what went wrong."""
+    do_without_jaxtyping()
     sys.path.insert(0, str(PARITY))
     from golden import discover, golden_dirs  # pyright: ignore[reportMissingImports]
     from test_golden import all_checks  # pyright: ignore[reportMissingImports]

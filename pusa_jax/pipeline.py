@@ -22,7 +22,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
-from pusa_jax import video
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions, place
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided, guided_together
@@ -35,6 +34,7 @@ from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
+from pusa_jax.pixels import to_pixels, to_uint8
 from pusa_jax.sharding import make_mesh
 from pusa_jax.typing import Latents, Text
 
@@ -329,7 +329,7 @@ class PusaPipeline:
         watch.lap("decode")
         used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative_prompt}
         return Output(
-            frames=video.to_uint8(frames),
+            frames=to_uint8(frames),
             latents=final,
             seed=settings.seed,
             settings=used,
@@ -386,7 +386,7 @@ class PusaPipeline:
                     f"given frames are {condition.frames.shape[1:3]}, the video is "
                     f"{(settings.height, settings.width)}: fit them first (video.fit)."
                 )
-            latents = self.encode(video.to_pixels(condition.frames)[None], settings.tiled)
+            latents = self.encode(to_pixels(condition.frames)[None], settings.tiled)
             given += [
                 FrameCondition(  # cut on the host: on a device every place would be compiled for
                     index=at,

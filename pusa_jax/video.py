@@ -1,10 +1,10 @@
 """Pictures and videos, in and out: the only module that knows image and video codecs.
 
 Outside the networks a frame is uint8 RGB [H, W, 3] and a clip is [T, H, W, 3]; inside, pixels are
-float32 in [-1, 1] (`to_pixels`, `to_uint8`). Nothing is rescaled except by `fit`. Whatever is wrong
-with a file is told in one line that names it: FileNotFoundError where it is missing, ValueError
-where it is not what was asked for, OSError where a result cannot be written. Results are written
-to a temporary name in the same folder and then renamed: a name holds a whole file or none.
+float32 in [-1, 1] (`pixels` brings one to the other). Nothing is rescaled except by `fit`. Whatever
+is wrong with a file is told in one line that names it: FileNotFoundError where it is missing,
+ValueError where it is not what was asked for, OSError where a result cannot be written. Results are
+written to a temporary name in the same folder and then renamed: a name holds a whole file or none.
 """
 
 import collections
@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import av
-import jax
 import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageOps
 
 from pusa_jax.outputs import replacing
+from pusa_jax.pixels import to_pixels as to_pixels
+from pusa_jax.pixels import to_uint8 as to_uint8
 
 _LANCZOS = Image.Resampling.LANCZOS
 _BT709 = 1
@@ -167,28 +168,6 @@ _FITS = {
     "letterbox": lambda image, size: ImageOps.pad(image, size, _LANCZOS, color=(0, 0, 0)),
     "stretch": lambda image, size: image.resize(size, _LANCZOS),
 }
-
-
-def to_pixels(frames: UInt8[np.ndarray, "*axes"]) -> Float32[np.ndarray, "*axes"]:
-    """Brings 0 .. 255 to [-1, 1], the range of the networks."""
-    return frames.astype(np.float32) * (2 / 255) - 1
-
-
-def to_uint8(
-    pixels: Float[np.ndarray, "*axes"] | Float[jax.Array, "*axes"],
-) -> UInt8[np.ndarray, "*axes"]:
-    """Brings [-1, 1] to 0 .. 255; values outside are clipped.
-
-    Parity: fractions are cut off, not rounded (pusa-v1.md §3.4 and the recorded uint8 frames).
-
-    Raises:
-      ValueError: a value is not finite.
-    """
-    pixels = np.asarray(pixels).astype(np.float32)
-    if not np.isfinite(pixels).all():
-        bad = np.count_nonzero(~np.isfinite(pixels))
-        raise ValueError(f"{bad} of {pixels.size} pixel values are not finite; nothing to show.")
-    return np.clip((pixels + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
 def write_video(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import bench_dit, bench_train, gpu_parity
+from experiments.plain import do_without_jaxtyping
 from pusa_jax.cli_train import parse
 from pusa_jax.training.metrics import step_flops
 
@@ -39,6 +40,14 @@ def test_a_missing_peer_is_a_row_and_not_an_error(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     assert bench_dit.work("diffusers", "tiny", 1) == 0
     assert "peer not installed" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_shapes_in_signatures_say_nothing_without_jaxtyping(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jaxtyping", None)
+    do_without_jaxtyping()
+    from jaxtyping import Array, Float
+
+    assert isinstance(None, Float[Array, "N"] | None)
 
 
 def test_a_worker_that_dies_is_a_row(monkeypatch):

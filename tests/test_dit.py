@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from pusa_jax.models.rope import rotary_table, rotate
 from pusa_jax.models.wan.config import DiTConfig, preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import assert_close, random_module
-from pusa_jax.tree import shapes_of
+from pusa_jax.tree import assemble, leaves_of, shapes_of
 
 TINY = DiTConfig(
     dim=48, ffn_dim=64, num_heads=4, num_layers=2, text_dim=20, text_len=6, freq_dim=32
@@ -93,6 +94,21 @@ def test_modulation_is_per_frame_not_per_token():
         v.aval.shape for eqn in walk(jaxpr.jaxpr) for v in eqn.outvars if hasattr(v.aval, "shape")
     ]
     assert not [s for s in sizes if 6 in s and np.prod(s) >= tokens * 6 * TINY.dim]
+
+
+def test_a_step_reads_the_projected_text_and_not_what_projects_it():
+    def build():
+        return WanDiT(TINY, rngs=nnx.Rngs(0))
+
+    dit, levels = random_module(build), jnp.full((2, 5), 500.0)
+    projects = r"text_embedding|cross_attn/(k|v|norm_k)/"
+    broken = {
+        path: leaf * jnp.nan if re.search(projects, path) else leaf
+        for path, leaf in leaves_of(dit).items()
+    }
+    text, step = dit.project_text(TEXT), jax.jit(lambda dit, *rest: dit(*rest))
+    expected = step(dit, LATENTS, levels, text)
+    assert jnp.array_equal(step(assemble(build, broken), LATENTS, levels, text), expected)
 
 
 def walk(jaxpr):

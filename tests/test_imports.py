@@ -6,6 +6,7 @@ Which third-party library may be imported where is enforced by ruff (TID251 in p
 import ast
 import fnmatch
 import graphlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ ROWS = [
         "records",
         "compile_cache",
         "pieces",
+        "pixels",
         "video",
         "topologies",
         "collectives",
@@ -107,6 +109,42 @@ def test_imports_point_to_rows_above(module):
 def test_no_module_imports_itself_through_others():
     graph = {m: {n for n, _ in imports_of(m) if (m, n) not in LAZY} for m in PLACED}
     graphlib.TopologicalSorter(graph).prepare()
+
+
+PLAIN = {"jax", "flax", "numpy", "ml_dtypes", "jaxtyping"}
+
+
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        ("plan", PLAIN),
+        ("pipeline", PLAIN),
+        ("training.step", PLAIN | {"optax"}),
+        *((f"convert.{name}", PLAIN) for name in ("wan", "vae", "t5", "lora")),
+    ],
+)
+def test_what_experiments_measure_needs_few_libraries(module, libraries):
+    """They run from a plain checkout on machines that have little besides jax and flax."""
+    todo, seen, found = [module], set(), set()
+    while todo:
+        one = todo.pop()
+        seen.add(one)
+        inner = {name for name, lazy in imports_of(one) if not lazy} & set(PLACED)
+        todo += inner - seen
+        found.update(libraries_of(one))
+    found -= {"pusa_jax", "convert", *sys.stdlib_module_names}
+    assert found <= libraries, found - libraries
+
+
+def libraries_of(module):
+    """Third-party libraries that a module imports when it is imported."""
+    for node in ast.parse(MODULES[module].read_text()).body:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [str(node.module)]
+        yield from (name.partition(".")[0] for name in names)
 
 
 def test_a_model_family_imports_no_other_family():

@@ -13,8 +13,8 @@ from pusa_jax.diffusion.sampling import denoise, start
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import decode, encode
 from pusa_jax.pipeline import project_texts, velocity_of
+from pusa_jax.pixels import to_pixels, to_uint8
 from pusa_jax.testing import relative_error, to_house_layout
-from pusa_jax.video import to_pixels, to_uint8
 
 
 def plan(golden: Golden, case: dict, given: dict | None = None):

@@ -10,7 +10,6 @@ import html
 import re
 from pathlib import Path
 
-import ftfy
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -46,6 +45,8 @@ def clean_prompt(prompt: str) -> str:
     punctuation. Entities are resolved twice because scraped captions often hold `&amp;lt;` and the
     like. Nothing is lower-cased and no punctuation removed. An empty prompt stays empty.
     """
+    import ftfy  # what only encodes does without
+
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()
 
