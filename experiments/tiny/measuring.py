@@ -15,12 +15,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pusa_jax.diffusion import tasks
-from pusa_jax.diffusion.conditioning import FrameCondition, place
+from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.tasks import Condition
-from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.tiny_world.autoencoder import psnr
 from pusa_jax.tiny_world.clips import MIDDLE, Scene, draw, render
-from pusa_jax.tiny_world.evaluate import FRESH, Model, Sampling, pixels_of, sample
+from pusa_jax.tiny_world.evaluate import FRESH, Model, Sampling, generate, pixels_of
 from pusa_jax.tiny_world.stick import judge
 
 WORLD = MIDDLE
@@ -83,17 +82,8 @@ def fresh(seed: int, count: int) -> list[Scene]:
     return [draw(WORLD, seed, FRESH + i) for i in range(count)]
 
 
-def generate(
-    model: Model,
-    scenes: list[Scene],
-    given: list[list[Condition]],
-    sampling: Sampling,
-    key: jax.Array,
-) -> UInt8[np.ndarray, "B T H W 3"]:
-    """Samples a clip per scene; the conditions of all scenes lie at the same places."""
-    cells = WORLD.size // 8
-    shape = (len(scenes), LATENT_FRAMES, cells, cells, model.dit.config.in_dim)
-    noise = jax.random.normal(key, shape, jnp.float32)
+def encoded(model: Model, given: list[list[Condition]]) -> list[FrameCondition]:
+    """Latent frames of what is given of every scene; of all scenes it lies at the same places."""
     conditions = []
     for alike in zip(*given, strict=True):
         first = alike[0]
@@ -104,14 +94,7 @@ def generate(
             )
             for take, at, multiplier in zip(first.take, first.at, first.multipliers, strict=True)
         ]
-    clean, multipliers = place(conditions, noise)
-    table = noise_table(sampling.num_steps, sampling.shift, multipliers)
-    captions = [scene.caption for scene in scenes], [""] * len(scenes)
-    prompt, nothing = (jnp.asarray(np.stack([model.text(c) for c in cs])) for cs in captions)
-    scale = jnp.float32(sampling.guidance_scale)
-    plan = jax.tree.map(jnp.asarray, table)
-    latents = sample(model.dit, (prompt, nothing), clean, noise, plan, scale)
-    return model.decode(np.asarray(latents))
+    return conditions
 
 
 def measure(model: Model, task: Task, sampling: Sampling, count: int, seed: int) -> Row:
@@ -131,7 +114,7 @@ def measure(model: Model, task: Task, sampling: Sampling, count: int, seed: int)
         truth = [render(scene) for scene in batch]
         given = [task(clip) for clip in truth]
         key = jax.random.fold_in(jax.random.key(seed), first)
-        clips = generate(model, batch, given, sampling, key)
+        clips = generate(model, batch, encoded(model, given), sampling, key)
         kept = given_frames(given[0])
         seen += [observe(*x, kept) for x in zip(clips, truth, batch, strict=True)]
     return summary(seen)

@@ -6,7 +6,6 @@ fresh: their numbers begin where no training reaches.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,12 +110,10 @@ class Model:
     text: Callable[[str], np.ndarray]
 
 
-def generate(
-    model: Model, scenes: list[Scene], task: Task, sampling: Sampling, key: Any
-) -> UInt8[np.ndarray, "B T H W 3"]:
-    """Samples a clip for each scene's caption and what the task gives of it."""
-    videos = np.stack([render(scene) for scene in scenes])
-    frames = 1 + (videos.shape[1] - 1) // 4
+def conditions_of(
+    model: Model, task: Task, videos: UInt8[np.ndarray, "B T H W 3"]
+) -> list[FrameCondition]:
+    """What a task gives of true clips."""
     conditions = []
     if task.clip:
         whole = model.encode(videos[:, : 1 + 4 * (task.clip - 1)])
@@ -124,16 +121,24 @@ def generate(
     for i in task.images:
         at = pixels_of(i, 4)[-1]
         conditions.append((i, model.encode(videos[:, at : at + 1])))
-    cells = videos.shape[2] // 8
-    shape = (len(scenes), frames, cells, cells, 16)
+    return [
+        FrameCondition(index=i, latents=jnp.asarray(x), multiplier=task.multiplier)
+        for i, x in conditions
+    ]
+
+
+def generate(
+    model: Model,
+    scenes: list[Scene],
+    conditions: list[FrameCondition],
+    sampling: Sampling,
+    key: jax.Array,
+) -> UInt8[np.ndarray, "B T H W 3"]:
+    """Samples a clip for each scene's caption and the latent frames that are given."""
+    frames, cells = 1 + (len(scenes[0].positions) - 1) // 4, scenes[0].size // 8
+    shape = (len(scenes), frames, cells, cells, model.dit.config.in_dim)
     noise = jax.random.normal(key, shape, jnp.float32)
-    clean, multipliers = place(
-        [
-            FrameCondition(index=i, latents=jnp.asarray(x), multiplier=task.multiplier)
-            for i, x in conditions
-        ],
-        noise,
-    )
+    clean, multipliers = place(conditions, noise)
     table = noise_table(sampling.num_steps, sampling.shift, multipliers)
     prompt = np.stack([model.text(scene.caption) for scene in scenes])
     nothing = np.stack([model.text("")] * len(scenes))
@@ -159,7 +164,9 @@ def measure(
         numbers = range(FRESH + first, FRESH + first + sampling.batch)
         scenes = [draw(world, seed, i) for i in numbers]
         key = jax.random.fold_in(jax.random.key(seed), first)
-        videos = generate(model, scenes, task, sampling, key)
+        truth = np.stack([render(scene) for scene in scenes])
+        conditions = conditions_of(model, task, truth)
+        videos = generate(model, scenes, conditions, sampling, key)
         verdicts += [judge(v, s, given) for v, s in zip(videos, scenes, strict=True)]
     verdicts = verdicts[:count]
     names = ("coherent", "colour", "background", "shape", "direction", "path")

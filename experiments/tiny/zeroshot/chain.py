@@ -6,15 +6,15 @@ import numpy as np
 from experiments.tiny.measuring import (
     LOST,
     Row,
+    encoded,
     extension,
     fresh,
-    generate,
     given_frames,
     summary,
     velocity,
 )
 from pusa_jax.tiny_world.clips import DIRECTIONS, Scene, render
-from pusa_jax.tiny_world.evaluate import Model, Sampling
+from pusa_jax.tiny_world.evaluate import Model, Sampling, generate
 from pusa_jax.tiny_world.stick import judge
 
 
@@ -36,7 +36,7 @@ def drift(model: Model, sampling: Sampling, count: int, seed: int, rounds: int) 
             given = [extension(clip) for clip in clips]
             kept = given_frames(given[0])
             key = jax.random.fold_in(jax.random.key(seed), rounds * first + i)
-            made = generate(model, batch, given, sampling, key)
+            made = generate(model, batch, encoded(model, given), sampling, key)
             for row, clip, scene in zip(rows, made, batch, strict=True):
                 row |= {f"{n} {i + 1}": x for n, x in _round(clip, scene, kept).items()}
             clips = made[:, -len(kept) :]
