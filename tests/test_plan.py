@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import plan_table
+from experiments import plan_table, train_plan_table
 from pusa_jax import plan, report, tiny, topologies
 from pusa_jax.cli_plan import add_plan_arguments
+from pusa_jax.cli_train import parse
 from pusa_jax.collectives import Traffic
 from pusa_jax.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.models.wan import config
@@ -254,6 +255,7 @@ def test_bytes_per_device_counts_what_is_cut_once():
 ELSEWHERE = """
 import argparse, sys
 from pusa_jax.cli_plan import add_plan_arguments
+from pusa_jax.cli_train import parse
 from pusa_jax.models.wan import config
 config.PRESETS["tiny"] = config.Preset(dit=config.DiTConfig(
     dim=512, ffn_dim=1024, num_heads=4, num_layers=2, text_dim=32, text_len=32, freq_dim=64))
@@ -301,3 +303,23 @@ def test_the_page_of_plans_says_what_was_planned_and_what_was_measured():
     assert (cells[4], cells[6]) == ("2.0", "3.0")
     without = plan_table.page({row.key: record}, {})
     assert "not measured" in without and "| h200 | 989 |" in without
+
+
+@pytest.mark.parametrize("row", train_plan_table.ROWS, ids=lambda row: row.key)
+def test_rows_of_training_plans_are_runs_whose_batch_fits_their_mesh(row):
+    run, topology = parse(row.flags)[0], parse_topology(row.topology)
+    mesh = run.mesh.shape(topology.chips * topology.chip.devices)
+    assert mesh["context"] == row.context
+    assert run.data.batch_size % (mesh["data"] * row.parts) == 0
+
+
+def test_the_page_of_training_plans_says_what_does_not_fit():
+    row = train_plan_table.ROWS[0]
+    chip = dataclasses.replace(CHIPS["v5e"], memory=2**30)
+    topology = Topology(name=row.topology, chip=chip, shape=(4, 4), limit=2**30)
+    record = on(chip, topology=topology).record()
+    numbers = {"plans": {row.key: record}, "bench": {}}
+    line = next(
+        line for line in train_plan_table.page(numbers).splitlines() if f"| {row.run} |" in line
+    )
+    assert "2.0 (does not fit)" in line and f"| {row.parts} |" in line

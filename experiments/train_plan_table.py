@@ -1,0 +1,197 @@
+"""Makes docs/plan_train.md: what the training runs of configs/ need on TPU slices and GPU boxes.
+
+  python -m experiments.train_plan_table               (all rows: hours on 2 cores)
+  python -m experiments.train_plan_table --only h100   (renews the rows of such topologies)
+  python -m experiments.train_plan_table --bench FILE  (adds peaks of bench_train --json FILE)
+
+Needs pusa_jax[tpu] for the TPU rows and pusa_jax[cuda] for the GPU rows; rows whose plugin is
+missing keep what the page said before. Each row is one `pusa-jax plan train --json` in a process of
+its own. The numbers are kept in docs/plan_train.json, so that a part of the page can be renewed.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.bench_train import PARTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "plan_train.md"
+NUMBERS = PAGE.with_suffix(".json")
+GIB = 2**30
+HEIGHTS = {"480p": (480, 832), "720p": (720, 1280)}
+
+INTRODUCTION = """# What training fits where
+
+Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
+that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames, networks computing
+in bfloat16, trained weights and Adam's moments in float32, the inputs of the blocks kept for the
+backward pass and all else computed again (`remat="full"`). Every optimizer step takes the batch of
+the paper, 8 clips, computed in so many **parts** one after the other. Bytes are per chip.
+
+- **peak** is what one chip must hold at once by the compiler's account: weights, moments, clips,
+  results and temporaries. Kernel workspaces and fragmentation are not in it.
+- **limit** is what a program may use: of a TPU what libtpu says, of a GPU the share that jax takes
+  by default, three quarters (`XLA_PYTHON_CLIENT_MEM_FRACTION` changes it).
+- **s/step** is a lower bound: the longest of computing at the vendor's peak for dense bfloat16
+  products, moving every byte held once, and sending over links of the stated width. Model FLOPs
+  count what is computed twice once. It is no forecast.
+- **measured** is the peak of a real run of the same program where there was hardware.
+- **compile** is wall time on CPU cores that other work shared, sometimes for the most part: the row
+  of v5e:4x4 took 436 seconds of computing. It says little about a machine at rest.
+
+To plan a row: `pusa-jax plan train --config=configs/RUN.py --topology=TOPOLOGY`, with
+`--config.mesh.context=C`, `--config.optimizer.accumulate=PARTS` and, for 720p,
+`--config.data.height=720 --config.data.width=1280`.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One plan to make: a config, a size, chips, and how clips are shared out over them."""
+
+    run: str
+    size: str
+    topology: str
+    context: int = 1
+    parts: int = 1
+
+    @property
+    def key(self) -> str:
+        """What tells rows apart."""
+        shares = f"context={self.context} parts={self.parts}"
+        return f"{self.run} {self.size} {self.topology} {shares}"
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of `pusa-jax plan train`."""
+        flags = [f"--config={ROOT / 'configs' / self.run}.py"]
+        if self.size in HEIGHTS:
+            height, width = HEIGHTS[self.size]
+            flags += [f"--config.data.height={height}", f"--config.data.width={width}"]
+        flags += [f"--config.mesh.context={self.context}"]
+        return [*flags, f"--config.optimizer.accumulate={self.parts}"]
+
+
+LORA, FULL = "pusa_v1_lora_14b", "pusa_full_14b"
+ROWS = [
+    Row(run=LORA, size="480p", topology="v5e:4x4", context=4, parts=2),
+    Row(run=LORA, size="480p", topology="h100:8"),
+    Row(run=LORA, size="720p", topology="h100:8"),
+    Row(run=LORA, size="480p", topology="h200:1", parts=8),
+    Row(run=FULL, size="480p", topology="v6e:4x4", context=4, parts=2),
+    Row(run=FULL, size="480p", topology="v5p:2x2x1", context=4, parts=8),
+    Row(run=FULL, size="720p", topology="v6e:4x8", context=8, parts=2),
+    Row(run=FULL, size="720p", topology="v5p:2x2x2", context=4, parts=4),
+    Row(run="pusa_lora_1.3b", size="480p", topology="h100:1", parts=8),
+    Row(run="fvdm_ptss_1.3b", size="480p", topology="h200:1", parts=8),
+    Row(run="debug", size="its own", topology="h100:1"),
+    Row(run="tiny_world", size="its own", topology="h100:1"),
+]
+
+MISSING = ["not planned yet", *[""] * 6]
+
+
+def plan(flags: list[str], topology: str) -> dict[str, Any] | None:
+    """The report of a run, or None where it could not be made."""
+    code = "import sys; from pusa_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "plan", "train", "--json", f"--topology={topology}"]
+    done = subprocess.run([*command, *flags], stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout) if done.returncode in (0, 3) else None
+
+
+def cells(report: dict[str, Any]) -> list[str]:
+    """Cells of a report that every row has."""
+    roofline = report["roofline"]
+    sent = sum(traffic["bytes"] for traffic in report["collectives"].values())
+    return [
+        in_short(report["peak_bytes"] / GIB) + ("" if report["fits"] else " (does not fit)"),
+        in_short(report["limit_bytes"] / GIB),
+        in_short(report["model_flops"] / 1e12),
+        in_short(sent / GIB),
+        f"{roofline['seconds']:.3g}",
+        roofline["bound"],
+        f"{report['compile_seconds']:.0f}",
+    ]
+
+
+def in_short(value: float) -> str:
+    """With a tenth, and small numbers with two digits."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def mesh(report: dict[str, Any]) -> str:
+    """The mesh as flags have it."""
+    sizes = [f"{axis}={size}" for axis, size in report["mesh"].items() if size > 1]
+    return ",".join(sizes) or "data=1"
+
+
+def line(cells: list[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def page(numbers: dict[str, Any]) -> str:
+    """The whole page."""
+    plans, bench = numbers["plans"], numbers["bench"]
+    common = "peak GiB | limit GiB | TFLOP | sent GiB | s/step | bound by | compile s |"
+    lines = [f"| run | size | topology | mesh | parts | {common}", "|---|" + "---|" * 11]
+    for row in ROWS:
+        report = plans.get(row.key)
+        where = mesh(report) if report else f"context={row.context}"
+        head = [row.run, row.size, row.topology, where, str(row.parts)]
+        lines.append(line([*head, *(cells(report) if report else MISSING)]))
+    lines += ["", "The parts of `python -m experiments.bench_train`, on one H200:", ""]
+    lines += [f"| part | measured GiB | {common}", "|---|" + "---|" * 8]
+    for part in PARTS:
+        report = plans.get(f"bench {part}")
+        peaks = [row["peak_bytes"] for row in bench.get(part, []) if "clips" in row]
+        measured = f"{peaks[0] / GIB:.1f}" if peaks and peaks[0] else "not measured"
+        lines.append(line([part, measured, *(cells(report) if report else MISSING)]))
+    return INTRODUCTION + "\n" + "\n".join(lines) + "\n"
+
+
+def write(numbers: dict[str, Any]) -> None:
+    """Writes numbers and page."""
+    NUMBERS.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(numbers))
+
+
+def main() -> int:
+    """Renews the page; returns 1 where a row could not be made."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", default="", help="rows whose topology begins so")
+    parser.add_argument("--run", default="", help="rows whose run begins so")
+    parser.add_argument("--bench", type=Path, help="what bench_train --json wrote")
+    args = parser.parse_args()
+    numbers: dict[str, Any] = {"plans": {}, "bench": {}}
+    if NUMBERS.exists():
+        numbers = json.loads(NUMBERS.read_text())
+    wanted = {row.key: (row.run, row.flags, row.topology) for row in ROWS}
+    wanted |= {f"bench {p}": ("bench", list(flags), "h200:1") for p, flags in PARTS.items()}
+    if args.bench:
+        numbers["bench"] |= json.loads(args.bench.read_text())
+        wanted = {}
+    missing = []
+    for key, (run, flags, topology) in wanted.items():
+        if not (topology.startswith(args.only) and run.startswith(args.run)):
+            continue
+        print(key, file=sys.stderr)
+        report = plan(flags, topology)
+        if report is None:
+            missing.append(key)
+            continue
+        numbers["plans"][key] = report
+        write(numbers)
+    write(numbers)
+    for key in missing:
+        print(f"not made: {key}", file=sys.stderr)
+    return int(bool(missing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
