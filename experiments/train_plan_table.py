@@ -84,6 +84,7 @@ ROWS = [
     Row(run=LORA, size="720p", topology="h100:8"),
     Row(run=LORA, size="480p", topology="h200:1", parts=8),
     Row(run=FULL, size="480p", topology="v6e:4x4", context=4, parts=2),
+    Row(run=FULL, size="480p", topology="v6e:4x4", context=8, parts=4),
     Row(run=FULL, size="480p", topology="v5p:2x2x1", context=4, parts=8),
     Row(run=FULL, size="720p", topology="v6e:4x8", context=8, parts=2),
     Row(run=FULL, size="720p", topology="v5p:2x2x2", context=4, parts=4),
