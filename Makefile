@@ -2,7 +2,7 @@
 #
 #   make demo          a video of every kind from the tiny trained model, into demo/
 #   make tiny-world    trains that model from nothing: hours on a laptop, goes on when interrupted
-#   make experiments   repeats the papers' experiments with it: hours, goes on when interrupted
+#   make experiments   repeats the papers' experiments with it: over an hour, goes on when interrupted
 #   make experiments-quick  proves that they run
 #   make test          the whole suite, with the PyTorch peers
 #   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
