@@ -39,8 +39,8 @@ class RunCheckpoints:
                 max_to_keep=keep_last,
                 keep_period=keep_every or None,
                 todelete_subdir=_TRASH,
-                cleanup_tmp_directories=True,
             )
+            self._tidy()
         self._manager = ocp.CheckpointManager(
             self._folder, item_names=("state", "info"), options=options
         )
@@ -96,10 +96,12 @@ class RunCheckpoints:
             self._tidy()
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             reason = " ".join(str(error).split())
+            if len(reason) > 160:  # the system's own words are at the end
+                reason = "... " + reason[-160:].partition(" ")[2]
             raise OSError(
                 f"{what} could not be saved in {self._folder}; "
                 f"the last complete one is of step {max(self.steps, default='none')}: "
-                f"{reason[-160:]}"  # where the system's own words are
+                f"{reason}"
             ) from None
 
     def info(self, step: int) -> dict[str, Any]:
