@@ -22,7 +22,7 @@ first = $(shell for p in $(1); do "$$p" -c "import ensurepip, sys, venv; sys.exi
 	>/dev/null 2>&1 && echo "$$p" && break; done)
 PYENV = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/$(1).*/bin/python)
 
-PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS)
+PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -62,7 +62,7 @@ test-newest:
 	  echo "left out: no Python 3.12 found (PYTHON312=... names one)"; \
 	else \
 	  $(MAKE) --no-print-directory VENV=$(VENV312) PYTHON="$$python" $(VENV312)/test-jax.stamp && \
-	  $(VENV312)/bin/python -m pytest -rs -n $(WORKERS) -m "not torch and not slow" --golden-dir tests/golden; \
+	  $(VENV312)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile -m "not torch and not slow" --golden-dir tests/golden; \
 	fi
 
 clean:

@@ -68,7 +68,7 @@ def compare(dtype: str, folders: list[str] | None) -> tuple[dict[Row, list[float
     """Errors of each row of the table, and what went wrong."""
     do_without_jaxtyping()
     sys.path.insert(0, str(PARITY))
-    from golden import discover, golden_dirs  # pyright: ignore[reportMissingImports]
+    from golden import NETWORKS, discover, golden_dirs  # pyright: ignore[reportMissingImports]
     from test_golden import all_checks  # pyright: ignore[reportMissingImports]
 
     checks, rows, broken = all_checks(), collections.defaultdict(list), []
@@ -78,6 +78,7 @@ def compare(dtype: str, folders: list[str] | None) -> tuple[dict[Row, list[float
                 rows[golden.kind, 0.0, "not covered"] += [0.0] * len(golden.cases())
                 continue
             for case in golden.cases():
+                NETWORKS.clear()  # those of another case or dtype are not counted
                 with Dtype(dtype) as used:
                     try:
                         found = list(checks[golden.kind](golden, case))

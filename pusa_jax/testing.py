@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import ArrayLike
 
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.tree import fill, shapes_in
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -20,8 +20,8 @@ def random_module(build: Callable[[], Module], seed: int = 0) -> Module:
     a constant, so that a swapped or forgotten one shows.
     """
     rng = np.random.default_rng(seed)
-    leaves = {}
-    for path, shape in shapes_of(build).items():
+    abstract, leaves = nnx.eval_shape(build), {}
+    for path, shape in shapes_in(abstract).items():
         noise = rng.standard_normal(shape.shape, np.float32)
         match path.rsplit("/", 1)[-1]:
             case "scale":
@@ -34,7 +34,7 @@ def random_module(build: Callable[[], Module], seed: int = 0) -> Module:
                 stacked = path.startswith("blocks/")
                 value = noise / np.prod(shape.shape[stacked:-1]) ** 0.5
         leaves[path] = jnp.asarray(value, shape.dtype)
-    return assemble(build, leaves)
+    return fill(abstract, leaves)
 
 
 def relative_error(actual: ArrayLike, expected: ArrayLike) -> float:

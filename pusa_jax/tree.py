@@ -21,9 +21,14 @@ def leaves_of(module: nnx.Module) -> dict[str, jax.Array]:
 
 def shapes_of(build: Callable[[], nnx.Module]) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape and dtype of the parameters that `build` would make, without making them."""
+    return shapes_in(nnx.eval_shape(build))
+
+
+def shapes_in(module: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape and dtype of every parameter; of an abstract module as well."""
     return {
         _slashed(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        for path, leaf in _parameters(nnx.eval_shape(build))
+        for path, leaf in _parameters(module)
     }
 
 
@@ -50,7 +55,11 @@ def assemble(build: Callable[[], Module], leaves: Mapping[str, jax.Array]) -> Mo
     Raises:
       ValueError: a path is missing or has no place, or a shape differs.
     """
-    abstract = nnx.eval_shape(build)
+    return fill(nnx.eval_shape(build), leaves)
+
+
+def fill(abstract: Module, leaves: Mapping[str, jax.Array]) -> Module:
+    """Like `assemble`, for a module of shapes that is there already (`nnx.eval_shape`)."""
     graphdef, parameters, rest = nnx.split(abstract, nnx.Param, ...)
     if nnx.to_flat_state(rest):
         raise ValueError(f"{type(abstract).__name__} holds state besides parameters.")

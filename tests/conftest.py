@@ -1,18 +1,40 @@
 """Strict flags for the whole suite, and the options and closing table of the parity tests."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Compiling is most of the suite's time; unoptimised programs are as exact and compile faster.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The last flag halves it once more; releases after 0.10 do not know it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+)
 
 import jax
+import pytest
+
+from pusa_jax.compile_cache import keep_compiled
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """Programs compiled once serve all workers and child processes, and go with the files."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        keep_compiled(folder / "programs")
+        yield folder / "programs"
 
 
 def pytest_addoption(parser):

@@ -67,7 +67,7 @@ def build(folder, strength, mesh):
 
 
 @pytest.mark.parametrize("sizes", [{}, {"data": 2}])
-def test_nothing_is_compiled_after_the_first_run(folder, events, tmp_path, sizes):
+def test_nothing_is_compiled_after_the_first_run(folder, events, programs, tmp_path, sizes):
     mesh = make_mesh(sizes, jax.devices()[: 2 if sizes else 1])
     keep_compiled(tmp_path)
     jax.clear_caches()
@@ -87,7 +87,7 @@ def test_nothing_is_compiled_after_the_first_run(folder, events, tmp_path, sizes
         pipe("a dog", conditions=first, settings=Settings(**SIZE, num_steps=2))
         assert events.count(FOUND) == events.count(ASKED) > 0
     finally:
-        keep_compiled(None)
+        keep_compiled(programs)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from golden import Comparison, Golden
+from golden import Comparison, Golden, remembered
 
 from convert.sources import open_tensors
 from convert.tables import load
@@ -17,6 +17,7 @@ LIMIT_FLOAT32 = 5e-6
 LIMIT_BFLOAT16 = 2e-2
 
 
+@remembered
 def load_dit(path, recorded: dict, dtype: str = "float32") -> WanDiT:
     """A tiny DiT from a weights file and the configuration a golden file states."""
     recorded = {k: v for k, v in recorded.items() if k != "has_image_input"}

@@ -1,10 +1,10 @@
 """Weights merged by the reference loaders from every LoRA dialect; the DiT with them."""
 
-import jax
 import ml_dtypes
 import numpy as np
+from check_dit import velocity
 from flax import nnx
-from golden import Comparison, Golden
+from golden import Comparison, Golden, remembered
 
 from convert.lora import read_lora
 from convert.sources import open_tensors
@@ -26,6 +26,7 @@ RULES = {
 """Loader of the reference -> merge rule with its arithmetic."""
 
 
+@remembered
 def base(golden: Golden, dtype: str):
     source = open_tensors(golden.weights("base"))
     config = config_from_source(source, golden.config)
@@ -71,9 +72,8 @@ def check_merge(golden: Golden, case: dict):
     if golden.has(f"out.{case['name']}.v"):
         dit = assemble(build, leaves)
         latents = to_house_layout(golden.tensor("in.x"))
-        run = jax.jit(lambda d, x, t, c: d(x, t, d.project_text(c)))
-        velocity = run(dit, latents, golden.tensor("in.timestep"), golden.tensor("in.context"))
-        error = relative_error(from_house_layout(velocity), golden.tensor(f"out.{case['name']}.v"))
+        ours = velocity(dit, latents, golden.tensor("in.timestep"), golden.tensor("in.context"))
+        error = relative_error(from_house_layout(ours), golden.tensor(f"out.{case['name']}.v"))
         yield Comparison("velocity", error, 5e-6)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from golden import Comparison, Golden
+from golden import Comparison, Golden, remembered
 
 from convert import t5
 from convert.sources import open_tensors
@@ -18,6 +18,7 @@ from pusa_jax.testing import relative_error
 from pusa_jax.tree import assemble, shapes_of
 
 LIMIT = 5e-5
+HIDDEN, MASKED = jax.jit(lambda model, *tokens: model(*tokens)), jax.jit(encode_prompt)
 OUTPUTS = {"wan": ("hidden", "hidden_masked_to_zero"), "hf": ("hf_valid",)}
 
 
@@ -26,6 +27,7 @@ def config_of(golden: Golden) -> TextConfig:
     return TextConfig(**{name: v for name, v in golden.config.items() if name in fields})
 
 
+@remembered
 def encoder_of(golden: Golden, role: str) -> T5Encoder:
     config = config_of(golden)
     rules = {"wan": t5.original_rules, "hf": t5.transformers_rules}[role](config)
@@ -52,8 +54,8 @@ def check_umt5(golden: Golden, case: dict):
     for role in golden.meta["weights_file"]:
         encoder = encoder_of(golden, role)
         features = {
-            "hidden": jax.jit(lambda model, *tokens: model(*tokens))(encoder, ids, mask),
-            "masked": jax.jit(encode_prompt)(encoder, ids, mask),
+            "hidden": HIDDEN(encoder, ids, mask),
+            "masked": MASKED(encoder, ids, mask),
         }
         for output in OUTPUTS[role]:
             expected = golden.tensor(f"out.{name}.{output}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from golden import Comparison, Golden
+from golden import Comparison, Golden, remembered
 
 from convert.sources import open_tensors
 from convert.tables import load
@@ -20,6 +20,7 @@ LIMIT = 5e-5
 ENCODE, DECODE = jax.jit(vae.encode), jax.jit(vae.decode)
 
 
+@remembered
 def load_vae(path: Path, recorded: dict) -> vae.WanVAE:
     """A tiny VAE from a weights file and the configuration a golden file states."""
     config = VAEConfig(
@@ -36,11 +37,6 @@ def load_vae(path: Path, recorded: dict) -> vae.WanVAE:
         return vae.WanVAE(config, rngs=nnx.Rngs(0))
 
     return assemble(build, load(open_tensors(path), original_rules(config), shapes_of(build)))
-
-
-@functools.lru_cache(maxsize=2)
-def vae_of(golden: Golden) -> vae.WanVAE:
-    return load_vae(golden.weights(), golden.config)
 
 
 def tensor(golden: Golden, name: str):

@@ -67,6 +67,28 @@ class Golden:
         return self.path.parent / (entry if role is None else entry[role])
 
 
+NETWORKS: dict[str, Any] = {}
+"""The last networks that were read, by the text of what they were read from."""
+
+
+def remembered(read: Callable) -> Callable:
+    """Keeps what a function reads in `NETWORKS`: cases of one file share it.
+
+    The key is the text of the arguments, as recorded configurations have no hash.
+    """
+
+    @functools.wraps(read)
+    def wrapper(*args):
+        key = f"{read.__module__} {args!r}"
+        if key not in NETWORKS:
+            if len(NETWORKS) == 4:
+                del NETWORKS[next(iter(NETWORKS))]
+            NETWORKS[key] = read(*args)
+        return NETWORKS[key]
+
+    return wrapper
+
+
 Check = Callable[[Golden, dict[str, Any]], Iterable[Comparison]]
 
 

@@ -35,9 +35,7 @@ def states(workdir):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
-def test_no_moment_of_death_loses_or_tears_a_checkpoint(tmp_path, monkeypatch, kills):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def test_no_moment_of_death_loses_or_tears_a_checkpoint(tmp_path, kills):
     rng, workdir, newest = np.random.default_rng(kills), tmp_path / "run", 0
     for life in range(kills):
         child = subprocess.Popen(
