@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 Shape = tuple[int, ...]
 Index = tuple[slice, ...]
@@ -367,8 +367,23 @@ class LeafTensors:
         leaf = self.leaves[rule.target]
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(f"{rule.target} is a shape without values; {name} cannot be read.")
-        tensor = rule.transform.to_torch(np.asarray(leaf[layer] if rule.is_stacked else leaf))
+        tensor = rule.transform.to_torch(
+            _layer(leaf, layer) if rule.is_stacked else np.asarray(leaf)
+        )
         return _copied(tensor if index is None else tensor[index], tensor.dtype)
+
+
+def _layer(leaf: jax.Array | np.ndarray, layer: int) -> np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf[layer]
+    bits = np.dtype(f"uint{8 * leaf.dtype.itemsize}")
+    return np.asarray(_bits(leaf, layer, bits)).view(leaf.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _bits(leaf: jax.Array, layer: ArrayLike, bits: DTypeLike) -> jax.Array:
+    # As integers: a compiler may compute a slice of bfloat16 in float32, which changes NaNs.
+    return jax.lax.bitcast_convert_type(leaf, bits)[layer]
 
 
 def dump(

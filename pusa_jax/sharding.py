@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -85,9 +86,9 @@ def make_mesh(
             f"mesh {describe(sizes)} needs {math.prod(sizes)} devices, there are {devices.size}; "
             f"use {describe(_nearest(sizes, devices.size))}."
         )
-    return jax.make_mesh(
-        sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices.tolist()
-    )
+    # An axis may take a part of a side of the chips' grid: 8 of a 4x4 is 4x2.
+    laid = mesh_utils.create_device_mesh(sizes, devices.tolist(), allow_split_physical_axes=True)
+    return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def describe(sizes: Sequence[int]) -> str:
