@@ -11,15 +11,12 @@ its own. The numbers are kept in docs/plan.json, so that a part of the page can 
 
 import argparse
 import dataclasses
-import json
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "plan.md"
-NUMBERS = PAGE.with_suffix(".json")
-GIB = 2**30
+from experiments.plan_page import COLUMNS, Numbers, cells, head, line, renew
+from pusa_jax.topologies import GIB
+
 SIZES = {"480p": (480, 832), "720p": (720, 1280)}
 PRESETS = {"14b": "wan2.1-t2v-14b", "1.3b": "wan2.1-t2v-1.3b"}
 
@@ -58,6 +55,13 @@ class Row:
         """What tells rows apart."""
         return f"{self.model} {self.size} {self.topology} {self.mesh}"
 
+    @property
+    def flags(self) -> list[str]:
+        """Flags of `pusa-jax plan`."""
+        height, width = SIZES[self.size]
+        flags = ["infer", "--preset", PRESETS[self.model], "--topology", self.topology]
+        return [*flags, "--mesh", self.mesh, "--height", str(height), "--width", str(width)]
+
 
 GUIDED = {"v5e:4x4": 8, "v5p:2x2x1": 2, "v6e:2x4": 4, "tpu7x:2x2x1": 4, "h100:8": 4, "h200:8": 4}
 """Topology -> size of the context axis beside the two passes of guidance."""
@@ -82,17 +86,6 @@ ROWS = [
 ]
 
 
-def plan(row: Row) -> dict[str, Any] | None:
-    """The report of a row, or None where it could not be made."""
-    height, width = SIZES[row.size]
-    code = "import sys; from pusa_jax.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "plan", "infer", "--json", "--mesh", row.mesh]
-    command += ["--preset", PRESETS[row.model], "--topology", row.topology]
-    command += ["--height", str(height), "--width", str(width)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout) if done.returncode in (0, 3) else None
-
-
 def measured(bench: dict, row: Row) -> str:
     """Peak of a real run, of a row on one chip like that of the benchmark."""
     found = bench.get(f"{row.model}-{row.size}", [])
@@ -104,53 +97,28 @@ def measured(bench: dict, row: Row) -> str:
     return "not measured" if peak is None else f"{peak / GIB:.1f}"
 
 
-def page(numbers: dict[str, Any], bench: dict) -> str:
+def page(numbers: Numbers) -> str:
     """The whole page."""
-    lines = [
-        "| model | size | topology | mesh | peak GiB | limit GiB | measured GiB | TFLOP | sent GiB "
-        "| s/step | bound by | compile s |",
-        "|---|" + "---|" * 11,
-    ]
+    plans, bench = numbers["plans"], numbers["bench"]
+    peak, limit, *rest = COLUMNS
+    lines = head("model", "size", "topology", "mesh", peak, limit, "measured GiB", *rest)
     for row in ROWS:
-        if row.key not in numbers:
-            continue
-        report = numbers[row.key]
-        roofline = report["roofline"]
-        sent = sum(traffic["bytes"] for traffic in report["collectives"].values())
-        cells = [
-            row.model,
-            row.size,
-            row.topology,
-            row.mesh,
-            f"{report['peak_bytes'] / GIB:.1f}" + ("" if report["fits"] else " (does not fit)"),
-            f"{report['limit_bytes'] / GIB:.1f}",
-            measured(bench, row),
-            f"{report['model_flops'] / 1e12:.0f}",
-            f"{sent / GIB:.1f}",
-            f"{roofline['seconds']:.2f}",
-            roofline["bound"],
-            f"{report['compile_seconds']:.0f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        if row.key in plans:
+            first, second, *others = cells(plans[row.key])
+            names = [row.model, row.size, row.topology, row.mesh]
+            lines.append(line([*names, first, second, measured(bench, row), *others]))
     peaks = {}
-    for report in numbers.values():
+    for report in plans.values():
         roofline = report["roofline"]
         values = (roofline["peak_flops"], roofline["peak_bandwidth"], roofline["peak_link"])
         peaks[report["topology"].partition(":")[0]] = values
-    assumed = ["| chip | TFLOP/s bfloat16 | HBM GB/s | links, one way, GB/s |", "|---|---|---|---|"]
+    assumed = head("chip", "TFLOP/s bfloat16", "HBM GB/s", "links, one way, GB/s")
     assumed += [
-        f"| {chip} | {flops / 1e12:.0f} | {bandwidth / 1e9:.0f} | {link / 1e9:.0f} |"
+        line([chip, f"{flops / 1e12:.0f}", f"{bandwidth / 1e9:.0f}", f"{link / 1e9:.0f}"])
         for chip, (flops, bandwidth, link) in sorted(peaks.items())
     ]
     table, assumptions = "\n".join(lines), "\n".join(assumed)
     return f"{INTRODUCTION}\n{table}\n\nPeaks assumed, per chip:\n\n{assumptions}\n"
-
-
-def write(numbers: dict[str, Any]) -> None:
-    """Writes numbers and page."""
-    NUMBERS.parent.mkdir(exist_ok=True)
-    NUMBERS.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(page(numbers["plans"], numbers["bench"]))
 
 
 def main() -> int:
@@ -159,26 +127,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="rows whose topology begins so")
     parser.add_argument("--bench", type=Path, help="what bench_dit --json wrote")
     args = parser.parse_args()
-    numbers: dict[str, Any] = {"plans": {}, "bench": {}}
-    if NUMBERS.exists():
-        numbers = json.loads(NUMBERS.read_text())
-    missing = []
-    if args.bench:
-        numbers["bench"] |= json.loads(args.bench.read_text())
-    for row in ROWS if not args.bench else ():
-        if not row.topology.startswith(args.only):
-            continue
-        print(row.key, file=sys.stderr)
-        report = plan(row)
-        if report is None:
-            missing.append(row.key)
-            continue
-        numbers["plans"][row.key] = report
-        write(numbers)
-    write(numbers)
-    for key in missing:
-        print(f"not made: {key}", file=sys.stderr)
-    return int(bool(missing))
+    rows = {row.key: row.flags for row in ROWS if row.topology.startswith(args.only)}
+    return renew("plan", page, rows, args.bench)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,16 @@ its own. The numbers are kept in docs/plan_train.json, so that a part of the pag
 
 import argparse
 import dataclasses
-import json
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.bench_train import PARTS
+from experiments.plan_page import COLUMNS, Numbers, cells, head, line, renew
+from pusa_jax.topologies import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "plan_train.md"
-NUMBERS = PAGE.with_suffix(".json")
-GIB = 2**30
 HEIGHTS = {"480p": (480, 832), "720p": (720, 1280)}
 
 INTRODUCTION = """# What training fits where
@@ -68,7 +66,7 @@ class Row:
 
     @property
     def flags(self) -> list[str]:
-        """Flags of `pusa-jax plan train`."""
+        """The config and what it changes."""
         flags = [f"--config={ROOT / 'configs' / self.run}.py"]
         if self.size in HEIGHTS:
             height, width = HEIGHTS[self.size]
@@ -94,72 +92,32 @@ ROWS = [
     Row(run="tiny_world", size="its own", topology="h100:1"),
 ]
 
-MISSING = ["not planned yet", *[""] * 6]
+MISSING = ["not planned yet", *[""] * (len(COLUMNS) - 1)]
 
 
-def plan(flags: list[str], topology: str) -> dict[str, Any] | None:
-    """The report of a run, or None where it could not be made."""
-    code = "import sys; from pusa_jax.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "plan", "train", "--json", f"--topology={topology}"]
-    done = subprocess.run([*command, *flags], stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout) if done.returncode in (0, 3) else None
-
-
-def cells(report: dict[str, Any]) -> list[str]:
-    """Cells of a report that every row has."""
-    roofline = report["roofline"]
-    sent = sum(traffic["bytes"] for traffic in report["collectives"].values())
-    return [
-        in_short(report["peak_bytes"] / GIB) + ("" if report["fits"] else " (does not fit)"),
-        in_short(report["limit_bytes"] / GIB),
-        in_short(report["model_flops"] / 1e12),
-        in_short(sent / GIB),
-        f"{roofline['seconds']:.3g}",
-        roofline["bound"],
-        f"{report['compile_seconds']:.0f}",
-    ]
-
-
-def in_short(value: float) -> str:
-    """With a tenth, and small numbers with two digits."""
-    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
-
-
-def mesh(report: dict[str, Any]) -> str:
+def mesh(report: Mapping[str, Any]) -> str:
     """The mesh as flags have it."""
     sizes = [f"{axis}={size}" for axis, size in report["mesh"].items() if size > 1]
     return ",".join(sizes) or "data=1"
 
 
-def line(cells: list[str]) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def page(numbers: dict[str, Any]) -> str:
+def page(numbers: Numbers) -> str:
     """The whole page."""
     plans, bench = numbers["plans"], numbers["bench"]
-    common = "peak GiB | limit GiB | TFLOP | sent GiB | s/step | bound by | compile s |"
-    lines = [f"| run | size | topology | mesh | parts | {common}", "|---|" + "---|" * 11]
+    lines = head("run", "size", "topology", "mesh", "parts", *COLUMNS)
     for row in ROWS:
         report = plans.get(row.key)
         where = mesh(report) if report else f"context={row.context}"
-        head = [row.run, row.size, row.topology, where, str(row.parts)]
-        lines.append(line([*head, *(cells(report) if report else MISSING)]))
+        names = [row.run, row.size, row.topology, where, str(row.parts)]
+        lines.append(line([*names, *(cells(report) if report else MISSING)]))
     lines += ["", "The parts of `python -m experiments.bench_train`, on one H200:", ""]
-    lines += [f"| part | measured GiB | {common}", "|---|" + "---|" * 8]
+    lines += head("part", "measured GiB", *COLUMNS)
     for part in PARTS:
         report = plans.get(f"bench {part}")
         peaks = [row["peak_bytes"] for row in bench.get(part, []) if "clips" in row]
         measured = f"{peaks[0] / GIB:.1f}" if peaks and peaks[0] else "not measured"
         lines.append(line([part, measured, *(cells(report) if report else MISSING)]))
     return INTRODUCTION + "\n" + "\n".join(lines) + "\n"
-
-
-def write(numbers: dict[str, Any]) -> None:
-    """Writes numbers and page."""
-    NUMBERS.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(page(numbers))
 
 
 def main() -> int:
@@ -169,29 +127,14 @@ def main() -> int:
     parser.add_argument("--run", default="", help="rows whose run begins so")
     parser.add_argument("--bench", type=Path, help="what bench_train --json wrote")
     args = parser.parse_args()
-    numbers: dict[str, Any] = {"plans": {}, "bench": {}}
-    if NUMBERS.exists():
-        numbers = json.loads(NUMBERS.read_text())
-    wanted = {row.key: (row.run, row.flags, row.topology) for row in ROWS}
-    wanted |= {f"bench {p}": ("bench", list(flags), "h200:1") for p, flags in PARTS.items()}
-    if args.bench:
-        numbers["bench"] |= json.loads(args.bench.read_text())
-        wanted = {}
-    missing = []
-    for key, (run, flags, topology) in wanted.items():
-        if not (topology.startswith(args.only) and run.startswith(args.run)):
-            continue
-        print(key, file=sys.stderr)
-        report = plan(flags, topology)
-        if report is None:
-            missing.append(key)
-            continue
-        numbers["plans"][key] = report
-        write(numbers)
-    write(numbers)
-    for key in missing:
-        print(f"not made: {key}", file=sys.stderr)
-    return int(bool(missing))
+    rows = {
+        row.key: ["train", f"--topology={row.topology}", *row.flags]
+        for row in ROWS
+        if row.topology.startswith(args.only) and row.run.startswith(args.run)
+    }
+    if "h200:1".startswith(args.only) and "bench".startswith(args.run):
+        rows |= {f"bench {p}": ["train", "--topology=h200:1", *flags] for p, flags in PARTS.items()}
+    return renew("plan_train", page, rows, args.bench)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def check_memory(mesh: Mesh, config: DiTConfig, dtype: Precision) -> None:
         math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for path, leaf in leaves.items()
     )
-    limits = [memory_of(device) for device in mesh.local_devices]
+    limits = [memory_of(device, len(mesh.local_devices)) for device in mesh.local_devices]
     limit = min((limit for limit in limits if limit is not None), default=needed)
     if needed > limit:
         raise ValueError(
@@ -98,11 +98,11 @@ def check_memory(mesh: Mesh, config: DiTConfig, dtype: Precision) -> None:
         )
 
 
-def memory_of(device: jax.Device) -> int | None:
-    """Bytes a device can hold, of a CPU device its share of the machine's; None if not known."""
+def memory_of(device: jax.Device, sharers: int) -> int | None:
+    """Bytes a device can hold; None if not known. CPU devices in use share those of the machine."""
     if device.platform == "cpu":
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return machine // len(jax.local_devices(backend="cpu"))
+        return machine // sharers
     return (device.memory_stats() or {}).get("bytes_limit")
 
 

@@ -29,8 +29,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageOps
 
 from pusa_jax.outputs import replacing
-from pusa_jax.pixels import to_pixels as to_pixels
-from pusa_jax.pixels import to_uint8 as to_uint8
 
 _LANCZOS = Image.Resampling.LANCZOS
 _BT709 = 1

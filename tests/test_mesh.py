@@ -77,14 +77,15 @@ def test_too_little_memory_is_told_before_loading(folder, monkeypatch):
     def never(stage, done, total):
         raise AssertionError(f"{stage} began")
 
-    monkeypatch.setattr(meshes, "memory_of", lambda device: 2**10)
+    monkeypatch.setattr(meshes, "memory_of", lambda device, sharers: 2**10)
     with pytest.raises(ValueError, match=r"take 0\.0 GiB of each of 8 devices") as error:
         PusaPipeline.from_pretrained(folder / "model", on_progress=never)
     assert "\n" not in str(error.value)
 
 
 def test_the_machine_s_memory_is_shared_by_its_devices():
-    assert 2**20 < memory_of(jax.devices()[0]) < 2**40
+    alone, *shared = (memory_of(jax.devices()[0], sharers) for sharers in (1, 2, 8))
+    assert 2**30 < alone < 2**45 and shared == [alone // 2, alone // 8]
 
 
 def test_without_guidance_all_devices_share_the_tokens():

@@ -295,13 +295,12 @@ def test_the_page_of_plans_says_what_was_planned_and_what_was_measured():
             {"who": "ours", "peak_bytes": 3 * 2**30},
         ]
     }
-    line = next(
-        line for line in plan_table.page({row.key: record}, bench).splitlines() if "h200:1" in line
-    )
+    page = plan_table.page({"plans": {row.key: record}, "bench": bench})
+    line = next(line for line in page.splitlines() if "h200:1" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:4] == [row.model, row.size, row.topology, row.mesh]
     assert (cells[4], cells[6]) == ("2.0", "3.0")
-    without = plan_table.page({row.key: record}, {})
+    without = plan_table.page({"plans": {row.key: record}, "bench": {}})
     assert "not measured" in without and "| h200 | 989 |" in without
 
 

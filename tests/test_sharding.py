@@ -191,3 +191,23 @@ def test_guidance_is_the_same_together_and_in_turn(scale):
     with jax.set_mesh(mesh):
         dit = jax.device_put(dit, shardings(dit, rules.DIT, mesh))
         assert_close(together(dit, latents, timesteps), expected, 1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU chip that is not there, as far as laying out a mesh looks at it."""
+
+    id: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    process_index: int = 0
+    slice_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+
+
+def test_an_axis_may_take_a_part_of_a_side_of_the_grid():
+    chips = [Chip(4 * y + x, (x, y, 0)) for y in range(4) for x in range(4)]
+    first, second = make_mesh({"data": 2, "context": 8}, np.array(chips)).devices[..., 0]
+    assert {chip.coords[1] for chip in first} == {0, 1}
+    assert {chip.coords[1] for chip in second} == {2, 3}

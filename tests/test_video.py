@@ -11,6 +11,7 @@ from clips import assert_one_line, clip
 from PIL import Image
 
 from pusa_jax import video
+from pusa_jax.pixels import to_pixels, to_uint8
 
 # Sizes and ranges
 
@@ -64,7 +65,7 @@ def test_unknown_fit_lists_the_known_ones():
 
 
 def test_pixels_span_minus_one_to_one():
-    pixels = video.to_pixels(np.arange(256, dtype=np.uint8))
+    pixels = to_pixels(np.arange(256, dtype=np.uint8))
     assert pixels.dtype == np.float32
     assert pixels[0] == -1
     assert pixels[255] == 1
@@ -73,12 +74,12 @@ def test_pixels_span_minus_one_to_one():
 
 def test_frames_are_truncated_not_rounded():
     pixels = np.array([-2, -1, -1 + 1.99 / 127.5, 0, 0.999, 1, 3], np.float32)
-    assert video.to_uint8(pixels).tolist() == [0, 0, 1, 127, 254, 255, 255]
+    assert to_uint8(pixels).tolist() == [0, 0, 1, 127, 254, 255, 255]
 
 
 def test_not_finite_frames_are_refused():
     with pytest.raises(ValueError, match="1 of 6 pixel values are not finite"):
-        video.to_uint8(np.array([[0, np.nan, 1], [0, 0, 0]], np.float32))
+        to_uint8(np.array([[0, np.nan, 1], [0, 0, 0]], np.float32))
 
 
 # Writing

@@ -23,6 +23,7 @@ from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import tiling, vae
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.models.wan.text import Tokenizer, encode_prompt
+from pusa_jax.pixels import to_pixels, to_uint8
 from pusa_jax.training import clips, shards
 from pusa_jax.training.clips import Clip
 from pusa_jax.training.data import Card, Example
@@ -82,7 +83,7 @@ class Autoencoder:
         """Pixel frames -> normalised latents, float32."""
         if not tiled:
             return np.asarray(self._encode(frames[None]))[0]
-        pixels = video.to_pixels(frames)[None]
+        pixels = to_pixels(frames)[None]
         latents = tiling.encode_tiled(self._encode, pixels, self.config, TILE, TILE_STRIDE)
         return np.asarray(latents)[0]
 
@@ -104,11 +105,11 @@ class Autoencoder:
         for i in range(1, latents.shape[1]):
             pixels, cache = self._decode_next(self._vae, latents[:, i : i + 1], cache)
             parts.append(np.asarray(pixels))
-        return video.to_uint8(np.clip(np.concatenate(parts, axis=1)[0], -1, 1))
+        return to_uint8(np.clip(np.concatenate(parts, axis=1)[0], -1, 1))
 
 
 def _pixels(frames: np.ndarray) -> np.ndarray:
-    return video.to_pixels(frames) if frames.dtype == np.uint8 else frames
+    return to_pixels(frames) if frames.dtype == np.uint8 else frames
 
 
 class TextEncoder:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pusa_jax import video
+from pusa_jax.pixels import to_uint8
 from pusa_jax.training.data import EncodedClips, Example
 
 Latents = Shaped[np.ndarray, "F h w C"]
@@ -30,7 +31,7 @@ def colours(latents: Latents) -> Frames:
     _, directions = np.linalg.eigh(cells.T @ cells)
     values = cells @ directions[:, :-4:-1]
     scale = 2 * values.std(0) + 1e-6
-    return video.to_uint8(np.clip(values / scale, -1, 1)).reshape(*latents.shape[:-1], 3)
+    return to_uint8(np.clip(values / scale, -1, 1)).reshape(*latents.shape[:-1], 3)
 
 
 def contact_sheet(

@@ -22,6 +22,7 @@ from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.sampling import denoise, start
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import WanVAE, decode
+from pusa_jax.pixels import to_uint8
 from pusa_jax.sharding import make_mesh
 from pusa_jax.training.batches import Clips
 from pusa_jax.training.config import RANDOM, RunConfig, SampleConfig
@@ -30,7 +31,7 @@ from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
 from pusa_jax.tree import assemble
 from pusa_jax.typing import Latents, Text
-from pusa_jax.video import frame_strip, to_uint8, write_png
+from pusa_jax.video import frame_strip, write_png
 
 Jit = Callable[..., Callable[..., Any]]
 

@@ -19,6 +19,7 @@ pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from pusa_jax import video
 from pusa_jax.cli_data import add_data_arguments, add_encode_arguments
 from pusa_jax.models.wan import vae
+from pusa_jax.pixels import to_pixels
 from pusa_jax.tiny import write_published_folder
 from pusa_jax.training import shards
 from pusa_jax.training.clips import Clip, fingerprint, read_clips
@@ -295,7 +296,7 @@ def test_real_clips_through_the_command_line(world, capsys):
     frames = read_frames(
         world / "src" / "train" / "b.mp4", EncodeConfig(height=32, width=48, num_frames=9)
     )
-    pixels = video.to_pixels(frames)[None]
+    pixels = to_pixels(frames)[None]
     first, cache = jax.jit(vae.encode_first)(autoencoder._vae, pixels[:, :1])
     second, _ = jax.jit(vae.encode_next)(autoencoder._vae, pixels[:, 1:5], cache)
     stored = clips.example(1)
