@@ -1,6 +1,6 @@
 """Makes docs/plan_train.md: what the training runs of configs/ need on TPU slices and GPU boxes.
 
-  python -m experiments.train_plan_table               (all rows: hours on 2 cores)
+  python -m experiments.train_plan_table               (all rows: about an hour on 2 cores)
   python -m experiments.train_plan_table --only h100   (renews the rows of such topologies)
   python -m experiments.train_plan_table --bench FILE  (adds peaks of bench_train --json FILE)
 
@@ -12,12 +12,11 @@ its own. The numbers are kept in docs/plan_train.json, so that a part of the pag
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from experiments.bench_train import PARTS
 from experiments.plan_page import COLUMNS, Numbers, cells, head, line, renew
+from pusa_jax.sharding import AXES, describe
 from pusa_jax.topologies import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +38,8 @@ the paper, 8 clips, computed in so many **parts** one after the other. Bytes are
   products, moving every byte held once, and sending over links of the stated width. Model FLOPs
   count what is computed twice once. It is no forecast.
 - **measured** is the peak of a real run of the same program where there was hardware.
-- **compile** is wall time on CPU cores that other work shared, sometimes for the most part: the row
-  of v5e:4x4 took 436 seconds of computing. It says little about a machine at rest.
+- **compile** is wall time on 2 CPU cores, at rest for GPUs. For TPUs other work shared them, for the
+  most part in the rows above 1000: that of v5e:4x4 took 436 seconds of computing.
 
 To plan a row: `pusa-jax plan train --config=configs/RUN.py --topology=TOPOLOGY`, with
 `--config.mesh.context=C`, `--config.optimizer.accumulate=PARTS` and, for 720p,
@@ -95,20 +94,14 @@ ROWS = [
 MISSING = ["not planned yet", *[""] * (len(COLUMNS) - 1)]
 
 
-def mesh(report: Mapping[str, Any]) -> str:
-    """The mesh as flags have it."""
-    sizes = [f"{axis}={size}" for axis, size in report["mesh"].items() if size > 1]
-    return ",".join(sizes) or "data=1"
-
-
 def page(numbers: Numbers) -> str:
     """The whole page."""
     plans, bench = numbers["plans"], numbers["bench"]
     lines = head("run", "size", "topology", "mesh", "parts", *COLUMNS)
     for row in ROWS:
         report = plans.get(row.key)
-        where = mesh(report) if report else f"context={row.context}"
-        names = [row.run, row.size, row.topology, where, str(row.parts)]
+        sizes = [report["mesh"][axis] for axis in AXES] if report else [1, row.context, 1]
+        names = [row.run, row.size, row.topology, describe(sizes), str(row.parts)]
         lines.append(line([*names, *(cells(report) if report else MISSING)]))
     lines += ["", "The parts of `python -m experiments.bench_train`, on one H200:", ""]
     lines += head("part", "measured GiB", *COLUMNS)
