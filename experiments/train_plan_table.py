@@ -38,8 +38,8 @@ the paper, 8 clips, computed in so many **parts** one after the other. Bytes are
   products, moving every byte held once, and sending over links of the stated width. Model FLOPs
   count what is computed twice once. It is no forecast.
 - **measured** is the peak of a real run of the same program where there was hardware.
-- **compile** is wall time on 2 CPU cores, at rest for GPUs. For TPUs other work shared them, for the
-  most part in the rows above 1000: that of v5e:4x4 took 436 seconds of computing.
+- **compile** is wall time on 2 CPU cores, at rest for GPUs. For TPUs other work shared them, for
+  the most part in the rows above 1000: that of v5e:4x4 took 436 seconds of computing.
 
 To plan a row: `pusa-jax plan train --config=configs/RUN.py --topology=TOPOLOGY`, with
 `--config.mesh.context=C`, `--config.optimizer.accumulate=PARTS` and, for 720p,
