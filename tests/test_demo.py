@@ -12,6 +12,8 @@ from pusa_jax.cli import main
 from pusa_jax.jobs import TASKS
 from pusa_jax.tiny_world import shipped
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

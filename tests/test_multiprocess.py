@@ -18,6 +18,8 @@ from pusa_jax.tiny import write_published_folder
 from tests import two_processes
 from tests.groups import run_two
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 LARGE = np.zeros((4, 512, 128), np.float32)
 

@@ -17,6 +17,8 @@ from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.loop import train
 from pusa_jax.training.placement import placement
 
+pytestmark = pytest.mark.long
+
 CHILD = Path(__file__).with_name("child.py")
 
 

@@ -30,6 +30,8 @@ from pusa_jax.training.metrics import TIMINGS, read_records
 from pusa_jax.training.placement import placement
 from tests.groups import run_two
 
+pytestmark = pytest.mark.long
+
 CHILD = Path(__file__).with_name("child.py")
 
 

@@ -11,6 +11,8 @@ from pusa_jax.models.wan import rules
 from pusa_jax.sharding import make_mesh, unused_rules
 from pusa_jax.training.placement import placement, shardings_of
 
+pytestmark = pytest.mark.long
+
 CASES = [
     ("lora", (2, 2, 2), 1, "zero"),
     ("full", (2, 2, 2), 2, "fsdp"),
