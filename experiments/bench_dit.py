@@ -88,7 +88,8 @@ def matmul(repeats: int) -> dict:
 
     device = jax.devices()[0]
     side = 8192 if device.platform != "cpu" else 512
-    square = jnp.ones((side, side), jnp.bfloat16)
+    drawn = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
+    square = drawn / jnp.sqrt(jnp.bfloat16(side))  # products stay of one size, and random
     product = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: x @ y, x))
     peak = 20 * side**3 / seconds(lambda: product(square).block_until_ready(), repeats)
     return {"who": "matmul", "device": device.device_kind, "flops": peak}

@@ -30,7 +30,6 @@ from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.metrics import Meter, Recorder, check_services, step_flops
 from pusa_jax.training.networks import vae_record
 from pusa_jax.training.placement import Placement, placement, shardings_of
-from pusa_jax.training.samples import Renderer
 from pusa_jax.training.startup import Start, begin
 from pusa_jax.training.step import Recipe, train_step
 from pusa_jax.training.workdir import CHECKPOINTS, StopRequest, git_commit, locked
@@ -168,6 +167,8 @@ class Loop:
         self._step = jit_step(run.recipe, placed).lower(*shapes).compile()
         self._render = None
         if run.samples.every:
+            from pusa_jax.training.samples import Renderer  # needs codecs, which training does not
+
             self._render = Renderer(run, clips, placed, workdir / "samples", jax.jit)
         self._since, self._waited = time.perf_counter(), 0.0
 
