@@ -40,6 +40,9 @@ NO_TEXT = "no_text.npy"
 INFO = "dataset_info.json"
 """Written last: where it is, the dataset is complete."""
 
+IN_MEMORY = 2**30
+"""Bytes; of a dataset no larger than this every clip is read once and kept."""
+
 WRITER = "group_size:1,uncompressed"
 """One record per block, for random access; latents in bfloat16 hardly compress."""
 
@@ -238,6 +241,9 @@ class EncodedClips:
         if not builder.info.splits[SPLIT].num_examples:
             raise ValueError(f"{folder} holds no clips; encode some.")
         self._source = builder.as_data_source(split=SPLIT)
+        self._example = self._read
+        if self.num_bytes <= IN_MEMORY:
+            self._example = functools.cache(self._read)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -305,6 +311,9 @@ class EncodedClips:
 
     def example(self, index: int) -> Example:
         """One clip, as it was stored."""
+        return self._example(index)
+
+    def _read(self, index: int) -> Example:
         stored = self._source[index]
         return Example(
             name=stored["id"].decode(),
