@@ -1,7 +1,7 @@
 # Everything on a machine with Python >= 3.11, git and make:
 #
 #   make demo          a video of every kind from the tiny trained model, into demo/
-#   make tiny-world    trains that model from nothing: hours on a laptop, goes on when interrupted
+#   make tiny-world    trains that model from nothing: minutes on a GPU, a night on a laptop; goes on when interrupted
 #   make experiments   repeats the papers' experiments with it: over an hour, goes on when interrupted
 #   make experiments-quick  proves that they run
 #   make test          the whole suite, with the PyTorch peers

@@ -4,12 +4,10 @@
 
 Stages, each done once and gone on with where it was interrupted:
 
-    vae      the tiny VAE                                   WORKDIR/vae-first, vae-last
+    vae      the tiny VAE                                   WORKDIR/vae-first, -last, -decoder
     model    VAE, text encoder and a fresh DiT as published WORKDIR/start
-    clips    clips of three worlds, encoded, and a few for the adapters
-    narrow   the DiT, plain text-to-video, narrow world     WORKDIR/narrow -> WORKDIR/narrow-model
-    wide     the same, wide world                           WORKDIR/wide -> WORKDIR/wide-model
-    base     the same, middle world                         WORKDIR/base -> WORKDIR/model
+    clips    clips of the world, encoded                    WORKDIR/clips-base, clips-pusa
+    base     the DiT, plain text-to-video                   WORKDIR/base -> WORKDIR/model
     pusa     the adapters                                   WORKDIR/pusa -> WORKDIR/model
     report   what the measuring stick says                  WORKDIR/report.json
 """
@@ -29,15 +27,16 @@ from pusa_jax.cli_train import open_clips, parse, progress
 from pusa_jax.progress import Console
 from pusa_jax.tiny_world import dataset, denoiser, publish, recipes, train_vae
 from pusa_jax.tiny_world.autoencoder import published_leaves
-from pusa_jax.tiny_world.clips import MIDDLE, NARROW
+from pusa_jax.tiny_world.clips import NARROW, WIDE
 from pusa_jax.tiny_world.codec import Codec
 from pusa_jax.tiny_world.evaluate import Sampling
 from pusa_jax.tiny_world.measured import report as measure_all
 from pusa_jax.training.export import LORA, export_adapters
 from pusa_jax.training.loop import train
 from pusa_jax.training.result import read_result
+from pusa_jax.training.state import Params
 
-STAGES = ("vae", "model", "clips", "narrow", "wide", "base", "pusa", "report")
+STAGES = ("vae", "model", "clips", "base", "pusa", "report")
 
 
 def main() -> None:
@@ -57,19 +56,25 @@ def main() -> None:
             print(f"{stage}: {time.perf_counter() - since:.0f} s", file=sys.stderr)
 
 
-def vae(args: argparse.Namespace) -> None:
-    """Trains the VAE."""
-    console, start = Console(), None
-    for name, run in (("vae-first", recipes.VAE_FIRST), ("vae-last", recipes.VAE_LAST)):
+def vae(args: argparse.Namespace) -> Params:
+    """Trains the VAE, its decoder once more at the end; returns what was trained."""
+    console, params = Console(), None
+    runs = {
+        "vae-first": recipes.VAE_FIRST,
+        "vae-last": recipes.VAE_LAST,
+        "vae-decoder": recipes.VAE_DECODER,
+    }
+    for name, run in runs.items():
         on_step = lambda step, steps, note, name=name: console(name, step, steps, note)  # noqa: E731
-        start = train_vae.train_vae(run, args.workdir / name, on_step, start).ema
+        params = train_vae.train_vae(run, args.workdir / name, on_step, params)
     console.close()
+    return params or {}
 
 
 def model(args: argparse.Namespace) -> None:
     """Writes the folder that the DiT's training begins with."""
     folder = args.workdir / "start"
-    params = train_vae.trained(args.workdir / "vae-last")
+    params = vae(args)
     statistics = train_vae.latent_statistics(params, NARROW, 32)
     publish.write_vae(folder, published_leaves(params, *statistics))
     publish.write_text_encoder(folder, denoiser.TEXT_LEN)
@@ -93,35 +98,18 @@ def clips(args: argparse.Namespace) -> None:
         console.close()
 
 
-def narrow(args: argparse.Namespace) -> None:
-    """Trains the DiT on the narrow world."""
-    _train(args, "narrow", "start", "clips-narrow")
-    _publish_dit(args, "narrow", "narrow-model")
-
-
-def wide(args: argparse.Namespace) -> None:
-    """Goes on with the wide one."""
-    _train(args, "wide", "narrow-model", "clips-wide")
-    _publish_dit(args, "wide", "wide-model")
-
-
 def base(args: argparse.Namespace) -> None:
-    """Goes on with the one between."""
-    _train(args, "base", "wide-model", "clips-middle")
-    _publish_dit(args, "base", "model")
-
-
-def _publish_dit(args: argparse.Namespace, stage: str, name: str) -> None:
-    """The folder with the average of what a stage trained."""
-    leaves = dict(read_result(args.workdir / stage, average=True).leaves())
-    shutil.copytree(args.workdir / "start", args.workdir / name, dirs_exist_ok=True)
+    """Trains the DiT."""
+    _train(args, "base", "start", "clips-base")
+    leaves = dict(read_result(args.workdir / "base", average=True).leaves())
+    shutil.copytree(args.workdir / "start", args.workdir / "model", dirs_exist_ok=True)
     arrays = {path: jnp.asarray(leaf) for path, leaf in leaves.items()}
-    publish.write_dit(args.workdir / name, arrays, denoiser.DIT)
+    publish.write_dit(args.workdir / "model", arrays, denoiser.DIT)
 
 
 def pusa(args: argparse.Namespace) -> None:
     """Trains the adapters."""
-    _train(args, "pusa", "model", "clips-few")
+    _train(args, "pusa", "model", "clips-pusa")
     work = args.workdir / "exported"
     shutil.rmtree(work, ignore_errors=True)
     export_adapters(read_result(args.workdir / "pusa", average=True), work, naming="pusa_v1")
@@ -142,7 +130,7 @@ def _train(args: argparse.Namespace, stage: str, weights: str, clips: str) -> No
 
 def report(args: argparse.Namespace) -> None:
     """Measures all."""
-    found = measure_all(args.workdir / "model", MIDDLE, args.count, Sampling())
+    found = measure_all(args.workdir / "model", WIDE, args.count, Sampling())
     (args.workdir / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pusa_jax.tiny_world.clips import MIDDLE, NARROW, WIDE, World, draw, render
+from pusa_jax.tiny_world.clips import NARROW, WIDE, World, draw, render
 from pusa_jax.tiny_world.codec import Codec
 from pusa_jax.tiny_world.stick import judge
 from pusa_jax.tiny_world.train_vae import held_out
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=256, help="clips the linear codec is fitted to")
     args = parser.parse_args()
     codec = Codec(args.model)
-    for name, world in (("narrow", NARROW), ("middle", MIDDLE), ("wide", WIDE)):
+    for name, world in (("narrow", NARROW), ("wide", WIDE)):
         print(json.dumps({"world": name, "clips": args.count} | compare(codec, world, args)))
 
 

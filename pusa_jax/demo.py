@@ -18,7 +18,7 @@ from pusa_jax import jobs, loading, video
 from pusa_jax.jobs import Job
 from pusa_jax.progress import Console
 from pusa_jax.tiny_world import shipped
-from pusa_jax.tiny_world.clips import MIDDLE, Scene, draw, render
+from pusa_jax.tiny_world.clips import WIDE, Scene, draw, render
 from pusa_jax.tiny_world.stick import judge
 
 SEED = 3_000_000
@@ -56,7 +56,7 @@ class Part:
 
 def parts() -> dict[str, Part]:
     """Task -> what it starts from and what should come of it."""
-    scenes = {task: draw(MIDDLE, SEED, i) for i, task in enumerate(jobs.TASKS)}
+    scenes = {task: draw(WIDE, SEED, i) for i, task in enumerate(jobs.TASKS)}
     clips = {task: render(scene) for task, scene in scenes.items()}
 
     def part(task: str, given: Sequence[int], *inputs: np.ndarray) -> Part:
@@ -136,7 +136,7 @@ def verdict(part: Part, frames: UInt8[np.ndarray, "T H W 3"]) -> dict[str, Any]:
     """What the stick says of the frames that were not given."""
     found = judge(frames, part.scene, given_pixels(part.given))
     record = {name: round(getattr(found, name), 3) for name in SHARES}
-    return {"prompt": part.scene.caption, **record, "direction": found.direction}
+    return {"prompt": part.scene.caption, **record, "direction": found.direction, "path": found.path}
 
 
 SHARES = ("coherent", "colour", "background", "shape")

@@ -18,11 +18,11 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.tiny_world.autoencoder import psnr
-from pusa_jax.tiny_world.clips import MIDDLE, Scene, draw, render
+from pusa_jax.tiny_world.clips import WIDE, Scene, draw, render
 from pusa_jax.tiny_world.evaluate import FRESH, Model, Sampling, generate, pixels_of
 from pusa_jax.tiny_world.stick import judge
 
-WORLD = MIDDLE
+WORLD = WIDE
 """What the shipped models know."""
 
 STRIDE = 4

@@ -88,7 +88,7 @@ def trained(lab: Lab, recipe: Recipe, seed: int) -> Path:
 def clips(lab: Lab) -> Path:
     """What the shipped adapters were trained on, encoded now where that was not done yet."""
     folder = lab.workdir / f"clips-{lab.depends['weights']}"
-    world, count = recipes.CLIPS["few"]
+    world, count = recipes.CLIPS["pusa"]
     encode = Codec(lab.folder).encode
     count = 4 if lab.scale.thin else count
     dataset.encode_world(lab.folder, folder, world, count, encode_clips=encode)

@@ -68,14 +68,6 @@ class World:
 NARROW = World()
 """Twelve captions."""
 
-MIDDLE = World(
-    colours=tuple(COLOURS),
-    backgrounds=tuple(BACKGROUNDS),
-    radius=(5.5, 6.5),
-    speed=(0.5, 0.75),
-)
-"""72 captions."""
-
 WIDE = World(
     colours=tuple(COLOURS),
     backgrounds=tuple(BACKGROUNDS),

@@ -19,9 +19,9 @@ TEXT_LEN = 12
 """Tokens of a prompt: the longest caption has 9, and the end of the sentence."""
 
 DIT = DiTConfig(
-    dim=128,
-    ffn_dim=384,
-    num_heads=4,
+    dim=192,
+    ffn_dim=576,
+    num_heads=6,
     num_layers=4,
     text_dim=64,
     text_len=TEXT_LEN,

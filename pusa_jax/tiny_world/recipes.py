@@ -1,6 +1,6 @@
 """What the shipped weights were trained by: settings and nothing else."""
 
-from pusa_jax.tiny_world.clips import MIDDLE, NARROW, WIDE
+from pusa_jax.tiny_world.clips import WIDE
 from pusa_jax.tiny_world.train_vae import Phase, VAERun
 from pusa_jax.training.state import OptimizerConfig
 
@@ -23,7 +23,7 @@ VAE_FIRST = VAERun(
 """Pictures, then short clips, in small frames: a frame of the world is mostly background."""
 
 VAE_LAST = VAERun(
-    phases=(Phase(steps=2200, batch=2, frames=9, size=48, worlds=True),),
+    phases=(Phase(steps=2200, batch=2, frames=9, size=48, worlds=1),),
     optimizer=OptimizerConfig(
         learning_rate=3e-4,
         warmup_steps=50,
@@ -38,10 +38,22 @@ VAE_LAST = VAERun(
 )
 """Whole frames, half of them of the worlds; starts from the average of the first run."""
 
-CLIPS = {
-    "narrow": (NARROW, 2048),
-    "wide": (WIDE, 6144),
-    "middle": (MIDDLE, 4096),
-    "few": (MIDDLE, 200),
-}
-"""What the DiT sees, one after the other, and what the adapters see: the first of the last."""
+VAE_DECODER = VAERun(
+    phases=(Phase(steps=3000, batch=4, frames=9, size=48, worlds=2),),
+    optimizer=OptimizerConfig(
+        learning_rate=6e-4,
+        warmup_steps=50,
+        decay="cosine",
+        beta2=0.99,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        ema_decay=0.99,
+    ),
+    frozen=("encoder", "conv1"),
+    decay_steps=3000,
+    seed=2,
+)
+"""Nothing but the worlds, for their corners; latents stay what they are."""
+
+CLIPS = {"base": (WIDE, 12288), "pusa": (WIDE, 512)}
+"""What the DiT sees, and the adapters: the first of them."""

@@ -49,14 +49,14 @@ class Phase:
       batch: clips per step.
       frames: pixel frames of a clip, 4k + 1.
       size: height and width in pixels.
-      worlds: whether every other clip shows what the worlds show, not just anything.
+      worlds: how many of two clips show what the worlds show, not just anything.
     """
 
     steps: int
     batch: int
     frames: int
     size: int
-    worlds: bool = False
+    worlds: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,7 @@ class VAERun:
       phases: one after the other.
       optimizer: over all phases.
       losses: weights.
+      frozen: first words of the paths of leaves that are not trained.
       seed: of start values, clips and noise.
       decay_steps: the learning rate has fallen to 0 after so many.
       checkpoint_every, evaluate_every: steps.
@@ -75,6 +76,7 @@ class VAERun:
     phases: tuple[Phase, ...]
     optimizer: OptimizerConfig
     losses: Losses = Losses()
+    frozen: tuple[str, ...] = ()
     seed: int = 0
     decay_steps: int
     checkpoint_every: int = 500
@@ -100,7 +102,7 @@ def batch_of(run: VAERun, step: int) -> UInt8[np.ndarray, "B T H W 3"]:
     made = []
     for i in range(phase.batch):
         rng = np.random.default_rng((run.seed, step, i))
-        if phase.worlds and (step + i) % 2:
+        if (step + i) % 2 >= 2 - phase.worlds:
             made.append(_part_of_a_world(rng, phase))
         else:
             made.append(clips.draw_any(rng, phase.size, phase.frames))
@@ -121,7 +123,7 @@ def train_vae(
     workdir: Path,
     on_step: Callable[[int, int, str], None] = lambda *_: None,
     start: Params | None = None,
-) -> TrainState:
+) -> Params:
     """Trains to the last step, or goes on from the newest checkpoint; a SIGTERM stops it.
 
     Args:
@@ -131,12 +133,14 @@ def train_vae(
       start: leaves to begin with; `autoencoder.start_values` if not given.
 
     Returns:
-      the last state; its `ema` is what is used.
+      the leaves to use: averages of those that were trained, and the frozen ones.
     """
     with locked(workdir), StopRequest() as stop:
         checkpoints = RunCheckpoints(workdir / "checkpoints", keep_last=2)
         leaves = start_values(run.seed) if start is None else start
-        state = fresh_state(leaves, run.optimizer, run.decay_steps, jax.random.key(run.seed))
+        frozen = {path: x for path, x in leaves.items() if path.split("/")[0] in run.frozen}
+        trained = {path: x for path, x in leaves.items() if path not in frozen}
+        state = fresh_state(trained, run.optimizer, run.decay_steps, jax.random.key(run.seed))
         first = max(checkpoints.steps, default=0)
         if first:
             abstract = jax.tree.map(
@@ -147,7 +151,7 @@ def train_vae(
         since, totals = time.perf_counter(), []
         with (workdir / "metrics.jsonl").open("a", buffering=1) as records:
             for step in range(first, run.steps):
-                state, metrics = step_fn(state, batch_of(run, step))
+                state, metrics = step_fn(state, frozen, batch_of(run, step))
                 totals.append(metrics)
                 done = step + 1
                 if done % LOG_EVERY == 0:
@@ -156,7 +160,7 @@ def train_vae(
                     seen["seconds"] = time.perf_counter() - since
                     since, totals = time.perf_counter(), []
                     if done % run.evaluate_every == 0 or done == run.steps:
-                        seen |= quality(state.ema)
+                        seen |= quality({**frozen, **state.ema})
                     since = time.perf_counter()
                     records.write(json.dumps({"step": done, **seen}) + "\n")
                     on_step(done, run.steps, f"{seen['psnr']:.1f} dB")
@@ -166,26 +170,15 @@ def train_vae(
                 if is_last:
                     break
         checkpoints.close()
-    return state
+    return {**frozen, **state.ema}
 
 
-def trained(workdir: Path) -> Params:
-    """The averaged leaves of a run's newest checkpoint.
-
-    Raises:
-      FileNotFoundError: there is none.
-    """
-    checkpoints = RunCheckpoints(workdir / "checkpoints", keep_last=0)
-    if not checkpoints.steps:
-        raise FileNotFoundError(f"{workdir} has no checkpoint; train the VAE first.")
-    leaves = checkpoints.restore_leaves(checkpoints.steps[-1], "ema")
-    return {path: jnp.asarray(leaf) for path, leaf in leaves}
-
-
-def _step(run: VAERun, state: TrainState, video: Array) -> tuple[TrainState, dict[str, Array]]:
+def _step(
+    run: VAERun, state: TrainState, frozen: Params, video: Array
+) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(state.key, state.step)
     (loss, parts), grads = jax.value_and_grad(
-        lambda params: loss_of(params, video, key, run.losses), has_aux=True
+        lambda params: loss_of({**frozen, **params}, video, key, run.losses), has_aux=True
     )(state.params)
     state, norm = updated(state, grads, run.optimizer, run.decay_steps)
     return state, parts | {"loss": loss, "grad_norm": norm}
