@@ -4,7 +4,7 @@
 
 Stages, each done once and gone on with where it was interrupted:
 
-    vae      the tiny VAE                                   WORKDIR/vae-first, -last, -decoder
+    vae      the tiny VAE, its decoder twice more           WORKDIR/vae-first, ..., vae-pictures
     model    VAE, text encoder and a fresh DiT as published WORKDIR/start
     clips    clips of the world, encoded                    WORKDIR/clips-base, clips-pusa
     base     the DiT, plain text-to-video                   WORKDIR/base -> WORKDIR/model
@@ -57,12 +57,13 @@ def main() -> None:
 
 
 def vae(args: argparse.Namespace) -> Params:
-    """Trains the VAE, its decoder once more at the end; returns what was trained."""
+    """Trains the VAE, its decoder twice more at the end; returns what was trained."""
     console, params = Console(), None
     runs = {
         "vae-first": recipes.VAE_FIRST,
         "vae-last": recipes.VAE_LAST,
         "vae-decoder": recipes.VAE_DECODER,
+        "vae-pictures": recipes.VAE_PICTURES,
     }
     for name, run in runs.items():
         on_step = lambda step, steps, note, name=name: console(name, step, steps, note)  # noqa: E731

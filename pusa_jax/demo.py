@@ -136,7 +136,12 @@ def verdict(part: Part, frames: UInt8[np.ndarray, "T H W 3"]) -> dict[str, Any]:
     """What the stick says of the frames that were not given."""
     found = judge(frames, part.scene, given_pixels(part.given))
     record = {name: round(getattr(found, name), 3) for name in SHARES}
-    return {"prompt": part.scene.caption, **record, "direction": found.direction, "path": found.path}
+    return {
+        "prompt": part.scene.caption,
+        **record,
+        "direction": found.direction,
+        "path": found.path,
+    }
 
 
 SHARES = ("coherent", "colour", "background", "shape")

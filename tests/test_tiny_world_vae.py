@@ -67,3 +67,21 @@ def test_a_paired_convolution_is_a_convolution_with_its_gradients():
     )
     for ours, theirs in zip(pairs, straight, strict=True):
         assert_close(ours, theirs, 1e-6)
+
+
+def test_a_picture_takes_the_place_of_one_later_frame_in_every_other_clip(monkeypatch):
+    def means(vae, video):
+        return video.mean((2, 3), keepdims=True), None
+
+    monkeypatch.setattr(autoencoder, "posterior", means)
+    video = jax.random.uniform(jax.random.key(4), (4, 9, 2, 2, 3))
+    codes = jnp.zeros((4, 3, 1, 1, 3))
+    network, places = nnx.eval_shape(autoencoder.trained_vae), set()
+    for i in range(8):
+        mixed = autoencoder._with_a_picture(network, codes, video, jax.random.key(i))
+        clips, frames = np.nonzero(np.asarray(mixed).any((2, 3, 4)))
+        assert clips.tolist() == [0, 2] and len({*frames}) == 1
+        place = int(frames[0])
+        assert_close(mixed[::2, place], means(network, video)[0][::2, 4 * place], 1e-6)
+        places.add(place)
+    assert places == {1, 2}

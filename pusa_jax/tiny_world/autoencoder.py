@@ -183,9 +183,12 @@ class Losses:
 
     Attributes:
       kl: of the mean divergence of a latent value from the unit normal distribution.
+      pictures: whether in half of the clips one of the later latent frames is that of a picture,
+        the last it stands for, as tasks that give a last frame have it.
     """
 
     kl: float = 1e-4
+    pictures: bool = False
 
 
 def loss_of(
@@ -195,12 +198,23 @@ def loss_of(
     vae = assemble(trained_vae, params)
     video = video.astype(jnp.float32) / 127.5 - 1
     mean, log_variance = posterior(vae, video)
-    noise = jax.random.normal(key, mean.shape)
-    error = reconstruction(vae, mean + jnp.exp(0.5 * log_variance) * noise) - video
+    codes = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    if losses.pictures:
+        codes = _with_a_picture(vae, codes, video, key)
+    error = reconstruction(vae, codes) - video
     squared = jnp.mean(jnp.square(error))
     divergence = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance)
     total = jnp.mean(jnp.abs(error)) + squared + losses.kl * divergence
     return total, {"squared": squared, "divergence": divergence}
+
+
+def _with_a_picture(vae: WanVAE, codes: Array, video: Array, key: Key[Array, ""]) -> Array:
+    """Every other clip gets the latent frame of a picture in place of one after the first."""
+    place = jax.random.randint(jax.random.fold_in(key, 1), (), 1, codes.shape[1])
+    picture = jax.lax.dynamic_slice_in_dim(video, place * VAE.temporal_stride, 1, axis=1)
+    is_clip = jnp.arange(codes.shape[0]) % 2 == 0
+    is_there = is_clip[:, None] & (jnp.arange(codes.shape[1]) == place)[None]
+    return jnp.where(is_there[:, :, None, None, None], posterior(vae, picture)[0], codes)
 
 
 def psnr(squared: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:

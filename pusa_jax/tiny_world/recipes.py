@@ -1,5 +1,8 @@
 """What the shipped weights were trained by: settings and nothing else."""
 
+import dataclasses
+
+from pusa_jax.tiny_world.autoencoder import Losses
 from pusa_jax.tiny_world.clips import WIDE
 from pusa_jax.tiny_world.train_vae import Phase, VAERun
 from pusa_jax.training.state import OptimizerConfig
@@ -54,6 +57,16 @@ VAE_DECODER = VAERun(
     seed=2,
 )
 """Nothing but the worlds, for their corners; latents stay what they are."""
+
+VAE_PICTURES = dataclasses.replace(
+    VAE_DECODER,
+    phases=(Phase(steps=1800, batch=4, frames=9, size=48, worlds=2),),
+    optimizer=dataclasses.replace(VAE_DECODER.optimizer, learning_rate=4e-4),
+    losses=Losses(pictures=True),
+    decay_steps=1800,
+    seed=3,
+)
+"""Pictures at places where clips were, as in start-end and loop."""
 
 CLIPS = {"base": (WIDE, 12288), "pusa": (WIDE, 512)}
 """What the DiT sees, and the adapters: the first of them."""
