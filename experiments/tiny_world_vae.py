@@ -15,7 +15,7 @@ import numpy as np
 from pusa_jax.tiny_world.clips import NARROW, WIDE, World, draw, render
 from pusa_jax.tiny_world.codec import Codec
 from pusa_jax.tiny_world.stick import judge
-from pusa_jax.tiny_world.train_vae import held_out
+from pusa_jax.tiny_world.train_vae import HELD_OUT, held_out
 
 COEFFICIENTS = 16
 
@@ -35,17 +35,19 @@ def main() -> None:
 def compare(codec: Codec, world: World, args: argparse.Namespace) -> dict[str, float]:
     """PSNR of both, and what the stick says of the VAE's clips."""
     first, later = fit(world, args.fit)
-    ours, linear, colours = [], [], []
+    ours, linear, seen = [], [], []
+    shapes: dict[str, list[float]] = {name: [] for name in world.shapes}
     for i, video in enumerate(held_out(world, args.count)):
         made = codec.decode(codec.encode(video[None]))[0]
         ours.append(frame_errors(made, video))
         projected = through(video, first, later)
         linear.append(frame_errors(projected, video))
-        if i < 16:
-            verdict = judge(made, draw(world, 1_000_000, i))
-            colours.append((verdict.colour, verdict.coherent, verdict.shape))
+        scene = draw(world, HELD_OUT, i)
+        verdict = judge(made, scene)
+        seen.append((verdict.colour, verdict.coherent))
+        shapes[scene.shape].append(verdict.shape)
     ours, linear = np.stack(ours), np.stack(linear)
-    colour, coherent, shape = np.mean(colours, axis=0)
+    colour, coherent = np.mean(seen, axis=0)
     return {
         "vae_db": decibels(ours),
         "first_frame_db": decibels(ours[:, 0]),
@@ -53,8 +55,7 @@ def compare(codec: Codec, world: World, args: argparse.Namespace) -> dict[str, f
         "linear_db": decibels(linear),
         "colour": float(colour),
         "coherent": float(coherent),
-        "shape": float(shape),
-    }
+    } | {f"{name}_seen": float(np.mean(right)) for name, right in shapes.items()}
 
 
 def frame_errors(made: np.ndarray, video: np.ndarray) -> np.ndarray:
