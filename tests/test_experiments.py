@@ -5,14 +5,19 @@ That they run is proved by `make experiments-quick`.
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
 
 from experiments.tiny.measuring import extension, fresh, given_frames, observe
+from experiments.tiny.where import look_back
 from experiments.tiny.where.moved import PARTS
+from pusa_jax.models.wan import dit
+from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.testing import random_module
 from pusa_jax.tiny_world.clips import render
 from pusa_jax.tiny_world.denoiser import DIT
 from pusa_jax.tree import shapes_of
@@ -109,3 +114,32 @@ def test_every_weight_belongs_to_one_part():
     for path in shapes_of(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))):
         owners = [part for part, start in PARTS.items() if path.startswith(start)]
         assert len(owners) == 1, path
+
+
+def test_the_look_back_weighs_what_attention_is_given(monkeypatch):
+    config = DiTConfig(
+        dim=16, ffn_dim=16, num_heads=2, num_layers=2, in_dim=4, out_dim=4,
+        text_dim=8, text_len=3, freq_dim=8,
+    )  # fmt: skip
+    network = random_module(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
+    keys = jax.random.split(jax.random.key(0), 3)
+    latents = jax.random.normal(keys[0], (2, 3, 4, 4, 4))
+    timesteps = 1000 * jax.random.uniform(keys[1], (2, 3))
+    text = network.project_text(jax.random.normal(keys[2], (2, 3, 8)))
+    shares = []
+
+    def watched(query, key, value, **rest):
+        if key.ndim == 5:  # self-attention: [B, F, S, K, P]
+            scores = np.einsum("bfskp,bgtkp->bfskgt", query, key) / query.shape[-1] ** 0.5
+            weights = np.exp(scores)
+            to_first = weights[..., 0, :].sum(-1) / weights.sum((-2, -1))
+            shares.append(to_first[:, 1:].mean())
+        return attend(query, key, value, **rest)
+
+    expected = look_back._share(network, latents, timesteps, text)
+    attend = dit.attention
+    monkeypatch.setattr(dit, "attention", watched)
+    with jax.disable_jit():
+        network(latents, timesteps, text)
+    assert len(shares) == config.num_layers
+    assert float(expected) == pytest.approx(np.mean(shares), rel=1e-5)
