@@ -26,7 +26,7 @@ import numpy as np
 from pusa_jax.cli_train import open_clips, parse, progress
 from pusa_jax.progress import Console
 from pusa_jax.tiny_world import dataset, denoiser, publish, recipes, train_vae
-from pusa_jax.tiny_world.autoencoder import published_leaves
+from pusa_jax.tiny_world.autoencoder import published_leaves, start_values
 from pusa_jax.tiny_world.clips import NARROW, WIDE
 from pusa_jax.tiny_world.codec import Codec
 from pusa_jax.tiny_world.evaluate import Sampling
@@ -36,6 +36,7 @@ from pusa_jax.training.loop import train
 from pusa_jax.training.result import read_result
 from pusa_jax.training.state import Params
 
+STOPPED = "stopped and saved; the same command goes on."
 STAGES = ("vae", "model", "clips", "base", "pusa", "report")
 
 
@@ -58,7 +59,7 @@ def main() -> None:
 
 def vae(args: argparse.Namespace) -> Params:
     """Trains the VAE, its decoder twice more at the end; returns what was trained."""
-    console, params = Console(), None
+    console, params = Console(), start_values(recipes.VAE_FIRST.seed)
     runs = {
         "vae-first": recipes.VAE_FIRST,
         "vae-last": recipes.VAE_LAST,
@@ -67,9 +68,11 @@ def vae(args: argparse.Namespace) -> Params:
     }
     for name, run in runs.items():
         on_step = lambda step, steps, note, name=name: console(name, step, steps, note)  # noqa: E731
-        params = train_vae.train_vae(run, args.workdir / name, on_step, params)
+        params = train_vae.train_vae(run, args.workdir / name, params, on_step)
+        if params is None:
+            sys.exit(STOPPED)
     console.close()
-    return params or {}
+    return params
 
 
 def model(args: argparse.Namespace) -> None:
@@ -126,7 +129,8 @@ def _train(args: argparse.Namespace, stage: str, weights: str, clips: str) -> No
     ]
     run, _ = parse(flags)
     with progress() as on_step:
-        train(run, open_clips(run), args.workdir / stage, on_step)
+        if train(run, open_clips(run), args.workdir / stage, on_step) < run.steps:
+            sys.exit(STOPPED)
 
 
 def report(args: argparse.Namespace) -> None:

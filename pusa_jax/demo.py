@@ -34,7 +34,7 @@ MARKED, UNMARKED = (255, 176, 0), (32, 32, 32)
 """Frame around given and around made frames."""
 
 NOTICE = """The real weights, for real pictures:
-  download Wan2.1-T2V-14B and the Pusa LoRA (README, "Weights"), then
+  download Wan2.1-T2V-14B and the Pusa LoRA (README, "With the real weights"), then
   pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
       --image_paths photo.jpg --prompt "..." """
 

@@ -120,6 +120,7 @@ PLAIN = {"jax", "flax", "numpy", "ml_dtypes", "jaxtyping"}
         ("plan", PLAIN),
         ("pipeline", PLAIN),
         ("training.step", PLAIN | {"optax"}),
+        ("training.loop", PLAIN | {"optax", "orbax"}),
         *((f"convert.{name}", PLAIN) for name in ("wan", "vae", "t5", "lora")),
     ],
 )

@@ -9,7 +9,8 @@ from flax import nnx
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.testing import assert_close
-from pusa_jax.tiny_world import autoencoder
+from pusa_jax.tiny_world import autoencoder, train_vae
+from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.tree import assemble
 
 MEAN = np.linspace(-1, 1, 16, dtype=np.float32)
@@ -85,3 +86,30 @@ def test_a_picture_takes_the_place_of_one_later_frame_in_every_other_clip(monkey
         assert_close(mixed[::2, place], means(network, video)[0][::2, 4 * place], 1e-6)
         places.add(place)
     assert places == {1, 2}
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_spares_what_is_frozen(monkeypatch, tmp_path):
+    def distance(params, video, key, losses):
+        error = sum(jnp.sum(jnp.square(x - 3)) for x in params.values())
+        return error, {"squared": error, "divergence": error}
+
+    monkeypatch.setattr(train_vae, "loss_of", distance)
+    run = train_vae.VAERun(
+        phases=(train_vae.Phase(steps=4, batch=1, frames=1, size=32),),
+        optimizer=OptimizerConfig(learning_rate=0.1, warmup_steps=0, ema_decay=0.5),
+        frozen=("encoder",),
+        decay_steps=4,
+    )
+
+    def trained(folder):
+        start = {"encoder/kernel": jnp.ones(2), "decoder/kernel": jnp.ones(2)}
+        return train_vae.train_vae(run, tmp_path / folder, start)
+
+    straight = trained("straight")
+    with monkeypatch.context() as stopping:
+        stopping.setattr(train_vae.StopRequest, "reached", lambda self, step: step == 2)
+        assert trained("stopped") is None
+    for leaves in (trained("stopped"), trained("stopped")):
+        assert jax.tree.all(jax.tree.map(np.array_equal, leaves, straight))
+    assert straight["encoder/kernel"].tolist() == [1, 1]
+    assert (straight["decoder/kernel"] > 1.05).all()

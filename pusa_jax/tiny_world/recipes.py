@@ -27,15 +27,7 @@ VAE_FIRST = VAERun(
 
 VAE_LAST = VAERun(
     phases=(Phase(steps=2200, batch=2, frames=9, size=48, worlds=1),),
-    optimizer=OptimizerConfig(
-        learning_rate=3e-4,
-        warmup_steps=50,
-        decay="cosine",
-        beta2=0.99,
-        weight_decay=0.0,
-        clip_norm=1.0,
-        ema_decay=0.998,
-    ),
+    optimizer=dataclasses.replace(VAE_FIRST.optimizer, learning_rate=3e-4, warmup_steps=50),
     decay_steps=2200,
     seed=1,
 )
@@ -43,15 +35,7 @@ VAE_LAST = VAERun(
 
 VAE_DECODER = VAERun(
     phases=(Phase(steps=3000, batch=4, frames=9, size=48, worlds=2),),
-    optimizer=OptimizerConfig(
-        learning_rate=6e-4,
-        warmup_steps=50,
-        decay="cosine",
-        beta2=0.99,
-        weight_decay=0.0,
-        clip_norm=1.0,
-        ema_decay=0.99,
-    ),
+    optimizer=dataclasses.replace(VAE_LAST.optimizer, learning_rate=6e-4, ema_decay=0.99),
     frozen=("encoder", "conv1"),
     decay_steps=3000,
     seed=2,

@@ -27,7 +27,6 @@ from pusa_jax.tiny_world.autoencoder import (
     posterior,
     psnr,
     reconstruction,
-    start_values,
     trained_vae,
 )
 from pusa_jax.training.checkpoints import RunCheckpoints
@@ -68,7 +67,7 @@ class VAERun:
       optimizer: over all phases.
       losses: weights.
       frozen: first words of the paths of leaves that are not trained.
-      seed: of start values, clips and noise.
+      seed: of clips and noise.
       decay_steps: the learning rate has fallen to 0 after so many.
       checkpoint_every, evaluate_every: steps.
     """
@@ -121,27 +120,27 @@ def _part_of_a_world(rng: np.random.Generator, phase: Phase) -> UInt8[np.ndarray
 def train_vae(
     run: VAERun,
     workdir: Path,
+    start: Params,
     on_step: Callable[[int, int, str], None] = lambda *_: None,
-    start: Params | None = None,
-) -> Params:
+) -> Params | None:
     """Trains to the last step, or goes on from the newest checkpoint; a SIGTERM stops it.
 
     Args:
       run: settings.
       workdir: of this run and no other.
+      start: leaves to begin with.
       on_step: told about the step, the number of steps, and the quality in words.
-      start: leaves to begin with; `autoencoder.start_values` if not given.
 
     Returns:
-      the leaves to use: averages of those that were trained, and the frozen ones.
+      the leaves to use: averages of those that were trained, and the frozen ones; None if it was
+      stopped before the last step.
     """
     with locked(workdir), StopRequest() as stop:
         checkpoints = RunCheckpoints(workdir / "checkpoints", keep_last=2)
-        leaves = start_values(run.seed) if start is None else start
-        frozen = {path: x for path, x in leaves.items() if path.split("/")[0] in run.frozen}
-        trained = {path: x for path, x in leaves.items() if path not in frozen}
+        frozen = {path: x for path, x in start.items() if path.split("/")[0] in run.frozen}
+        trained = {path: x for path, x in start.items() if path not in frozen}
         state = fresh_state(trained, run.optimizer, run.decay_steps, jax.random.key(run.seed))
-        first = max(checkpoints.steps, default=0)
+        first = done = max(checkpoints.steps, default=0)
         if first:
             abstract = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -170,7 +169,7 @@ def train_vae(
                 if is_last:
                     break
         checkpoints.close()
-    return {**frozen, **state.ema}
+    return {**frozen, **state.ema} if done == run.steps else None
 
 
 def _step(
