@@ -12,13 +12,13 @@ from flax import nnx
 
 from convert import t5, vae, wan
 from convert.tables import Rule, TensorSource
+from pusa_jax.devices.sharding import Rules
+from pusa_jax.files.records import check_record
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.records import check_record
-from pusa_jax.sharding import Rules
-from pusa_jax.tree import shapes_for
+from pusa_jax.weights.leaves import shapes_for
 
 Name = Literal["dit", "vae", "text_encoder"]
 Layout = Literal["original", "diffusers"]

@@ -17,9 +17,9 @@ import numpy as np
 
 from convert.components import COMPONENTS, Config, Layout, Name
 from convert.safetensors import write_safetensors
-from convert.staging import staged
 from convert.tables import LeafTensors, TensorInfo, TensorSource
 from convert.torch_zip import write_torch_zip
+from pusa_jax.files.staging import staged
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 
 Leaves = Mapping[str, jax.Array | np.ndarray]

@@ -22,13 +22,13 @@ from jax.typing import DTypeLike
 
 from convert.components import COMPONENTS, Config, Name, config_from_json, config_to_json
 from convert.published import Part, Published, inspect
-from convert.staging import alone, staged
 from convert.tables import Leaf
-from pusa_jax import processes
-from pusa_jax.checkpoint import check_tree, load_tree, read_pieces, save_tree, tree_shapes
+from pusa_jax.devices import processes
+from pusa_jax.devices.sharding import cut_axis
+from pusa_jax.files.staging import alone, staged
 from pusa_jax.models.wan.config import DiTConfig, TextConfig
-from pusa_jax.pieces import place
-from pusa_jax.sharding import cut_axis
+from pusa_jax.weights.store import check_tree, load_tree, read_pieces, save_tree, tree_shapes
+from pusa_jax.weights.streaming import place
 
 MANIFEST = "pusa_jax.json"
 FORMAT = 2

@@ -18,9 +18,9 @@ from jax.typing import DTypeLike
 
 from convert.components import COMPONENTS, Config, Layout, Name
 from convert.sources import open_tensors
-from convert.staging import MARKER
 from convert.stored import FileTensors
 from convert.tables import ConversionError, Leaf, bind
+from pusa_jax.files.staging import MARKER
 
 SUBFOLDERS = ("transformer", "vae", "text_encoder")
 """Where the Diffusers layout keeps networks."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from convert.stored import FileTensors, Stored, bytes_of, contiguous
 from convert.tables import TensorSource
-from pusa_jax.outputs import replacing
+from pusa_jax.files.atomic import replacing
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,

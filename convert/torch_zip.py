@@ -22,7 +22,7 @@ import numpy as np
 
 from convert.stored import FileTensors, Stored, bytes_of, contiguous
 from convert.tables import TensorSource
-from pusa_jax.outputs import replacing
+from pusa_jax.files.atomic import replacing
 
 STORAGES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,

@@ -15,7 +15,7 @@ from convert.settings import check_agreement
 from convert.tables import SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD, VAEConfig
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.tree import shapes_for
+from pusa_jax.weights.leaves import shapes_for
 
 Layout = Literal["original", "diffusers"]
 

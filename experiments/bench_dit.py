@@ -100,9 +100,9 @@ def ours(part: Part, repeats: int) -> Iterator[dict]:
     import jax.numpy as jnp
 
     from pusa_jax import plan, report
+    from pusa_jax.devices.sharding import make_mesh
     from pusa_jax.diffusion.flow import NoiseTable
     from pusa_jax.pipeline import jitted_step
-    from pusa_jax.sharding import make_mesh
 
     yield matmul(repeats)
     device = jax.devices()[0]

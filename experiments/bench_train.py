@@ -49,7 +49,7 @@ def rows(part: str, repeats: int) -> Iterator[dict[str, Any]]:
     """The device's peak, then the step of a part."""
     from pusa_jax import report
     from pusa_jax.cli_train import parse
-    from pusa_jax.sharding import make_mesh
+    from pusa_jax.devices.sharding import make_mesh
     from pusa_jax.training.batches import NoiseClips
     from pusa_jax.training.loop import jit_step
     from pusa_jax.training.metrics import step_flops

@@ -109,8 +109,8 @@ def load(src: Path) -> dict[str, float]:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     from convert.folder import load_component
+    from pusa_jax.devices.sharding import make_mesh, shardings
     from pusa_jax.models.wan import rules
-    from pusa_jax.sharding import make_mesh, shardings
 
     mesh = make_mesh({"data": 2, "context": 4})
     since = time.perf_counter()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pusa_jax.outputs import replacing
-from pusa_jax.topologies import GIB
+from pusa_jax.devices.topologies import GIB
+from pusa_jax.files.atomic import replacing
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from experiments.plan_page import COLUMNS, Numbers, cells, head, line, renew
-from pusa_jax.topologies import GIB
+from pusa_jax.devices.topologies import GIB
 
 SIZES = {"480p": (480, 832), "720p": (720, 1280)}
 PRESETS = {"14b": "wan2.1-t2v-14b", "1.3b": "wan2.1-t2v-1.3b"}

@@ -19,10 +19,10 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from pusa_jax.devices.sharding import AXES, describe, make_mesh, shardings
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.sharding import AXES, describe, make_mesh, shardings
 from pusa_jax.testing import relative_error
 
 LIMIT = 1e-5

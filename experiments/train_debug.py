@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert.folder import load_component
-from pusa_jax import video
+from pusa_jax.media import video
 from pusa_jax.testing import relative_error
 from pusa_jax.tiny import write_published_folder
 from pusa_jax.training.result import read_result

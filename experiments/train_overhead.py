@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from pusa_jax.cli_train import parse
-from pusa_jax.sharding import make_mesh
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training.batches import NoiseClips
 from pusa_jax.training.loop import jit_step, train
 from pusa_jax.training.placement import placement, shardings_of

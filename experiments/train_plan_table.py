@@ -16,8 +16,8 @@ from pathlib import Path
 
 from experiments.bench_train import PARTS
 from experiments.plan_page import COLUMNS, Numbers, cells, head, line, renew
-from pusa_jax.sharding import AXES, describe
-from pusa_jax.topologies import GIB
+from pusa_jax.devices.sharding import AXES, describe
+from pusa_jax.devices.topologies import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHTS = {"480p": (480, 832), "720p": (720, 1280)}

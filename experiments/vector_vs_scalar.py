@@ -13,9 +13,9 @@ import argparse
 import sys
 from typing import cast
 
-from pusa_jax import topologies
+from pusa_jax.devices import topologies
+from pusa_jax.devices.sharding import parse_mesh
 from pusa_jax.models.wan.config import preset
-from pusa_jax.sharding import parse_mesh
 
 MEMORY_LIMIT = 0.05e9
 FLOPS_LIMIT = 1e-3
@@ -36,10 +36,10 @@ def main() -> int:
     import jax
 
     from pusa_jax import plan, report
+    from pusa_jax.devices.sharding import make_mesh
     from pusa_jax.flops import velocity_flops
     from pusa_jax.models.wan.dit import WanDiT
     from pusa_jax.pipeline import Settings, denoise_part
-    from pusa_jax.sharding import make_mesh
 
     settings = Settings(height=args.height, width=args.width)
     run = plan.Run(name=args.preset, preset=preset(args.preset), settings=settings)

@@ -242,9 +242,10 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
-    from pusa_jax import jobs, processes
+    from pusa_jax import jobs
+    from pusa_jax.devices import processes
+    from pusa_jax.devices.sharding import parse_mesh
     from pusa_jax.pipeline import Settings
-    from pusa_jax.sharding import parse_mesh
 
     _fill_in_defaults(args)
     processes.join()
@@ -312,7 +313,8 @@ def _fill_in_defaults(args: argparse.Namespace) -> None:
 
 def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None = None) -> int:
     """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
-    from pusa_jax import jobs, processes
+    from pusa_jax import jobs
+    from pusa_jax.devices import processes
     from pusa_jax.pipeline import no_progress
     from pusa_jax.progress import Console
 
@@ -334,8 +336,8 @@ def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None
 
 
 def _keep_compiled() -> None:
-    from pusa_jax import processes
-    from pusa_jax.compile_cache import cache_folder, keep_compiled
+    from pusa_jax.devices import processes
+    from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
 
     folder = cache_folder(os.environ)
     try:
@@ -350,8 +352,9 @@ def _keep_compiled() -> None:
 
 def run_rerun(args: argparse.Namespace) -> int:
     """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
-    from pusa_jax import processes, video
+    from pusa_jax.devices import processes
     from pusa_jax.jobs import Job
+    from pusa_jax.media import video
 
     processes.join()
     record = video.read_metadata(args.path)
@@ -382,7 +385,8 @@ def run_plan_train(args: argparse.Namespace) -> int:
 
 def run_info(args: argparse.Namespace) -> int:
     """Prints what a file or folder holds."""
-    from pusa_jax import loading, video
+    from pusa_jax import loading
+    from pusa_jax.media import video
 
     path = Path(args.path)
     if path.is_file() and path.suffix.lower() == ".mp4":
@@ -395,7 +399,7 @@ def run_info(args: argparse.Namespace) -> int:
 def run_demo(args: argparse.Namespace) -> int:
     """Runs the whole chain on a tiny model."""
     from pusa_jax import demo
-    from pusa_jax.outputs import check_writable
+    from pusa_jax.files.atomic import check_writable
 
     check_writable(Path(args.output) / "sheet.png")
     return demo.run_demo(Path(args.output))

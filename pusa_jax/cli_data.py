@@ -87,7 +87,7 @@ def _share(text: str) -> tuple[int, int]:
 def _share_of(args: argparse.Namespace) -> tuple[int, int]:
     import os
 
-    from pusa_jax import processes
+    from pusa_jax.devices import processes
 
     if args.shard is None and processes.is_one_of_several(os.environ):
         raise ValueError(
@@ -151,8 +151,8 @@ def _report(dst: str, outcome: Any) -> int:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Prints what a dataset holds and draws a contact sheet."""
-    from pusa_jax import video
-    from pusa_jax.outputs import check_writable
+    from pusa_jax.files.atomic import check_writable
+    from pusa_jax.media import video
     from pusa_jax.training import inspection
     from pusa_jax.training.data import EncodedClips
 

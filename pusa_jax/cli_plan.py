@@ -80,7 +80,7 @@ def run_infer(args: argparse.Namespace) -> int:
       ValueError: unknown preset or topology, or sizes or a mesh that do not go together.
       ImportError: the topology's plugin is not installed.
     """
-    from pusa_jax import sharding, topologies
+    from pusa_jax.devices import sharding, topologies
     from pusa_jax.models.wan.config import preset
 
     shape = None if args.mesh is None else sharding.parse_mesh(args.mesh)

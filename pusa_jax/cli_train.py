@@ -17,10 +17,10 @@ from typing import Any
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from pusa_jax import processes
+from pusa_jax.devices import processes
+from pusa_jax.devices.topologies import parse_topology, prepare_process
 from pusa_jax.plan_train import plan_training
 from pusa_jax.progress import Console
-from pusa_jax.topologies import parse_topology, prepare_process
 from pusa_jax.training.batches import Clips, NoiseClips
 from pusa_jax.training.config import RANDOM, RunConfig, build, unknown
 from pusa_jax.training.loop import OnStep, train

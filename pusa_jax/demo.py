@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from pusa_jax import jobs, loading, video
+from pusa_jax import jobs, loading
 from pusa_jax.jobs import Job
+from pusa_jax.media import video
 from pusa_jax.progress import Console
 from pusa_jax.tiny_world import shipped
 from pusa_jax.tiny_world.clips import WIDE, Scene, draw, render

@@ -13,13 +13,16 @@ import jax
 from jax.sharding import Mesh
 
 import pusa_jax
-from pusa_jax import loading, processes, video
+from pusa_jax import loading
+from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.files.atomic import check_writable
+from pusa_jax.files.records import check_record, fits
+from pusa_jax.media import video
 from pusa_jax.meshes import check_memory, choose_mesh
 from pusa_jax.models.wan.config import Precision
-from pusa_jax.outputs import check_writable
 from pusa_jax.pipeline import (
     Configs,
     Output,
@@ -30,7 +33,6 @@ from pusa_jax.pipeline import (
     latent_shape,
     no_progress,
 )
-from pusa_jax.records import check_record, fits
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)

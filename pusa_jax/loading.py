@@ -28,13 +28,13 @@ from convert.folder import (
 )
 from convert.lora import Naming, read_lora, write_lora
 from convert.published import inspect
+from pusa_jax.devices.sharding import shardings
 from pusa_jax.meshes import MeshLike, check_memory, choose_mesh
 from pusa_jax.models import lora
 from pusa_jax.models.wan.config import DiTConfig, Precision, TextConfig
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.pipeline import Configs, Progress, PusaPipeline, no_progress
-from pusa_jax.sharding import shardings
-from pusa_jax.tree import assemble
+from pusa_jax.weights.leaves import assemble
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""

@@ -14,12 +14,12 @@ import jax
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
+from pusa_jax.devices.sharding import make_mesh, shardings
+from pusa_jax.devices.topologies import GIB
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig, Precision
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.sharding import make_mesh, shardings
-from pusa_jax.topologies import GIB
-from pusa_jax.tree import shapes_for
+from pusa_jax.weights.leaves import shapes_for
 
 PASSES = 2
 """Forwards of one step with guidance: prompt and negative prompt."""

@@ -22,11 +22,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions, place
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided, guided_together
 from pusa_jax.diffusion.sampling import denoise, start
 from pusa_jax.diffusion.tasks import Condition, latent_frames
+from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.meshes import MeshLike, is_together
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import tiling, vae
@@ -34,8 +36,6 @@ from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
-from pusa_jax.pixels import to_pixels, to_uint8
-from pusa_jax.sharding import make_mesh
 from pusa_jax.typing import Latents, Text
 
 TILE = (30, 52)

@@ -15,6 +15,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from pusa_jax.devices.sharding import Entry, Rules, fit, make_mesh, shardings
+from pusa_jax.devices.topologies import Topology
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.flops import VAE_DECODE_PER_PIXEL, text_encoder_flops, velocity_flops
 from pusa_jax.meshes import PASSES, is_together, sensible_meshes
@@ -25,8 +27,6 @@ from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.text import encode_prompt
 from pusa_jax.pipeline import TILE, Configs, Settings, jitted_step, latent_shape
 from pusa_jax.report import Report, compile_report
-from pusa_jax.sharding import Entry, Rules, fit, make_mesh, shardings
-from pusa_jax.topologies import Topology
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Says what a training run needs on chips that need not be here: compiles the step of the loop."""
 
+from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.devices.topologies import Topology
 from pusa_jax.report import Report, compile_report
-from pusa_jax.sharding import make_mesh
-from pusa_jax.topologies import Topology
 from pusa_jax.training.config import RunConfig
 from pusa_jax.training.loop import jit_step
 from pusa_jax.training.metrics import step_flops

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from pusa_jax.collectives import Traffic, collectives
-from pusa_jax.topologies import GIB, Topology
+from pusa_jax.devices.topologies import GIB, Topology
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import ArrayLike
 
-from pusa_jax.tree import fill, shapes_in
+from pusa_jax.weights.leaves import fill, shapes_in
 
 Module = TypeVar("Module", bound=nnx.Module)
 

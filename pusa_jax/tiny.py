@@ -18,7 +18,7 @@ from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing import random_module
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 WORDS = "a the red green blue person dog cat rocket bicycle street city moves rides flies slowly on"
 DIT = DiTConfig(

@@ -1,4 +1,4 @@
-"""Clips for the tests of `pusa_jax.video`: made here, or files of installed packages."""
+"""Clips for the tests of `pusa_jax.media.video`: made here, or files of installed packages."""
 
 import importlib.metadata
 from fractions import Fraction

@@ -17,7 +17,7 @@ os.environ.setdefault(
 import jax
 import pytest
 
-from pusa_jax.compile_cache import keep_compiled
+from pusa_jax.devices.compile_cache import keep_compiled
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

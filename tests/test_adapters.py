@@ -16,7 +16,7 @@ from pusa_jax.models.lora import Target, merge
 from pusa_jax.models.wan.config import preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import assert_close
-from pusa_jax.tree import shapes_of
+from pusa_jax.weights.leaves import shapes_of
 
 SHAPES = {
     "blocks/self_attn/q/kernel": jax.ShapeDtypeStruct((3, 8, 6), jnp.bfloat16),

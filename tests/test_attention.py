@@ -2,11 +2,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.models import blockwise
 from pusa_jax.models.attention import attention, attention_backend, pad_tokens
 from pusa_jax.models.kernels import attend, attend_in_part, backend_for
 from pusa_jax.models.ring import Ring
-from pusa_jax.sharding import make_mesh
 from pusa_jax.testing import assert_close, relative_error
 
 SHORT, LONG = 20, 45

@@ -6,9 +6,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pusa_jax import checkpoint, pieces
-from pusa_jax.checkpoint import load_tree, save_tree, tree_info, tree_shapes
-from pusa_jax.sharding import make_mesh
+from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.weights import store, streaming
+from pusa_jax.weights.store import load_tree, save_tree, tree_info, tree_shapes
 
 RNG = np.random.default_rng(0)
 LEAVES = {
@@ -20,9 +20,9 @@ LEAVES = {
 
 
 def limit_parts(monkeypatch, size):
-    monkeypatch.setattr(checkpoint, "PART_BYTES", size)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", size)
-    monkeypatch.setattr(pieces, "WHOLE_BYTES", size)
+    monkeypatch.setattr(store, "PART_BYTES", size)
+    monkeypatch.setattr(streaming, "PIECE_BYTES", size)
+    monkeypatch.setattr(streaming, "WHOLE_BYTES", size)
 
 
 def assert_same(actual, expected):

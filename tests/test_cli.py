@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pusa_jax import video
 from pusa_jax.cli import main
+from pusa_jax.media import video
 from pusa_jax.tiny import write_published_folder
 
 SIZE = ["--height", "32", "--width", "48", "--num_frames", "9"]

@@ -8,10 +8,10 @@ import pytest
 
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
-from pusa_jax.compile_cache import cache_folder, keep_compiled
+from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion import tasks
 from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.sharding import make_mesh
 from pusa_jax.tiny import write_published_folder
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

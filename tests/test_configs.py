@@ -10,7 +10,7 @@ import pytest
 
 from pusa_jax.cli import main
 from pusa_jax.cli_train import parse, train_main
-from pusa_jax.sharding import make_mesh
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training.metrics import read_records
 from pusa_jax.training.placement import placement
 

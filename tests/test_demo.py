@@ -7,9 +7,10 @@ import json
 
 import pytest
 
-from pusa_jax import demo, video
+from pusa_jax import demo
 from pusa_jax.cli import main
 from pusa_jax.jobs import TASKS
+from pusa_jax.media import video
 from pusa_jax.tiny_world import shipped
 
 pytestmark = pytest.mark.long

@@ -12,7 +12,7 @@ from pusa_jax.models.rope import rotary_table, rotate
 from pusa_jax.models.wan.config import DiTConfig, preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import assert_close, random_module
-from pusa_jax.tree import assemble, leaves_of, shapes_of
+from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 TINY = DiTConfig(
     dim=48, ffn_dim=64, num_heads=4, num_layers=2, text_dim=20, text_len=6, freq_dim=32

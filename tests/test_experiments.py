@@ -20,7 +20,7 @@ from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import random_module
 from pusa_jax.tiny_world.clips import render
 from pusa_jax.tiny_world.denoiser import DIT
-from pusa_jax.tree import shapes_of
+from pusa_jax.weights.leaves import shapes_of
 
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from experiments.tiny import table

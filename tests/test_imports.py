@@ -17,25 +17,26 @@ ROOT = Path(__file__).resolve().parents[1]
 # Names are within pusa_jax unless they begin with `convert` or `configs`. `*` stands for one part
 # of a name; of several patterns that fit, the one with the fewest stars counts.
 ROWS = [
-    ["typing", "tree"],
+    ["typing", "weights.leaves"],
     [
-        "sharding",
-        "processes",
-        "outputs",
-        "records",
-        "compile_cache",
-        "pieces",
-        "pixels",
-        "video",
-        "topologies",
+        "devices.sharding",
+        "devices.processes",
+        "files.atomic",
+        "files.records",
+        "files.staging",
+        "devices.compile_cache",
+        "weights.streaming",
+        "media.pixels",
+        "media.video",
+        "devices.topologies",
         "collectives",
         "progress",
         "diffusion.flow",
     ],
     ["diffusion.*"],  # sees a velocity function, never a model
     ["models.remat", "models.*.config"],  # sizes of networks: data
-    ["blocks"],
-    ["checkpoint", "models.*"],
+    ["weights.chunks"],
+    ["weights.store", "models.*"],
     ["models.*.*"],
     ["models.registry", "flops"],
     ["training.*", "convert.*"],

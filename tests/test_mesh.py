@@ -8,11 +8,11 @@ from flax import nnx
 from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from pusa_jax import meshes
+from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
 from pusa_jax.meshes import choose_mesh, memory_of
 from pusa_jax.models.wan import rules
 from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.sharding import make_mesh, shardings
 from pusa_jax.testing import assert_close
 from pusa_jax.tiny import DIT, write_published_folder
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pusa_jax.outputs import check_place, check_writable, replacing
+from pusa_jax.files.atomic import check_place, check_writable, replacing
 
 
 def test_writable_check_leaves_no_trace(tmp_path):

@@ -12,15 +12,16 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import plan_table, train_plan_table
-from pusa_jax import plan, report, tiny, topologies
+from pusa_jax import plan, report, tiny
 from pusa_jax.cli_plan import add_plan_arguments
 from pusa_jax.cli_train import parse
 from pusa_jax.collectives import Traffic
+from pusa_jax.devices import topologies
+from pusa_jax.devices.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
 from pusa_jax.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.models.wan import config
 from pusa_jax.models.wan.config import Preset, TextConfig, preset
 from pusa_jax.pipeline import Settings, project_texts
-from pusa_jax.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
 
 TINY = Preset(dit=tiny.DIT, vae=tiny.VAE, text=dataclasses.replace(tiny.TEXT, vocab=64))
 SMALL = Settings(height=64, width=96, num_frames=9)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.models import kernels
 from pusa_jax.models.attention import attention
 from pusa_jax.models.remat import rematerialised
-from pusa_jax.sharding import make_mesh
 
 
 def loops_of_gradient(remat, heads):

@@ -8,13 +8,7 @@ import pytest
 from flax import nnx
 
 from experiments import sharding_matrix
-from pusa_jax.diffusion.guidance import guided, guided_together
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan import rules
-from pusa_jax.models.wan.config import PRESETS, preset
-from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.sharding import (
+from pusa_jax.devices.sharding import (
     SMALL,
     constrain,
     leaf_paths,
@@ -23,8 +17,14 @@ from pusa_jax.sharding import (
     shardings,
     unused_rules,
 )
+from pusa_jax.diffusion.guidance import guided, guided_together
+from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.models.wan import rules
+from pusa_jax.models.wan.config import PRESETS, preset
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing import assert_close
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 P = jax.P
 

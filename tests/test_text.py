@@ -23,7 +23,7 @@ from pusa_jax.models.wan.text import (
 )
 from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.testing import assert_close, relative_error
-from pusa_jax.tree import assemble, leaves_of, shapes_of
+from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 CONFIG = TextConfig(
     vocab=40, dim=24, dim_attn=32, dim_ffn=40, num_heads=4, num_layers=3, text_len=16

@@ -11,7 +11,7 @@ from flax import nnx
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.tiny_world import autoencoder, denoiser, publish
 from pusa_jax.tiny_world.clips import NARROW, WIDE, draw
-from pusa_jax.tree import assemble
+from pusa_jax.weights.leaves import assemble
 
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from pusa_jax.tiny_world.codec import trained_leaves

@@ -11,7 +11,7 @@ from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.testing import assert_close
 from pusa_jax.tiny_world import autoencoder, train_vae
 from pusa_jax.training.state import OptimizerConfig
-from pusa_jax.tree import assemble
+from pusa_jax.weights.leaves import assemble
 
 MEAN = np.linspace(-1, 1, 16, dtype=np.float32)
 STD = np.linspace(0.5, 2, 16, dtype=np.float32)

@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from pusa_jax import topologies
-from pusa_jax.topologies import CHIPS, local_topology, parse_topology
+from pusa_jax.devices import topologies
+from pusa_jax.devices.topologies import CHIPS, local_topology, parse_topology
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from flax import nnx
 
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.tree import assemble, leaves_of, shapes_of
+from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 CONFIG = DiTConfig(
     dim=24, ffn_dim=32, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=16

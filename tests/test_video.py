@@ -10,8 +10,8 @@ import pytest
 from clips import assert_one_line, clip
 from PIL import Image
 
-from pusa_jax import video
-from pusa_jax.pixels import to_pixels, to_uint8
+from pusa_jax.media import video
+from pusa_jax.media.pixels import to_pixels, to_uint8
 
 # Sizes and ranges
 

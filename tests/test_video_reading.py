@@ -9,7 +9,7 @@ import pytest
 from clips import assert_one_line, clip, packaged, write
 from PIL import Image
 
-from pusa_jax import video
+from pusa_jax.media import video
 
 UNREADABLE = {
     "missing": (FileNotFoundError, "does not exist"),

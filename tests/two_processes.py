@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import tensorstore
 
-from pusa_jax import jobs, processes
-from pusa_jax.checkpoint import load_tree, save_tree, tree_shapes
+from pusa_jax import jobs
+from pusa_jax.devices import processes
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.sharding import make_mesh
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
+from pusa_jax.weights.store import load_tree, save_tree, tree_shapes
 
 SETTINGS = Settings(height=32, width=48, num_frames=5, num_steps=2, seed=7, tiled=False)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pusa_jax.outputs import replacing
+from pusa_jax.files.atomic import replacing
 
 WIDTH, HEIGHT = 380, 300
 """Pixels of a panel."""

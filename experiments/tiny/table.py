@@ -8,7 +8,7 @@ import numpy as np
 from experiments.tiny import chart
 from experiments.tiny.lab import Lab
 from experiments.tiny.measuring import Row
-from pusa_jax.outputs import replacing
+from pusa_jax.files.atomic import replacing
 from pusa_jax.training.workdir import git_commit
 
 Results = Mapping[tuple[str, str], Sequence[Row]]

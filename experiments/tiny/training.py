@@ -21,7 +21,7 @@ from pusa_jax.tiny_world.evaluate import Model
 from pusa_jax.training.export import LORA, export_adapters
 from pusa_jax.training.loop import train
 from pusa_jax.training.result import is_workdir, read_result
-from pusa_jax.tree import assemble
+from pusa_jax.weights.leaves import assemble
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from pusa_jax.devices.sharding import AXES, fit
 from pusa_jax.models.kernels import Backend, attend, attention_backend
 from pusa_jax.models.ring import Ring, ring_attention
-from pusa_jax.sharding import AXES, fit
 
 __all__ = ["Backend", "attention", "attention_backend", "pad_tokens"]
 

@@ -25,7 +25,7 @@ from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD, VAEC
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.models.wan.vae_layers import Cache, Frames, ResidualBlock
 from pusa_jax.training.state import Params
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 VAE = VAEConfig(
     dim=8, latent_mean=(0.0,) * 16, latent_std=(1.0,) * 16

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from convert.folder import load_component
+from pusa_jax.media.pixels import to_uint8
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.pixels import to_uint8
 from pusa_jax.tiny_world.autoencoder import posterior, reconstruction, trained_vae
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 MEAN = np.asarray(WAN21_LATENT_MEAN, np.float32)
 STD = np.asarray(WAN21_LATENT_STD, np.float32)

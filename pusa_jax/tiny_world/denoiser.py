@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.training.state import Params
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 TEXT_LEN = 12
 """Tokens of a prompt: the longest caption has 9, and the end of the sentence."""

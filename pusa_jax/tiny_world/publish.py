@@ -20,7 +20,7 @@ from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.tiny_world.clips import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 WORDS = ("a", "moves", "and", "bounces", "on", *COLOURS, *BACKGROUNDS, *SHAPES, *DIRECTIONS)
 """Every word of a caption is one token."""

@@ -32,7 +32,7 @@ from pusa_jax.tiny_world.autoencoder import (
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.state import OptimizerConfig, Params, TrainState, fresh_state, updated
 from pusa_jax.training.workdir import StopRequest, locked
-from pusa_jax.tree import assemble
+from pusa_jax.weights.leaves import assemble
 
 LOG_EVERY = 100
 HELD_OUT = 1_000_000

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pusa_jax import processes
+from pusa_jax.devices import processes
 
 _TRASH = ".trash"
 """Where Orbax moves old checkpoints, inside the folder of all."""

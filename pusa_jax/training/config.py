@@ -87,7 +87,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Sizes of the mesh axes, see `pusa_jax.sharding`, and what lies cut on it.
+    """Sizes of the mesh axes, see `pusa_jax.devices.sharding`, and what lies cut on it.
 
     Attributes:
       data: -1 takes the devices that are left.

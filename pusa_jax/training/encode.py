@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from convert.folder import tokenizer_folder
-from pusa_jax import video
 from pusa_jax.diffusion.tasks import latent_frames
+from pusa_jax.media import video
+from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import tiling, vae
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.models.wan.text import Tokenizer, encode_prompt
-from pusa_jax.pixels import to_pixels, to_uint8
 from pusa_jax.training import clips, shards
 from pusa_jax.training.clips import Clip
 from pusa_jax.training.data import Card, Example

@@ -12,7 +12,7 @@ from convert.components import Config, Layout, Name
 from convert.export import Leaves, export_folder
 from convert.folder import component_names, load_component, tokenizer_folder
 from convert.lora import Naming, write_lora
-from convert.staging import staged
+from pusa_jax.files.staging import staged
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.result import Result

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from pusa_jax import video
-from pusa_jax.pixels import to_uint8
+from pusa_jax.media import video
+from pusa_jax.media.pixels import to_uint8
 from pusa_jax.training.data import EncodedClips, Example
 
 Latents = Shaped[np.ndarray, "F h w C"]

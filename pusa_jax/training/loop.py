@@ -21,9 +21,9 @@ import numpy as np
 
 from convert.components import config_to_json
 from convert.folder import component_names
-from pusa_jax import processes
-from pusa_jax.outputs import replacing
-from pusa_jax.sharding import make_mesh
+from pusa_jax.devices import processes
+from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.files.atomic import replacing
 from pusa_jax.training.batches import Batches, Clips
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RANDOM, RunConfig

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from pusa_jax import processes
+from pusa_jax.devices import processes
+from pusa_jax.devices.topologies import local_topology
+from pusa_jax.files.atomic import replacing
 from pusa_jax.flops import text_flops, tokens, velocity_flops
 from pusa_jax.models.adapters import adapted_layers
-from pusa_jax.outputs import replacing
-from pusa_jax.topologies import local_topology
 from pusa_jax.training.step import LEVEL_BINS, Recipe, model_shapes
 
 Record = Mapping[str, int | float]

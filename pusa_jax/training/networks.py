@@ -12,7 +12,7 @@ import numpy as np
 from convert.components import COMPONENTS, Name, config_to_json
 from convert.folder import load_component
 from pusa_jax.models.wan.config import Precision
-from pusa_jax.tree import assemble
+from pusa_jax.weights.leaves import assemble
 
 SAMPLED = 4096
 """Values of each leaf that a fingerprint is made of."""

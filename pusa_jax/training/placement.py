@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from pusa_jax.devices.sharding import shardings
 from pusa_jax.models.wan import rules
-from pusa_jax.sharding import shardings
 from pusa_jax.training.state import TrainState
 from pusa_jax.training.step import Frozen, Recipe, first_state, model_shapes
 

@@ -16,22 +16,22 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from convert.folder import load_component
-from pusa_jax import processes
+from pusa_jax.devices import processes
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.sampling import denoise, start
+from pusa_jax.media.pixels import to_uint8
+from pusa_jax.media.video import frame_strip, write_png
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import WanVAE, decode
-from pusa_jax.pixels import to_uint8
-from pusa_jax.sharding import make_mesh
 from pusa_jax.training.batches import Clips
 from pusa_jax.training.config import RANDOM, RunConfig, SampleConfig
 from pusa_jax.training.placement import Placement
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
-from pusa_jax.tree import assemble
 from pusa_jax.typing import Latents, Text
-from pusa_jax.video import frame_strip, write_png
+from pusa_jax.weights.leaves import assemble
 
 Jit = Callable[..., Callable[..., Any]]
 

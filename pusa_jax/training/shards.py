@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import ml_dtypes
 import numpy as np
 
-from pusa_jax.outputs import replacing
+from pusa_jax.files.atomic import replacing
 from pusa_jax.training.clips import Clip
 from pusa_jax.training.data import (
     INFO,

@@ -26,7 +26,7 @@ from pusa_jax.training.placement import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state
 from pusa_jax.training.workdir import CHECKPOINTS, FREE_TO_CHANGE, SHAPES, differing_fields
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from pusa_jax.devices.sharding import Rules, constrain_leaves, whole
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
 from pusa_jax.models.wan import rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.sharding import Rules, constrain_leaves, whole
 from pusa_jax.training.objective import (
     Exercise,
     ObjectiveConfig,
@@ -37,7 +37,7 @@ from pusa_jax.training.state import (
     learning_rate,
     updated,
 )
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 LEVEL_BINS = 5
 """Bins of equal width in which the error is reported by noise level."""

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from pusa_jax import processes
+from pusa_jax.devices import processes
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in a workdir."""

@@ -27,7 +27,7 @@ from convert.safetensors import write_safetensors
 from convert.stored import ArrayTensors
 from convert.tables import ConversionError, LeafTensors
 from convert.torch_zip import write_torch_zip
-from pusa_jax import processes
+from pusa_jax.devices import processes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 
 CONFIGS = {

@@ -10,7 +10,7 @@ from convert.tables import LeafTensors, TensorInfo, bind, dump, load
 from convert.vae import config_from_source, diffusers_rules, layout_of, original_rules
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.tree import shapes_of
+from pusa_jax.weights.leaves import shapes_of
 
 STATISTICS = {"latent_mean": (0.5, -1.0, 2.0, 0.0), "latent_std": (1.0, 2.0, 0.5, 1.5)}
 CONFIG = VAEConfig(

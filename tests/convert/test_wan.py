@@ -10,7 +10,7 @@ from convert.tables import LeafTensors, TensorInfo, bind, dump, load
 from convert.wan import config_from_source, diffusers_rules, layout_of, original_rules
 from pusa_jax.models.wan.config import PRESETS, DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.tree import shapes_of
+from pusa_jax.weights.leaves import shapes_of
 
 CONFIG = DiTConfig(
     dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=6, freq_dim=16,

@@ -11,7 +11,7 @@ from convert.wan import diffusers_rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import assert_close, from_house_layout, to_house_layout
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -11,7 +11,7 @@ from convert.wan import config_from_source, diffusers_rules
 from pusa_jax.models.lora import LoRA, LowRank, Target, merge
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import assert_close
-from pusa_jax.tree import shapes_of
+from pusa_jax.weights.leaves import shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers", reason="needs the extra [test]")

@@ -14,7 +14,7 @@ from pusa_jax.models.wan.config import TextConfig
 from pusa_jax.models.wan.text import Tokenizer, clean_prompt, encode_prompt
 from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.testing import relative_error
-from pusa_jax.tree import assemble, leaves_of, shapes_of
+from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 transformers = pytest.importorskip("transformers")

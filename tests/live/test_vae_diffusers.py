@@ -12,7 +12,7 @@ from convert.vae import config_from_source, diffusers_rules
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.testing import assert_close, from_house_layout, to_house_layout
-from pusa_jax.tree import assemble, leaves_of, shapes_of
+from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers")

@@ -11,7 +11,7 @@ from convert.wan import original_rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import from_house_layout, relative_error, to_house_layout
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT_FLOAT32 = 5e-6
 LIMIT_BFLOAT16 = 2e-2

@@ -13,7 +13,7 @@ from convert.wan import config_from_source, original_rules
 from pusa_jax.models.lora import merge
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing import from_house_layout, relative_error, to_house_layout
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 RULES = {
     "pusa.load_lora": "pusa",

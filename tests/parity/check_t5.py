@@ -15,7 +15,7 @@ from pusa_jax.models.t5 import T5Encoder, relative_position_bucket
 from pusa_jax.models.wan.config import TextConfig
 from pusa_jax.models.wan.text import encode_prompt
 from pusa_jax.testing import relative_error
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT = 5e-5
 HIDDEN, MASKED = jax.jit(lambda model, *tokens: model(*tokens)), jax.jit(encode_prompt)

@@ -14,7 +14,7 @@ from convert.vae import original_rules
 from pusa_jax.models.wan import tiling, vae
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.testing import relative_error, to_house_layout
-from pusa_jax.tree import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT = 5e-5
 ENCODE, DECODE = jax.jit(vae.encode), jax.jit(vae.decode)

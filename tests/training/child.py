@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
     from small import CheckpointConfig, noise_clips, settings
 
-    from pusa_jax import processes
+    from pusa_jax.devices import processes
     from pusa_jax.training.loop import train
 
     processes.join()

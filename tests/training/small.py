@@ -22,7 +22,7 @@ from pusa_jax.training.config import (
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.training.step import Frozen, Recipe
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 DIT = DiTConfig(
     dim=32, ffn_dim=48, num_heads=4, num_layers=2, text_dim=12, text_len=6, freq_dim=16, in_dim=4,

@@ -16,10 +16,10 @@ import pytest
 pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
-from pusa_jax import video
 from pusa_jax.cli_data import add_data_arguments, add_encode_arguments
+from pusa_jax.media import video
+from pusa_jax.media.pixels import to_pixels
 from pusa_jax.models.wan import vae
-from pusa_jax.pixels import to_pixels
 from pusa_jax.tiny import write_published_folder
 from pusa_jax.training import shards
 from pusa_jax.training.clips import Clip, fingerprint, read_clips

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small import CheckpointConfig, noise_clips, settings
 
-from pusa_jax.sharding import make_mesh
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.loop import train
 from pusa_jax.training.placement import placement

@@ -21,7 +21,7 @@ from small import (
     settings,
 )
 
-from pusa_jax.sharding import make_mesh
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.testing import assert_close
 from pusa_jax.training.batches import NoiseClips
 from pusa_jax.training.checkpoints import RunCheckpoints

@@ -7,8 +7,8 @@ import pytest
 from small import recipe
 
 from experiments import train_matrix
+from pusa_jax.devices.sharding import make_mesh, unused_rules
 from pusa_jax.models.wan import rules
-from pusa_jax.sharding import make_mesh, unused_rules
 from pusa_jax.training.placement import placement, shardings_of
 
 pytestmark = pytest.mark.long

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.tiny.measuring import Row
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.tree import leaves_of
+from pusa_jax.weights.leaves import leaves_of
 
 PARTS = {
     "self": "blocks/self_attn/",

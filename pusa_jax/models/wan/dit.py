@@ -18,6 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pusa_jax.devices.sharding import constrain
 from pusa_jax.models.attention import attention, pad_tokens
 from pusa_jax.models.layers import (
     MLP,
@@ -31,7 +32,6 @@ from pusa_jax.models.layers import (
 from pusa_jax.models.remat import rematerialised
 from pusa_jax.models.rope import Rotary, rotary_table, rotate
 from pusa_jax.models.wan.config import DiTConfig
-from pusa_jax.sharding import constrain
 from pusa_jax.typing import Latents, Text, Timesteps
 
 Tokens = Float[Array, "B F S D"]

@@ -7,7 +7,7 @@ their outputs, those that use them up on their inputs. What is small stays whole
 
 from jax.sharding import PartitionSpec as P
 
-from pusa_jax.sharding import FSDP, Rules
+from pusa_jax.devices.sharding import FSDP, Rules
 
 DIT: Rules = (
     (r"blocks/(self|cross)_attn/[qkv]/kernel$", P(None, FSDP, "tensor")),

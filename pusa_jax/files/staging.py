@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pusa_jax.outputs import check_place
+from pusa_jax.files.atomic import check_place
 
 MARKER = "UNFINISHED"
 """File that says that a working folder is ours and may be removed."""

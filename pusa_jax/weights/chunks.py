@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from pusa_jax.sharding import fit
+from pusa_jax.devices.sharding import fit
 
 MOST = 64
 """Blocks of an axis that this divides; a 14B kernel then has blocks of 1 to 3 MB in bfloat16."""

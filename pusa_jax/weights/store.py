@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pusa_jax import processes
-from pusa_jax.blocks import Blocks, blocks_along
-from pusa_jax.pieces import Assembly, row_ranges, with_rows_together
+from pusa_jax.devices import processes
+from pusa_jax.weights.chunks import Blocks, blocks_along
+from pusa_jax.weights.streaming import Assembly, row_ranges, with_rows_together
 
 FORMAT = 3
 """Version of `tree.json`."""

@@ -28,7 +28,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageOps
 
-from pusa_jax.outputs import replacing
+from pusa_jax.files.atomic import replacing
 
 _LANCZOS = Image.Resampling.LANCZOS
 _BT709 = 1

@@ -1,0 +1,1 @@
+"""Devices: the mesh and its rules, processes that run as one, compiled programs kept."""

@@ -1,0 +1,1 @@
+"""Pictures and clips in and out, and the range of their values."""
