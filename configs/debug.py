@@ -9,7 +9,7 @@ the published layout on real clips (`make train-debug`).
 
 from ml_collections import config_dict
 
-from configs.common import adapters, pusa
+from pusa_jax.configs.common import adapters, pusa
 
 
 def get_config():

@@ -10,7 +10,7 @@ puts p = 0.2 at 84.74 on VBench-I2V against 87.69 for p = 1: the control that in
 to beat. `:p=0.5` behind the file's name sets another probability.
 """
 
-from configs.common import parse_arg, pusa
+from pusa_jax.configs.common import parse_arg, pusa
 
 
 def get_config(arg: str = ""):

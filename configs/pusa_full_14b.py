@@ -11,7 +11,7 @@ The paper's ablation (table 5a) found it a little below LoRA at 900 steps on 480
 against 87.09).
 """
 
-from configs.common import pusa
+from pusa_jax.configs.common import pusa
 
 
 def get_config():

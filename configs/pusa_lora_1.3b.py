@@ -7,7 +7,7 @@ Difference to pusa_v1_lora_14b: the base, and adapters of rank 256 (of at most 1
 original publishes no 1.3B model, so there is no number to compare with.
 """
 
-from configs.common import adapters, pusa
+from pusa_jax.configs.common import adapters, pusa
 
 
 def get_config():

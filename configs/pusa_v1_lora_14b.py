@@ -11,7 +11,7 @@ the tokens of a clip: `--config.mesh.context=4`. Sampled with strength 1.4 it sc
 VBench-I2V.
 """
 
-from configs.common import adapters, pusa
+from pusa_jax.configs.common import adapters, pusa
 
 
 def get_config():

@@ -9,7 +9,7 @@
 
 from ml_collections import config_dict
 
-from configs.common import adapters, parse_arg, pusa
+from pusa_jax.configs.common import adapters, parse_arg, pusa
 
 
 def get_config(arg=""):

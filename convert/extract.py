@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from convert.folder import OpenComponent, open_component
+from pusa_jax.convert.folders.converted import OpenComponent, open_component
 from pusa_jax.models.adapters import BLOCK_LINEARS, adapted_layers
 from pusa_jax.models.lora import LoRA, LowRank, Target
 

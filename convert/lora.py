@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from convert.safetensors import write_safetensors
-from convert.sources import open_tensors
-from convert.stored import ArrayTensors
-from convert.tables import TensorSource
-from convert.wan import LINEARS, patches
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.files.safetensors import write_safetensors
+from pusa_jax.convert.tables import TensorSource
+from pusa_jax.convert.wan.dit import LINEARS, patches
 from pusa_jax.models.lora import LoRA, LowRank, Target, rank_stabilised
 from pusa_jax.models.wan.config import DiTConfig
 

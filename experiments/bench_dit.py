@@ -9,8 +9,8 @@ peer is Diffusers' WanTransformer3DModel, called twice with one timestep per cli
 quickest form: eager, with each of its attention back ends that works here, and on a GPU compiled
 block by block with the quickest of them. Both run on the same device one after the other, each in
 a process of its own that has the memory to itself. FLOPs are the model's by formula
-(pusa_jax/flops.py); the share is that of bfloat16 matrix products of 8192 x 8192, measured in the
-same run. The predicted memory is what `pusa-jax plan` would say.
+(pusa_jax/models/wan/flops.py); the share is that of bfloat16 matrix products of 8192 x 8192,
+measured in the same run. The predicted memory is what `pusa-jax plan` would say.
 
 Needs a plain checkout with jax and flax, nothing else; on a GPU jax with CUDA, as in
 pip install "jax[cuda13]". For the peer: torch, diffusers (>= 0.36) and accelerate; without them its
@@ -61,14 +61,14 @@ LONG = 5.0
 
 def planned(part: Part):
     """The part as something to plan and to run."""
-    from pusa_jax import plan
+    from pusa_jax.inference.pipeline import Settings
     from pusa_jax.models.wan.config import DiTConfig, Preset, preset
-    from pusa_jax.pipeline import Settings
+    from pusa_jax.planning import inference
 
     tiny = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2, text_dim=64, text_len=32)
     chosen = Preset(dit=tiny) if part.preset is None else preset(part.preset)
     settings = Settings(height=part.height, width=part.width, num_frames=part.num_frames)
-    return plan.Run(name=part.preset or "tiny", preset=chosen, settings=settings)
+    return inference.Run(name=part.preset or "tiny", preset=chosen, settings=settings)
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:
@@ -99,15 +99,15 @@ def ours(part: Part, repeats: int) -> Iterator[dict]:
     """Times the step program of the pipeline on one device."""
     import jax.numpy as jnp
 
-    from pusa_jax import plan, report
     from pusa_jax.devices.sharding import make_mesh
     from pusa_jax.diffusion.flow import NoiseTable
-    from pusa_jax.pipeline import jitted_step
+    from pusa_jax.inference.pipeline import jitted_step
+    from pusa_jax.planning import inference, report
 
     yield matmul(repeats)
     device = jax.devices()[0]
     run, mesh = planned(part), make_mesh({}, [device])
-    shapes = plan.abstract_step(run, mesh)
+    shapes = inference.abstract_step(run, mesh)
     with jax.set_mesh(mesh):
         since = time.perf_counter()
         step = jitted_step(mesh).lower(*shapes).compile()

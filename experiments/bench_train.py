@@ -47,13 +47,13 @@ PARTS = {
 
 def rows(part: str, repeats: int) -> Iterator[dict[str, Any]]:
     """The device's peak, then the step of a part."""
-    from pusa_jax import report
-    from pusa_jax.cli_train import parse
+    from pusa_jax.cli.train import parse
+    from pusa_jax.data.batches import NoiseClips
     from pusa_jax.devices.sharding import make_mesh
-    from pusa_jax.training.batches import NoiseClips
+    from pusa_jax.planning import report
+    from pusa_jax.training.layout import placement, shardings_of
     from pusa_jax.training.loop import jit_step
     from pusa_jax.training.metrics import step_flops
-    from pusa_jax.training.placement import placement, shardings_of
     from pusa_jax.training.step import Frozen, first_state
 
     yield matmul(repeats)

@@ -36,10 +36,10 @@ GIB = 2**30
 
 def write_checkpoint(folder: Path, preset_name: str) -> None:
     """Writes shards, index and config.json as published."""
-    from convert import wan
-    from convert.components import COMPONENTS
-    from convert.safetensors import write_safetensors
-    from convert.tables import Index, LeafTensors, TensorInfo
+    from pusa_jax.convert.files.safetensors import write_safetensors
+    from pusa_jax.convert.networks import COMPONENTS
+    from pusa_jax.convert.tables import Index, LeafTensors, TensorInfo
+    from pusa_jax.convert.wan.dit import dit
     from pusa_jax.models.wan.config import preset
 
     @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def write_checkpoint(folder: Path, preset_name: str) -> None:
             return np.resize(np.roll(self.block[: max(size, 4096)], start), shape)[index or ...]
 
     config = preset(preset_name).dit
-    tensors = LeafTensors(COMPONENTS["dit"].shapes(config), wan.original_rules(config)).tensors
+    tensors = LeafTensors(COMPONENTS["dit"].shapes(config), dit.original_rules(config)).tensors
     block = np.random.default_rng(0).standard_normal(RANDOM_BLOCK, np.float32)
     source, names = Random(tensors, block), list(tensors)
     weight_map = {}
@@ -92,7 +92,7 @@ def copy(src: Path, dst: Path) -> dict[str, float]:
 
 def convert(src: Path, dst: Path) -> dict[str, float]:
     """Converts a folder; seconds and peak memory of this process."""
-    from convert.folder import convert_folder
+    from pusa_jax.convert.folders.converted import convert_folder
 
     since = time.perf_counter()
     convert_folder(src, dst)
@@ -108,13 +108,13 @@ def load(src: Path) -> dict[str, float]:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
-    from convert.folder import load_component
+    from pusa_jax.convert.folders.converted import load_component
     from pusa_jax.devices.sharding import make_mesh, shardings
-    from pusa_jax.models.wan import rules
+    from pusa_jax.models.wan import sharding
 
     mesh = make_mesh({"data": 2, "context": 4})
     since = time.perf_counter()
-    shard = functools.partial(shardings, rules=rules.DIT, mesh=mesh)
+    shard = functools.partial(shardings, rules=sharding.DIT, mesh=mesh)
     _, leaves = load_component(src, "dit", shard=shard)
     jax.block_until_ready(leaves)
     shards = sum(s.data.nbytes for leaf in leaves.values() for s in leaf.addressable_shards)

@@ -21,7 +21,7 @@ Numbers = dict[str, Any]
 
 def plan(flags: Sequence[str]) -> dict[str, Any] | None:
     """The report of `pusa-jax plan FLAGS --json`, or None where it could not be made."""
-    code = "import sys; from pusa_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from pusa_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "plan", *flags, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout) if done.returncode in (0, 3) else None

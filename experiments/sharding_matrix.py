@@ -20,10 +20,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from pusa_jax.devices.sharding import AXES, describe, make_mesh, shardings
-from pusa_jax.models.wan import rules
+from pusa_jax.models.wan import sharding
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import relative_error
+from pusa_jax.testing.compare import relative_error
 
 LIMIT = 1e-5
 HEAD_DIM = 6
@@ -94,7 +94,7 @@ def on_mesh(mesh: Mesh, heads: int, latents: Sequence[int]) -> jax.Array:
     """The velocity computed with weights laid out by the rules."""
     dit = build(heads)
     with jax.set_mesh(mesh):
-        return forward(jax.device_put(dit, shardings(dit, rules.DIT, mesh)), *inputs(latents))
+        return forward(jax.device_put(dit, shardings(dit, sharding.DIT, mesh)), *inputs(latents))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

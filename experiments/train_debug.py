@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convert.folder import load_component
+from pusa_jax.convert.folders.converted import load_component
 from pusa_jax.media import video
-from pusa_jax.testing import relative_error
-from pusa_jax.tiny import write_published_folder
-from pusa_jax.training.result import read_result
+from pusa_jax.testing.compare import relative_error
+from pusa_jax.testing.published import write_published_folder
+from pusa_jax.training.finished import read_result
 from pusa_jax.training.step import network
 
 FILMS = {

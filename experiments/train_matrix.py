@@ -22,15 +22,15 @@ import jax
 import numpy as np
 from flax import nnx
 
+from pusa_jax.data.batches import NoiseClips
 from pusa_jax.devices.sharding import AXES, describe, make_mesh
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import random_module, relative_error
-from pusa_jax.training.batches import NoiseClips
+from pusa_jax.testing.compare import random_module, relative_error
+from pusa_jax.training.layout import Placement, placement, shardings_of
 from pusa_jax.training.loop import jit_step
 from pusa_jax.training.objective import ObjectiveConfig
-from pusa_jax.training.placement import Placement, placement, shardings_of
 from pusa_jax.training.state import OptimizerConfig, TrainState, fresh_state
 from pusa_jax.training.step import Frozen, Recipe, Sharding
 from pusa_jax.weights.leaves import leaves_of

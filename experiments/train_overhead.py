@@ -19,11 +19,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pusa_jax.cli_train import parse
+from pusa_jax.cli.train import parse
+from pusa_jax.data.batches import NoiseClips
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.training.batches import NoiseClips
+from pusa_jax.training.layout import placement, shardings_of
 from pusa_jax.training.loop import jit_step, train
-from pusa_jax.training.placement import placement, shardings_of
 from pusa_jax.training.step import Frozen, first_state
 
 BLOCK = 10

@@ -35,14 +35,14 @@ def main() -> int:
 
     import jax
 
-    from pusa_jax import plan, report
     from pusa_jax.devices.sharding import make_mesh
-    from pusa_jax.flops import velocity_flops
+    from pusa_jax.inference.pipeline import Settings, denoise_part
     from pusa_jax.models.wan.dit import WanDiT
-    from pusa_jax.pipeline import Settings, denoise_part
+    from pusa_jax.models.wan.flops import velocity_flops
+    from pusa_jax.planning import inference, report
 
     settings = Settings(height=args.height, width=args.width)
-    run = plan.Run(name=args.preset, preset=preset(args.preset), settings=settings)
+    run = inference.Run(name=args.preset, preset=preset(args.preset), settings=settings)
     mesh = make_mesh(parse_mesh(args.mesh), topology.devices())
 
     def scalar(dit, *rest):
@@ -54,7 +54,7 @@ def main() -> int:
     rows = {}
     for name, program, timesteps in (("per frame", denoise_part, None), ("per clip", scalar, 1)):
         with jax.set_mesh(mesh):
-            lowered = jax.jit(program, keep_unused=True).lower(*plan.abstract_step(run, mesh))
+            lowered = jax.jit(program, keep_unused=True).lower(*inference.abstract_step(run, mesh))
             compiled = lowered.compile()
         model = run.passes * velocity_flops(run.dit, run.latent_shape, timesteps)
         counted = (compiled.cost_analysis() or {}).get("flops", float("nan"))

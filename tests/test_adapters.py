@@ -15,7 +15,7 @@ from pusa_jax.models.adapters import (
 from pusa_jax.models.lora import Target, merge
 from pusa_jax.models.wan.config import preset
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 from pusa_jax.weights.leaves import shapes_of
 
 SHAPES = {

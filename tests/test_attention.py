@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import pytest
 
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.models import blockwise
-from pusa_jax.models.attention import attention, attention_backend, pad_tokens
-from pusa_jax.models.kernels import attend, attend_in_part, backend_for
-from pusa_jax.models.ring import Ring
-from pusa_jax.testing import assert_close, relative_error
+from pusa_jax.models.attention import blockwise
+from pusa_jax.models.attention.attention import attention, attention_backend, pad_tokens
+from pusa_jax.models.attention.kernels import attend, attend_in_part, backend_for
+from pusa_jax.models.attention.ring import Ring
+from pusa_jax.testing.compare import assert_close, relative_error
 
 SHORT, LONG = 20, 45
 """Queries and keys; neither is a multiple of the blocks of 16 used below."""

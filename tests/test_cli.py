@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pusa_jax.cli import main
+from pusa_jax.cli.main import main
 from pusa_jax.media import video
-from pusa_jax.tiny import write_published_folder
+from pusa_jax.testing.published import write_published_folder
 
 SIZE = ["--height", "32", "--width", "48", "--num_frames", "9"]
 
@@ -285,7 +285,7 @@ def test_a_video_carries_its_settings_and_can_be_made_again(world, capsys, tmp_p
 def test_a_changed_input_is_noticed_before_a_rerun(world, capsys, tmp_path):
     output, image = tmp_path / "out.mp4", tmp_path / "image.png"
     shutil.copy(world / "image.png", image)
-    from pusa_jax.jobs import Job
+    from pusa_jax.inference.jobs import Job
 
     job = Job(task="i2v", model="m", prompt="", negative_prompt="", inputs=(str(image),))
     frames = np.zeros((5, 32, 32, 3), np.uint8)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pusa_jax.cli import main
+from pusa_jax.cli.main import main
 from pusa_jax.diffusion import tasks
+from pusa_jax.inference.pipeline import PusaPipeline, Settings
 from pusa_jax.media import video
-from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.tiny import write_published_folder
+from pusa_jax.testing.published import write_published_folder
 
 DIT = "diffusion_pytorch_model.safetensors"
 

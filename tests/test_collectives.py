@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pusa_jax.collectives import Traffic, collectives
+from pusa_jax.planning.collectives import Traffic, collectives
 
 TEMPLATE = """HloModule jit_f, is_scheduled=true, num_partitions=8
 

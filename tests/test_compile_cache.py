@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from convert.safetensors import write_safetensors
-from convert.stored import ArrayTensors
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion import tasks
-from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.tiny import write_published_folder
+from pusa_jax.inference.pipeline import PusaPipeline, Settings
+from pusa_jax.testing.published import write_published_folder
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ASKED, FOUND = (

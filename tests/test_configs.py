@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from pusa_jax.cli import main
-from pusa_jax.cli_train import parse, train_main
+from pusa_jax.cli.main import main
+from pusa_jax.cli.train import parse, train_main
 from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.training.layout import placement
 from pusa_jax.training.metrics import read_records
-from pusa_jax.training.placement import placement
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*.py") if path.name != "common.py")

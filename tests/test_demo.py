@@ -1,17 +1,16 @@
 """The models that come along, end to end: a clip of every task, judged from its pixels.
 
-Thresholds leave room for other processors; `pusa_jax/tiny_world/weights/README.md` has the numbers.
+Thresholds leave room for other processors; `pusa_jax/demo/weights/README.md` has the numbers.
 """
 
 import json
 
 import pytest
 
-from pusa_jax import demo
-from pusa_jax.cli import main
-from pusa_jax.jobs import TASKS
+from pusa_jax.cli.main import main
+from pusa_jax.demo import demo, shipped
+from pusa_jax.inference.jobs import TASKS
 from pusa_jax.media import video
-from pusa_jax.tiny_world import shipped
 
 pytestmark = pytest.mark.long
 

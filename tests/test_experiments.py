@@ -14,12 +14,12 @@ from PIL import Image
 from experiments.tiny.measuring import extension, fresh, given_frames, observe
 from experiments.tiny.where import look_back
 from experiments.tiny.where.moved import PARTS
+from experiments.tiny_world.denoiser import DIT
+from pusa_jax.demo.world import render
 from pusa_jax.models.wan import dit
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import random_module
-from pusa_jax.tiny_world.clips import render
-from pusa_jax.tiny_world.denoiser import DIT
+from pusa_jax.testing.compare import random_module
 from pusa_jax.weights.leaves import shapes_of
 
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pusa_jax.models.lora import MERGE_RULES, LoRA, LowRank, Target, merge, rank_stabilised
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 
 RNG = np.random.default_rng(0)
 

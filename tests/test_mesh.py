@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.safetensors import write_safetensors
-from convert.stored import ArrayTensors
-from pusa_jax import meshes
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
-from pusa_jax.meshes import choose_mesh, memory_of
-from pusa_jax.models.wan import rules
-from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.testing import assert_close
-from pusa_jax.tiny import DIT, write_published_folder
+from pusa_jax.inference import mesh_choice
+from pusa_jax.inference.mesh_choice import choose_mesh, memory_of
+from pusa_jax.inference.pipeline import PusaPipeline, Settings
+from pusa_jax.models.wan import sharding
+from pusa_jax.testing.compare import assert_close
+from pusa_jax.testing.published import DIT, write_published_folder
 
 SETTINGS = Settings(height=48, width=80, num_frames=9, num_steps=2, tiled=False)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
@@ -52,7 +52,7 @@ def test_a_mesh_samples_the_clip_of_one_device(folder, expected, shape):
     assert_close(output.latents, expected.latents, 1e-5)
     assert np.abs(output.frames.astype(int) - expected.frames).max() <= 1
     dit = nnx.state(pipe.dit)
-    wanted = shardings(dit, rules.DIT, pipe.mesh)
+    wanted = shardings(dit, sharding.DIT, pipe.mesh)
     jax.tree.map(lambda leaf, where: leaf.sharding == where or pytest.fail(str(leaf)), dit, wanted)
 
 
@@ -77,7 +77,7 @@ def test_too_little_memory_is_told_before_loading(folder, monkeypatch):
     def never(stage, done, total):
         raise AssertionError(f"{stage} began")
 
-    monkeypatch.setattr(meshes, "memory_of", lambda device, sharers: 2**10)
+    monkeypatch.setattr(mesh_choice, "memory_of", lambda device, sharers: 2**10)
     with pytest.raises(ValueError, match=r"take 0\.0 GiB of each of 8 devices") as error:
         PusaPipeline.from_pretrained(folder / "model", on_progress=never)
     assert "\n" not in str(error.value)

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from convert.folder import convert_folder, load_component
-from convert.safetensors import write_safetensors
-from convert.stored import ArrayTensors
-from pusa_jax import jobs
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.safetensors import write_safetensors
+from pusa_jax.convert.folders.converted import convert_folder, load_component
 from pusa_jax.devices import processes
 from pusa_jax.devices.processes import is_one_of_several
+from pusa_jax.inference import jobs
 from pusa_jax.media import video
-from pusa_jax.testing import assert_close
-from pusa_jax.tiny import write_published_folder
+from pusa_jax.testing.compare import assert_close
+from pusa_jax.testing.published import write_published_folder
 from pusa_jax.weights.store import load_tree, save_tree
 from tests import two_processes
 from tests.groups import run_two

@@ -5,14 +5,14 @@ import pytest
 from flax import nnx
 
 from pusa_jax.diffusion import tasks
+from pusa_jax.inference.pipeline import PusaPipeline, Settings
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.text import Tokenizer
-from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.pipeline import PusaPipeline, Settings
-from pusa_jax.testing import random_module
+from pusa_jax.testing.compare import random_module
+from pusa_jax.testing.tokenizer import save_tiny_tokenizer
 
 DIT = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, text_len=8, freq_dim=16)
 VAE = VAEConfig(dim=4, dim_mult=(1, 1, 1, 1), num_res_blocks=1)

@@ -12,20 +12,23 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import plan_table, train_plan_table
-from pusa_jax import plan, report, tiny
-from pusa_jax.cli_plan import add_plan_arguments
-from pusa_jax.cli_train import parse
-from pusa_jax.collectives import Traffic
+from pusa_jax.cli.plan import add_plan_arguments
+from pusa_jax.cli.train import parse
 from pusa_jax.devices import topologies
 from pusa_jax.devices.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
-from pusa_jax.flops import text_encoder_flops, text_flops, tokens, velocity_flops
+from pusa_jax.inference.pipeline import Settings, project_texts
 from pusa_jax.models.wan import config
 from pusa_jax.models.wan.config import Preset, TextConfig, preset
-from pusa_jax.pipeline import Settings, project_texts
+from pusa_jax.models.wan.flops import text_encoder_flops, text_flops, tokens, velocity_flops
+from pusa_jax.planning import inference, report
+from pusa_jax.planning.collectives import Traffic
+from pusa_jax.testing import published
 
-TINY = Preset(dit=tiny.DIT, vae=tiny.VAE, text=dataclasses.replace(tiny.TEXT, vocab=64))
+TINY = Preset(
+    dit=published.DIT, vae=published.VAE, text=dataclasses.replace(published.TEXT, vocab=64)
+)
 SMALL = Settings(height=64, width=96, num_frames=9)
-RUN = plan.Run(name="tiny", preset=TINY, settings=SMALL)
+RUN = inference.Run(name="tiny", preset=TINY, settings=SMALL)
 SIZES = ["--height", "64", "--width", "96", "--num_frames", "9"]
 
 
@@ -36,7 +39,7 @@ def tiny_preset(monkeypatch):
 
 @pytest.fixture(scope="module")
 def planned():
-    return plan.plan_inference(RUN, local_topology(), {"data": 2, "context": 4})
+    return inference.plan_inference(RUN, local_topology(), {"data": 2, "context": 4})
 
 
 def run(*argv):
@@ -57,7 +60,7 @@ def run(*argv):
 )
 def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
     settings = Settings(height=size[0], width=size[1])
-    run = plan.Run(name=name, preset=preset(name), settings=settings)
+    run = inference.Run(name=name, preset=preset(name), settings=settings)
     once = velocity_flops(run.dit, run.latent_shape, timesteps=1) + text_flops(run.dit)
     assert tokens(run.dit, run.latent_shape) == count
     assert round(once / 1e12, 1) == teraflops
@@ -78,8 +81,8 @@ def test_a_run_that_cannot_be_sampled_is_refused():
 
 
 def test_memory_is_what_the_compiled_program_holds(planned):
-    mesh = plan.make_mesh({"data": 2, "context": 4}, jax.devices())
-    arguments = report.bytes_per_device(plan.abstract_step(RUN, mesh))
+    mesh = inference.make_mesh({"data": 2, "context": 4}, jax.devices())
+    arguments = report.bytes_per_device(inference.abstract_step(RUN, mesh))
     assert planned.argument_bytes == arguments
     parts = planned.argument_bytes + planned.output_bytes + planned.temporary_bytes
     assert parts <= planned.peak_bytes <= parts * 1.1 + 2**20
@@ -88,8 +91,8 @@ def test_memory_is_what_the_compiled_program_holds(planned):
 
 @pytest.mark.parametrize("sizes", [{"data": 2, "context": 4}, {"context": 4, "tensor": 2}])
 def test_prompts_lie_where_the_pipeline_puts_them(sizes):
-    mesh = plan.make_mesh(sizes, jax.devices())
-    dit, texts, *_ = plan.abstract_step(RUN, mesh)
+    mesh = inference.make_mesh(sizes, jax.devices())
+    dit, texts, *_ = inference.abstract_step(RUN, mesh)
     config = RUN.dit
     text = jax.ShapeDtypeStruct((1, config.text_len, config.text_dim), jnp.bfloat16)
     with jax.set_mesh(mesh):
@@ -103,17 +106,20 @@ def test_prompts_lie_where_the_pipeline_puts_them(sizes):
 
 @pytest.mark.parametrize("stage", ["text", "decode"])
 def test_other_stages_have_the_dit_beside_them(stage):
-    planned = plan.STAGES[stage](RUN, local_topology(), {"data": 2, "context": 4})
-    mesh = plan.make_mesh({"data": 2, "context": 4}, jax.devices())
-    assert planned.resident_bytes == report.bytes_per_device(plan.abstract_dit(RUN, mesh))
+    planned = inference.STAGES[stage](RUN, local_topology(), {"data": 2, "context": 4})
+    mesh = inference.make_mesh({"data": 2, "context": 4}, jax.devices())
+    assert planned.resident_bytes == report.bytes_per_device(inference.abstract_dit(RUN, mesh))
     assert planned.peak_bytes > planned.resident_bytes + planned.argument_bytes
     assert "resident" in planned.text() and planned.model_flops > 0
 
 
 def test_work_is_shared_out_over_the_chips(planned):
     assert planned.model_flops == pytest.approx(RUN.step_flops / 8)
-    wide = plan.make_mesh({"data": 8}, jax.devices())
-    assert plan._sharers(RUN, wide) == 2 and plan._sharers(changed(guidance_scale=1.0), wide) == 1
+    wide = inference.make_mesh({"data": 8}, jax.devices())
+    assert (
+        inference._sharers(RUN, wide) == 2
+        and inference._sharers(changed(guidance_scale=1.0), wide) == 1
+    )
     assert changed(guidance_scale=1.0).step_flops == RUN.step_flops / 2
 
 
@@ -165,7 +171,7 @@ def test_a_program_the_compiler_refuses_for_lack_of_memory_is_reported(monkeypat
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
     topology = parse_topology("v6e:2x4")
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices())
-    refused = plan.plan_inference(RUN, topology, {"context": 8})
+    refused = inference.plan_inference(RUN, topology, {"context": 8})
     assert not refused.fits and refused.peak_bytes == int(51.5 * 2**30)
     assert json.loads(json.dumps(refused.record()))["temporary_bytes"] is None
     assert "does NOT fit" in refused.text()
@@ -177,12 +183,12 @@ def test_other_compiler_errors_are_not_taken_for_lack_of_memory(monkeypatch):
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Mosaic"):
-        plan.plan_inference(RUN, local_topology(), {"context": 8})
+        inference.plan_inference(RUN, local_topology(), {"context": 8})
 
 
 def test_sensible_meshes_use_every_device():
     for devices, heads, guided in [(1, 40, True), (8, 40, True), (8, 12, False), (16, 40, True)]:
-        shapes = list(plan.sensible_meshes(devices, heads, guided))
+        shapes = list(inference.sensible_meshes(devices, heads, guided))
         assert shapes and len({tuple(shape.items()) for shape in shapes}) == len(shapes) <= 4
         for shape in shapes:
             assert shape["data"] * shape["context"] * shape["tensor"] == devices
@@ -197,7 +203,7 @@ def test_recommended_fits_and_is_quick_and_small():
         on(CHIPS["v6e"]),
         on(CHIPS["v6e"], **quick),
     ]
-    assert min([*others, best], key=plan._cost) is best
+    assert min([*others, best], key=inference._cost) is best
 
 
 def test_json_is_one_object_on_stdout(tiny_preset, capsys):
@@ -209,7 +215,7 @@ def test_json_is_one_object_on_stdout(tiny_preset, capsys):
 
 def test_without_a_mesh_several_are_tried_and_one_is_recommended(tiny_preset, capsys, monkeypatch):
     two = [{"data": 8}, {"data": 2, "context": 4}]
-    monkeypatch.setattr(plan, "sensible_meshes", lambda *sizes: two)
+    monkeypatch.setattr(inference, "sensible_meshes", lambda *sizes: two)
     assert run("--preset", "tiny", *SIZES, "--json") == 0
     out = capsys.readouterr()
     printed = json.loads(out.out)
@@ -243,7 +249,7 @@ def test_questions_without_sense_get_one_line(tiny_preset, flags, words):
 
 
 def test_bytes_per_device_counts_what_is_cut_once():
-    mesh = plan.make_mesh({"context": 8}, jax.devices())
+    mesh = inference.make_mesh({"context": 8}, jax.devices())
     cut = jax.NamedSharding(mesh, jax.P("context"))
     whole = jax.NamedSharding(mesh, jax.P())
     tree = [
@@ -255,8 +261,8 @@ def test_bytes_per_device_counts_what_is_cut_once():
 
 ELSEWHERE = """
 import argparse, sys
-from pusa_jax.cli_plan import add_plan_arguments
-from pusa_jax.cli_train import parse
+from pusa_jax.cli.plan import add_plan_arguments
+from pusa_jax.cli.train import parse
 from pusa_jax.models.wan import config
 config.PRESETS["tiny"] = config.Preset(dit=config.DiTConfig(
     dim=512, ffn_dim=1024, num_heads=4, num_layers=2, text_dim=32, text_len=32, freq_dim=64))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.models import kernels
-from pusa_jax.models.attention import attention
+from pusa_jax.models.attention import kernels
+from pusa_jax.models.attention.attention import attention
 from pusa_jax.models.remat import rematerialised
 
 

@@ -19,11 +19,11 @@ from pusa_jax.devices.sharding import (
 )
 from pusa_jax.diffusion.guidance import guided, guided_together
 from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan import rules
+from pusa_jax.models.wan import sharding
 from pusa_jax.models.wan.config import PRESETS, preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 from pusa_jax.weights.leaves import leaves_of
 
 P = jax.P
@@ -56,7 +56,7 @@ def test_published_weights_are_spread_over_all_chips(name, shape):
     mesh = abstract_mesh(sizes)
     dit = nnx.eval_shape(lambda: WanDiT(preset(name).dit, rngs=nnx.Rngs(0)))
     whole, kept = 0, 0
-    placed = dict(leaf_paths(shardings(dit, rules.DIT, mesh)))
+    placed = dict(leaf_paths(shardings(dit, sharding.DIT, mesh)))
     for path, leaf in leaf_paths(dit):
         whole += leaf.size
         kept += np.prod(placed[path].shard_shape(leaf.shape))
@@ -72,7 +72,7 @@ def abstract_mesh(sizes):
 def test_specs_of_parameters_and_of_what_came_out():
     mesh = make_mesh({"data": 2, "context": 2, "tensor": 2})
     dit = sharding_matrix.build(12)
-    placed = leaves_of(jax.device_put(dit, shardings(dit, rules.DIT, mesh)))
+    placed = leaves_of(jax.device_put(dit, shardings(dit, sharding.DIT, mesh)))
     both = ("data", "context")
     assert placed["blocks/self_attn/q/kernel"].sharding.spec == P(None, both, "tensor")
     assert placed["blocks/cross_attn/o/kernel"].sharding.spec == P(None, "tensor", both)
@@ -89,8 +89,8 @@ def test_optimizer_state_and_averages_lie_like_their_parameters():
     params = nnx.state(dit, nnx.Param)
     mesh = make_mesh({"data": 2, "context": 4})
     state = {"ema": params, "opt": jax.eval_shape(optax.adamw(1e-3).init, params)}
-    placed = dict(leaf_paths(shardings(state, rules.DIT, mesh)))
-    for path, where in leaf_paths(shardings(params, rules.DIT, mesh)):
+    placed = dict(leaf_paths(shardings(state, sharding.DIT, mesh)))
+    for path, where in leaf_paths(shardings(params, sharding.DIT, mesh)):
         for prefix in ("ema", "opt/0/mu", "opt/0/nu"):
             assert placed[f"{prefix}/{path}"] == where
     assert placed["opt/0/count"].spec == P()
@@ -103,11 +103,11 @@ def test_no_rule_is_unused():
     )
     dit = dict(leaf_paths(nnx.eval_shape(lambda: WanDiT(tiny.dit, rngs=nnx.Rngs(0)))))
     adapters = {"blocks/self_attn/q/lora_a": 0, "blocks/self_attn/q/lora_b": 0}
-    assert unused_rules(dit | adapters, rules.DIT) == []
+    assert unused_rules(dit | adapters, sharding.DIT) == []
     text = nnx.eval_shape(lambda: T5Encoder(tiny.text, rngs=nnx.Rngs(0)))
-    assert unused_rules(text, rules.TEXT) == []
+    assert unused_rules(text, sharding.TEXT) == []
     vae = nnx.eval_shape(lambda: WanVAE(tiny.vae, rngs=nnx.Rngs(0)))
-    assert unused_rules(vae, rules.VAE) == []
+    assert unused_rules(vae, sharding.VAE) == []
 
 
 def test_an_axis_that_does_not_fit_moves_or_is_left_out():
@@ -189,7 +189,7 @@ def test_guidance_is_the_same_together_and_in_turn(scale):
     expected = in_turn(dit, latents, timesteps)
     mesh = make_mesh({"data": 2, "context": 4})
     with jax.set_mesh(mesh):
-        dit = jax.device_put(dit, shardings(dit, rules.DIT, mesh))
+        dit = jax.device_put(dit, shardings(dit, sharding.DIT, mesh))
         assert_close(together(dit, latents, timesteps), expected, 1e-5)
 
 

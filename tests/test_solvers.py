@@ -8,7 +8,7 @@ import pytest
 from pusa_jax.diffusion.flow import interpolate, pusa_schedule
 from pusa_jax.diffusion.grids import dpmpp_table, euler_table, unipc_table
 from pusa_jax.diffusion.solvers import EULER, dpmpp, unipc
-from pusa_jax.testing import assert_close, relative_error
+from pusa_jax.testing.compare import assert_close, relative_error
 
 MULTISTEP = {
     "unipc-1": unipc(1),

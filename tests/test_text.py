@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert import t5
-from convert.stored import ArrayTensors
-from convert.tables import ConversionError, TensorInfo, bind, dump, load
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.tables import ConversionError, TensorInfo, bind, dump, load
+from pusa_jax.convert.wan import text as t5
 from pusa_jax.models.t5 import Attention, T5Encoder, relative_position_bucket
 from pusa_jax.models.wan.config import TextConfig
 from pusa_jax.models.wan.text import (
@@ -21,8 +21,8 @@ from pusa_jax.models.wan.text import (
     clean_prompt,
     encode_prompt,
 )
-from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
-from pusa_jax.testing import assert_close, relative_error
+from pusa_jax.testing.compare import assert_close, relative_error
+from pusa_jax.testing.tokenizer import save_tiny_tokenizer
 from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 CONFIG = TextConfig(

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pusa_jax.models.wan import tiling
+from pusa_jax.inference import tiling
 from pusa_jax.models.wan.config import VAEConfig
 
 CONFIG = VAEConfig(dim=8)

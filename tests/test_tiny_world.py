@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pusa_jax.tiny_world import evaluate, stick
-from pusa_jax.tiny_world.clips import BACKGROUNDS, NARROW, WIDE, draw, draw_any, render
+from experiments.tiny_world import evaluate
+from pusa_jax.demo import judge
+from pusa_jax.demo.world import BACKGROUNDS, NARROW, WIDE, draw, draw_any, render
 
 SHORT = dataclasses.replace(NARROW, num_frames=9)
 
@@ -70,7 +71,7 @@ def test_the_stick_is_right_about_the_truth(world, change):
         scene = draw(world, 2, i)
         # Every other frame: as much to see, in half the time.
         scene = dataclasses.replace(scene, positions=scene.positions[::2])
-        verdict = stick.judge(change(render(scene), i), scene)
+        verdict = judge.judge(change(render(scene), i), scene)
         found.append(
             [
                 verdict.coherent,
@@ -89,7 +90,7 @@ def test_blobs_of_the_right_colour_are_not_coherent():
     scene = draw(NARROW, 0, 1)
     video = render(scene)[:4]
     video[:, 2:6, 2:6] = video[:, 20:48, 2:46].max((1, 2))[:, None, None]
-    verdict = stick.judge(video, scene)
+    verdict = judge.judge(video, scene)
     assert verdict.colour == 1 and verdict.background == 1
     assert verdict.coherent == 0
 
@@ -98,31 +99,31 @@ def test_half_an_object_is_not_coherent():
     scene = draw(NARROW, 0, 1)
     video, x = render(scene)[:4], int(scene.positions[0, 0])
     video[:, :, : x + 1] = BACKGROUNDS["black"]
-    assert stick.judge(video, scene).coherent == 0
+    assert judge.judge(video, scene).coherent == 0
 
 
 def test_an_object_that_rests_has_no_direction():
     scene = draw(NARROW, 0, 1)
     still = np.repeat(render(scene)[:1], 5, axis=0)
-    assert not stick.judge(still, scene).direction
+    assert not judge.judge(still, scene).direction
 
 
 def test_a_clip_played_backwards_goes_the_other_way():
     scene = draw(NARROW, 0, 1)
-    assert not stick.judge(render(scene)[::-4], scene).direction
+    assert not judge.judge(render(scene)[::-4], scene).direction
 
 
 def test_given_frames_do_not_count():
     scene = draw(NARROW, 0, 1)
     video = render(scene)[::8]
     video[1:] = BACKGROUNDS["black"]
-    assert stick.judge(video, scene).coherent == pytest.approx(1 / 5)
-    assert stick.judge(video, scene, given=(0,)).coherent == 0
+    assert judge.judge(video, scene).coherent == pytest.approx(1 / 5)
+    assert judge.judge(video, scene, given=(0,)).coherent == 0
 
 
 def test_an_empty_clip_is_judged_without_warning():
     scene = draw(NARROW, 0, 1)
-    verdict = stick.judge(np.zeros((5, 48, 48, 3), np.uint8), scene)
+    verdict = judge.judge(np.zeros((5, 48, 48, 3), np.uint8), scene)
     assert verdict.coherent == 0 and not verdict.direction and np.isnan(verdict.errors).all()
 
 

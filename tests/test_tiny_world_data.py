@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.tiny_world import autoencoder, denoiser, publish
+from pusa_jax.demo.world import NARROW, WIDE, draw
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.tiny_world import autoencoder, denoiser, publish
-from pusa_jax.tiny_world.clips import NARROW, WIDE, draw
 from pusa_jax.weights.leaves import assemble
 
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
-from pusa_jax.tiny_world.codec import trained_leaves
-from pusa_jax.tiny_world.dataset import encode_world
-from pusa_jax.training.data import EncodedClips
-from pusa_jax.training.encode import TextEncoder
+from experiments.tiny_world.codec import trained_leaves
+from experiments.tiny_world.dataset import encode_world
+from pusa_jax.data.encode import TextEncoder
+from pusa_jax.data.encoded import EncodedClips
 
 SHORT = dataclasses.replace(NARROW, num_frames=9)
 DIT = dataclasses.replace(denoiser.DIT, num_layers=1)

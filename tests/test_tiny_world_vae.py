@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.tiny_world import autoencoder, train_vae
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import VAEConfig
-from pusa_jax.testing import assert_close
-from pusa_jax.tiny_world import autoencoder, train_vae
+from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.weights.leaves import assemble
 

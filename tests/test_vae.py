@@ -9,7 +9,7 @@ from flax import nnx
 from pusa_jax.models.conv import CausalConv
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import VAEConfig
-from pusa_jax.testing import assert_close, random_module
+from pusa_jax.testing.compare import assert_close, random_module
 
 CONFIG = VAEConfig(dim=4, dim_mult=(1, 2, 2), num_res_blocks=1, temporal_downsample=(True, True))
 VIDEO = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 9, 8, 12, 3)), jnp.float32)

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import tensorstore
 
-from pusa_jax import jobs
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.pipeline import PusaPipeline, Settings
+from pusa_jax.inference import jobs
+from pusa_jax.inference.pipeline import PusaPipeline, Settings
 from pusa_jax.weights.leaves import leaves_of
 from pusa_jax.weights.store import load_tree, save_tree, tree_shapes
 

@@ -19,8 +19,8 @@ from experiments.tiny.steps import run as steps
 from experiments.tiny.timesteps import run as timesteps
 from experiments.tiny.where import run as where
 from experiments.tiny.zeroshot import run as zeroshot
+from pusa_jax.demo import shipped
 from pusa_jax.devices.compile_cache import keep_compiled
-from pusa_jax.tiny_world import shipped
 
 STUDIES = (nondestructive, steps, noise, zeroshot, efficiency, where, timesteps)
 """Those that need no training first; `timesteps`, the longest, last."""

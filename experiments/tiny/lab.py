@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.tiny.measuring import Row, Task, measure
+from experiments.tiny_world import measured
+from experiments.tiny_world.evaluate import Model, Sampling
 from pusa_jax.files.atomic import replacing
-from pusa_jax.loading import load_module
-from pusa_jax.tiny_world import measured
-from pusa_jax.tiny_world.evaluate import Model, Sampling
+from pusa_jax.inference.loading import load_module
 from pusa_jax.training.export import LORA
 
 T = TypeVar("T")

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from experiments.tiny_world.autoencoder import psnr
+from experiments.tiny_world.evaluate import FRESH, Model, Sampling, generate, pixels_of
+from pusa_jax.demo.judge import judge
+from pusa_jax.demo.world import WIDE, Scene, draw, render
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.tasks import Condition
-from pusa_jax.tiny_world.autoencoder import psnr
-from pusa_jax.tiny_world.clips import WIDE, Scene, draw, render
-from pusa_jax.tiny_world.evaluate import FRESH, Model, Sampling, generate, pixels_of
-from pusa_jax.tiny_world.stick import judge
 
 WORLD = WIDE
 """What the shipped models know."""

@@ -13,14 +13,14 @@ from flax import nnx
 
 from experiments.tiny.lab import Lab
 from experiments.tiny.measuring import Row, image_to_video
-from pusa_jax.cli_train import open_clips, parse, progress
+from experiments.tiny_world import dataset, settings
+from experiments.tiny_world.codec import Codec
+from experiments.tiny_world.evaluate import Model
+from pusa_jax.cli.train import open_clips, parse, progress
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.tiny_world import dataset, recipes
-from pusa_jax.tiny_world.codec import Codec
-from pusa_jax.tiny_world.evaluate import Model
 from pusa_jax.training.export import LORA, export_adapters
+from pusa_jax.training.finished import is_workdir, read_result
 from pusa_jax.training.loop import train
-from pusa_jax.training.result import is_workdir, read_result
 from pusa_jax.weights.leaves import assemble
 
 
@@ -88,7 +88,7 @@ def trained(lab: Lab, recipe: Recipe, seed: int) -> Path:
 def clips(lab: Lab) -> Path:
     """What the shipped adapters were trained on, encoded now where that was not done yet."""
     folder = lab.workdir / f"clips-{lab.depends['weights']}"
-    world, count = recipes.CLIPS["pusa"]
+    world, count = settings.CLIPS["pusa"]
     encode = Codec(lab.folder).encode
     count = 4 if lab.scale.thin else count
     dataset.encode_world(lab.folder, folder, world, count, encode_clips=encode)

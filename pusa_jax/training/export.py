@@ -8,14 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from convert.components import Config, Layout, Name
-from convert.export import Leaves, export_folder
-from convert.folder import component_names, load_component, tokenizer_folder
-from convert.lora import Naming, write_lora
+from pusa_jax.convert.folders.converted import component_names, load_component, tokenizer_folder
+from pusa_jax.convert.folders.export import Leaves, export_folder
+from pusa_jax.convert.lora import Naming, write_lora
+from pusa_jax.convert.networks import Config, Layout, Name
 from pusa_jax.files.staging import staged
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.training.config import RANDOM, RunConfig
-from pusa_jax.training.result import Result
+from pusa_jax.training.finished import Result
 
 CARD = "README.md"
 LORA = "pusa_lora.safetensors"
@@ -29,7 +29,7 @@ def export_adapters(
     Args:
       result: of a run that trained adapters.
       dst: folder to make; has its name only once it is complete.
-      naming: of the tensors, see `convert.lora.NAMING`.
+      naming: of the tensors, see `pusa_jax.convert.lora.NAMING`.
       dtype: of the factors, with alpha / rank multiplied in.
 
     Returns:

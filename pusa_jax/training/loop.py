@@ -19,17 +19,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from convert.components import config_to_json
-from convert.folder import component_names
+from pusa_jax.convert.folders.converted import component_names
+from pusa_jax.convert.networks import config_to_json
+from pusa_jax.data.batches import Batches, Clips
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.files.atomic import replacing
-from pusa_jax.training.batches import Batches, Clips
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RANDOM, RunConfig
+from pusa_jax.training.layout import Placement, placement, shardings_of
 from pusa_jax.training.metrics import Meter, Recorder, check_services, step_flops
 from pusa_jax.training.networks import vae_record
-from pusa_jax.training.placement import Placement, placement, shardings_of
 from pusa_jax.training.startup import Start, begin
 from pusa_jax.training.step import Recipe, train_step
 from pusa_jax.training.workdir import CHECKPOINTS, StopRequest, git_commit, locked

@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import local_topology
 from pusa_jax.files.atomic import replacing
-from pusa_jax.flops import text_flops, tokens, velocity_flops
 from pusa_jax.models.adapters import adapted_layers
+from pusa_jax.models.wan.flops import text_flops, tokens, velocity_flops
 from pusa_jax.training.step import LEVEL_BINS, Recipe, model_shapes
 
 Record = Mapping[str, int | float]

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from convert.components import COMPONENTS, Name, config_to_json
-from convert.folder import load_component
+from pusa_jax.convert.folders.converted import load_component
+from pusa_jax.convert.networks import COMPONENTS, Name, config_to_json
 from pusa_jax.models.wan.config import Precision
 from pusa_jax.weights.leaves import assemble
 

@@ -15,7 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from convert.folder import load_component
+from pusa_jax.convert.folders.converted import load_component
+from pusa_jax.data.batches import Clips
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.flow import NoiseTable
@@ -25,9 +26,8 @@ from pusa_jax.media.pixels import to_uint8
 from pusa_jax.media.video import frame_strip, write_png
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import WanVAE, decode
-from pusa_jax.training.batches import Clips
 from pusa_jax.training.config import RANDOM, RunConfig, SampleConfig
-from pusa_jax.training.placement import Placement
+from pusa_jax.training.layout import Placement
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
 from pusa_jax.typing import Latents, Text

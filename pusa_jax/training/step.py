@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from pusa_jax.devices.sharding import Rules, constrain_leaves, whole
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
-from pusa_jax.models.wan import rules
+from pusa_jax.models.wan import sharding as rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.training.objective import (

@@ -5,13 +5,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert.components import COMPONENTS
-from convert.export import DIFFUSERS_FILES, ORIGINAL_FILES, export_folder
-from convert.folder import component_names, convert_folder, load_component, tokenizer_folder
-from convert.published import inspect
-from convert.safetensors import open_safetensors
-from convert.sources import open_tensors
-from convert.tables import LeafTensors
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.files.safetensors import open_safetensors
+from pusa_jax.convert.folders.converted import (
+    component_names,
+    convert_folder,
+    load_component,
+    tokenizer_folder,
+)
+from pusa_jax.convert.folders.export import DIFFUSERS_FILES, ORIGINAL_FILES, export_folder
+from pusa_jax.convert.folders.published import inspect
+from pusa_jax.convert.networks import COMPONENTS
+from pusa_jax.convert.tables import LeafTensors
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 
 CONFIGS = {

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from convert.components import COMPONENTS
-from convert.export import export_folder
-from convert.extract import extract_lora, low_rank
-from convert.folder import convert_folder, load_component
-from pusa_jax.cli import main
+from pusa_jax.cli.main import main
+from pusa_jax.convert.extract import extract_lora, low_rank
+from pusa_jax.convert.folders.converted import convert_folder, load_component
+from pusa_jax.convert.folders.export import export_folder
+from pusa_jax.convert.networks import COMPONENTS
 from pusa_jax.models.lora import Target, merge
 from pusa_jax.models.wan.config import DiTConfig
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 
 DIT = DiTConfig(dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, freq_dim=16, text_len=6)
 SINGULAR = (3.0, 2.0, 1.0)

@@ -14,19 +14,19 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert.components import COMPONENTS, config_from_json, config_to_json
-from convert.folder import (
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.safetensors import write_safetensors
+from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.folders.converted import (
     component_names,
     convert_folder,
     load_component,
     read_manifest,
     tokenizer_folder,
 )
-from convert.published import inspect
-from convert.safetensors import write_safetensors
-from convert.stored import ArrayTensors
-from convert.tables import ConversionError, LeafTensors
-from convert.torch_zip import write_torch_zip
+from pusa_jax.convert.folders.published import inspect
+from pusa_jax.convert.networks import COMPONENTS, config_from_json, config_to_json
+from pusa_jax.convert.tables import ConversionError, LeafTensors
 from pusa_jax.devices import processes
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 
@@ -382,7 +382,7 @@ def test_configurations_survive_json_without_how_they_run(name):
 
 KILLED = """
 import os, signal, sys
-from convert.folder import convert_folder
+from pusa_jax.convert.folders.converted import convert_folder
 
 def kill(what, done, total):
     if (what, done > 0) == ("vae", True):

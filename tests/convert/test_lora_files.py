@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.lora import lora_tensors, parse_lora, read_lora, write_lora
-from convert.safetensors import write_safetensors
-from convert.stored import ArrayTensors
-from convert.torch_zip import write_torch_zip
-from convert.wan import LINEARS
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.safetensors import write_safetensors
+from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.lora import lora_tensors, parse_lora, read_lora, write_lora
+from pusa_jax.convert.wan.dit import LINEARS
 from pusa_jax.models.lora import Target
 
 RNG = np.random.default_rng(0)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from convert.components import COMPONENTS
-from convert.stored import ArrayTensors
-from convert.t5 import config_from_source, layout_of
-from convert.tables import LeafTensors, dump
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.networks import COMPONENTS
+from pusa_jax.convert.tables import LeafTensors, dump
+from pusa_jax.convert.wan.text import config_from_source, layout_of
 from pusa_jax.models.wan.config import TextConfig
 
 CONFIG = TextConfig(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from convert.stored import ArrayTensors
-from convert.tables import (
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.tables import (
     DROP_FIRST,
     LINEAR,
     SAME,

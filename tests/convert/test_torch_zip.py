@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convert.sources import open_tensors
-from convert.stored import ArrayTensors
-from convert.torch_zip import write_torch_zip
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.files.torch_zip import write_torch_zip
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 pytestmark = pytest.mark.torch

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.stored import ArrayTensors
-from convert.tables import LeafTensors, TensorInfo, bind, dump, load
-from convert.vae import config_from_source, diffusers_rules, layout_of, original_rules
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.tables import LeafTensors, TensorInfo, bind, dump, load
+from pusa_jax.convert.wan.vae import (
+    config_from_source,
+    diffusers_rules,
+    layout_of,
+    original_rules,
+)
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.weights.leaves import shapes_of

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from pusa_jax.models.adapters import AdaptedLinear
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 peft = pytest.importorskip("peft", reason="needs the extra [test]")

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.stored import ArrayTensors
-from convert.tables import load
-from convert.wan import diffusers_rules
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.tables import load
+from pusa_jax.convert.wan.dit import diffusers_rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import assert_close, from_house_layout, to_house_layout
+from pusa_jax.testing.compare import assert_close, from_house_layout, to_house_layout
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 torch = pytest.importorskip("torch")

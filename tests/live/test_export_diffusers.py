@@ -4,9 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert.components import COMPONENTS
-from convert.export import export_folder
-from convert.tables import dump
+from pusa_jax.convert.folders.export import export_folder
+from pusa_jax.convert.networks import COMPONENTS
+from pusa_jax.convert.tables import dump
 from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.lora import write_lora
-from convert.stored import ArrayTensors
-from convert.tables import dump, load
-from convert.wan import config_from_source, diffusers_rules
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.lora import write_lora
+from pusa_jax.convert.tables import dump, load
+from pusa_jax.convert.wan.dit import config_from_source, diffusers_rules
 from pusa_jax.models.lora import LoRA, LowRank, Target, merge
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 from pusa_jax.weights.leaves import shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")

@@ -6,7 +6,7 @@ import pytest
 
 from pusa_jax.diffusion.grids import euler_table
 from pusa_jax.diffusion.solvers import dpmpp, unipc
-from pusa_jax.testing import relative_error
+from pusa_jax.testing.compare import relative_error
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers", reason="needs the extra [test]")

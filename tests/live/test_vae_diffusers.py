@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.stored import ArrayTensors
-from convert.tables import dump, load
-from convert.vae import config_from_source, diffusers_rules
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.tables import dump, load
+from pusa_jax.convert.wan.vae import config_from_source, diffusers_rules
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import VAEConfig
-from pusa_jax.testing import assert_close, from_house_layout, to_house_layout
+from pusa_jax.testing.compare import assert_close, from_house_layout, to_house_layout
 from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")

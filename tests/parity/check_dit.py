@@ -5,12 +5,12 @@ import jax.numpy as jnp
 from flax import nnx
 from golden import Comparison, Golden, remembered
 
-from convert.sources import open_tensors
-from convert.tables import load
-from convert.wan import original_rules
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.tables import load
+from pusa_jax.convert.wan.dit import original_rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import from_house_layout, relative_error, to_house_layout
+from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT_FLOAT32 = 5e-6

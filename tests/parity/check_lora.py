@@ -6,13 +6,13 @@ from check_dit import velocity
 from flax import nnx
 from golden import Comparison, Golden, remembered
 
-from convert.lora import read_lora
-from convert.sources import open_tensors
-from convert.tables import dump, load
-from convert.wan import config_from_source, original_rules
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.lora import read_lora
+from pusa_jax.convert.tables import dump, load
+from pusa_jax.convert.wan.dit import config_from_source, original_rules
 from pusa_jax.models.lora import merge
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import from_house_layout, relative_error, to_house_layout
+from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 RULES = {

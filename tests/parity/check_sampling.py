@@ -10,11 +10,11 @@ from golden import Comparison, Golden
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.sampling import denoise, start
+from pusa_jax.inference.pipeline import project_texts, velocity_of
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import decode, encode
-from pusa_jax.pipeline import project_texts, velocity_of
-from pusa_jax.testing import relative_error, to_house_layout
+from pusa_jax.testing.compare import relative_error, to_house_layout
 
 
 def plan(golden: Golden, case: dict, given: dict | None = None):

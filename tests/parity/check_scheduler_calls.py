@@ -8,7 +8,7 @@ from pusa_jax.diffusion.flow import NoiseTable, interpolate, pusa_schedule, velo
 from pusa_jax.diffusion.sampling import denoise
 from pusa_jax.diffusion.timesteps import LevelConfig, level_table
 from pusa_jax.models.wan.schedule import noise_table
-from pusa_jax.testing import from_house_layout, relative_error, to_house_layout
+from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
 
 LIMIT = 5e-6
 

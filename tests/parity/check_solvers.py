@@ -8,7 +8,7 @@ from golden import Comparison, Golden
 from pusa_jax.diffusion import grids, solvers
 from pusa_jax.diffusion.flow import pusa_schedule
 from pusa_jax.diffusion.timesteps import bell_weights
-from pusa_jax.testing import relative_error, to_house_layout
+from pusa_jax.testing.compare import relative_error, to_house_layout
 
 TABLE_LIMIT = 2e-6
 TRACE_LIMIT = 2e-5

@@ -8,13 +8,13 @@ import numpy as np
 from flax import nnx
 from golden import Comparison, Golden, remembered
 
-from convert import t5
-from convert.sources import open_tensors
-from convert.tables import load
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.tables import load
+from pusa_jax.convert.wan import text
 from pusa_jax.models.t5 import T5Encoder, relative_position_bucket
 from pusa_jax.models.wan.config import TextConfig
 from pusa_jax.models.wan.text import encode_prompt
-from pusa_jax.testing import relative_error
+from pusa_jax.testing.compare import relative_error
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT = 5e-5
@@ -30,8 +30,8 @@ def config_of(golden: Golden) -> TextConfig:
 @remembered
 def encoder_of(golden: Golden, role: str) -> T5Encoder:
     config = config_of(golden)
-    rules = {"wan": t5.original_rules, "hf": t5.transformers_rules}[role](config)
-    ignored = {"wan": None, "hf": t5.TRANSFORMERS_IGNORED}[role]
+    rules = {"wan": text.original_rules, "hf": text.transformers_rules}[role](config)
+    ignored = {"wan": None, "hf": text.TRANSFORMERS_IGNORED}[role]
 
     def build():
         return T5Encoder(config, rngs=nnx.Rngs(0))

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from golden import Comparison, Golden
 
-from convert.sources import open_tensors
-from convert.tables import dump, load
-from convert.wan import LINEARS, config_from_source, original_rules
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.tables import dump, load
+from pusa_jax.convert.wan.dit import LINEARS, config_from_source, original_rules
 from pusa_jax.diffusion.timesteps import LevelConfig, level_table
 from pusa_jax.models.adapters import AdapterConfig, init_adapters
-from pusa_jax.testing import from_house_layout, relative_error, to_house_layout
+from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
 from pusa_jax.training.objective import ObjectiveConfig, exercise_at
 from pusa_jax.training.state import OptimizerConfig, fresh_state, updated
 from pusa_jax.training.step import Recipe, loss_of, model_shapes, network

@@ -8,12 +8,13 @@ import numpy as np
 from flax import nnx
 from golden import Comparison, Golden, remembered
 
-from convert.sources import open_tensors
-from convert.tables import load
-from convert.vae import original_rules
-from pusa_jax.models.wan import tiling, vae
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.tables import load
+from pusa_jax.convert.wan.vae import original_rules
+from pusa_jax.inference import tiling
+from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import VAEConfig
-from pusa_jax.testing import relative_error, to_house_layout
+from pusa_jax.testing.compare import relative_error, to_house_layout
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT = 5e-5

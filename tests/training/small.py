@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pusa_jax.data.batches import NoiseClips
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.testing import random_module
-from pusa_jax.training.batches import NoiseClips
+from pusa_jax.testing.compare import random_module
 from pusa_jax.training.config import (
     CheckpointConfig,
     DataConfig,

@@ -14,12 +14,13 @@ from small import DIT, settings
 pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
-from convert.stored import ArrayTensors
-from convert.torch_zip import write_torch_zip
+from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.data import encoded as data
+from pusa_jax.data import inspection
+from pusa_jax.data.pusa_v1 import import_folder
 from pusa_jax.models.wan.config import VAEConfig
-from pusa_jax.training import data, inspection
 from pusa_jax.training.config import DataConfig, ModelConfig
-from pusa_jax.training.imported import import_folder
 from pusa_jax.training.loop import train
 
 SHAPE, TEXT, COUNT = (3, 4, 6, 16), (8, 12), 7
@@ -98,9 +99,9 @@ print(len(source), last["id"].decode(), last["latents"].shape, card["dtype"])
 
 def test_only_this_module_pulls_grain_and_tfds():
     program = """
-import sys, pusa_jax.training.clips, pusa_jax.training.step, pusa_jax.cli_data, pusa_jax.cli
+import sys, pusa_jax.data.lists, pusa_jax.training.step, pusa_jax.cli.data, pusa_jax.cli.main
 assert not {"grain", "tensorflow_datasets", "array_record"} & set(sys.modules)
-import pusa_jax.training.data, jax
+import pusa_jax.data.encoded, jax
 assert "tensorflow" not in sys.modules and "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

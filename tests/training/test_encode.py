@@ -16,15 +16,15 @@ import pytest
 pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
-from pusa_jax.cli_data import add_data_arguments, add_encode_arguments
+from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
+from pusa_jax.data import writing
+from pusa_jax.data.encode import Autoencoder, EncodeConfig, TextEncoder, read_frames
+from pusa_jax.data.encoded import Card, EncodedClips, Example
+from pusa_jax.data.lists import Clip, fingerprint, read_clips
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.models.wan import vae
-from pusa_jax.tiny import write_published_folder
-from pusa_jax.training import shards
-from pusa_jax.training.clips import Clip, fingerprint, read_clips
-from pusa_jax.training.data import Card, EncodedClips, Example
-from pusa_jax.training.encode import Autoencoder, EncodeConfig, TextEncoder, read_frames
+from pusa_jax.testing.published import write_published_folder
 
 SHAPE = (1, 2, 2, 4)
 LISTED = [Clip(number=i, name=f"{i}.mp4", caption=f"{i}", folder=Path()) for i in range(7)]
@@ -66,7 +66,7 @@ class Work:
         return Example(name=clip.name, caption=clip.caption, latents=latents, text=text)
 
     def run(self, dst, share=(0, 1), card=None):
-        return shards.write_dataset(
+        return writing.write_dataset(
             dst,
             LISTED,
             card or CARD,
@@ -184,16 +184,16 @@ def test_without_a_usable_clip_there_is_no_dataset_and_it_can_be_tried_again(tmp
 
 
 def test_a_full_disk_loses_nothing(tmp_path, whole, monkeypatch):
-    real = shards.write_records
+    real = writing.write_records
 
     def full(path, records):
         raise OSError(28, "No space left on device")
 
     first, second = Work(), Work()
-    monkeypatch.setattr(shards, "write_records", full)
+    monkeypatch.setattr(writing, "write_records", full)
     with pytest.raises(OSError, match="No space left"):
         first.run(tmp_path / "ds")
-    monkeypatch.setattr(shards, "write_records", real)
+    monkeypatch.setattr(writing, "write_records", real)
     second.run(tmp_path / "ds")
     assert content(tmp_path / "ds") == whole and not set(first.encoded) & set(second.encoded)
 

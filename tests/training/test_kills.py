@@ -14,8 +14,8 @@ from small import CheckpointConfig, noise_clips, settings
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training.checkpoints import RunCheckpoints
+from pusa_jax.training.layout import placement
 from pusa_jax.training.loop import train
-from pusa_jax.training.placement import placement
 
 pytestmark = pytest.mark.long
 

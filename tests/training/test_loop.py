@@ -21,13 +21,13 @@ from small import (
     settings,
 )
 
+from pusa_jax.data.batches import NoiseClips
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.testing import assert_close
-from pusa_jax.training.batches import NoiseClips
+from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.checkpoints import RunCheckpoints
+from pusa_jax.training.layout import placement
 from pusa_jax.training.loop import NonFiniteLossError, train
 from pusa_jax.training.metrics import TIMINGS, read_records
-from pusa_jax.training.placement import placement
 from tests.groups import run_two
 
 pytestmark = pytest.mark.long

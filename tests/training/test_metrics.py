@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pusa_jax.devices.topologies import CHIPS
-from pusa_jax.flops import text_flops, velocity_flops
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.config import preset
+from pusa_jax.models.wan.flops import text_flops, velocity_flops
 from pusa_jax.training import metrics
 from pusa_jax.training.metrics import Meter, Recorder, read_records, step_flops
 from pusa_jax.training.step import Recipe

@@ -9,20 +9,20 @@ import pytest
 from safetensors import safe_open
 from small import DIT, LORA, base, batch, recipe, settings
 
-from convert.lora import read_lora
-from convert.sources import open_tensors
-from convert.tables import dump, load
-from convert.wan import diffusers_rules, original_rules
-from pusa_jax.cli import main
+from pusa_jax.cli.main import main
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.lora import read_lora
+from pusa_jax.convert.tables import dump, load
+from pusa_jax.convert.wan.dit import diffusers_rules, original_rules
 from pusa_jax.models.adapters import merge_adapters
 from pusa_jax.models.lora import merge
-from pusa_jax.testing import assert_close
-from pusa_jax.tiny import write_published_folder
+from pusa_jax.testing.compare import assert_close
+from pusa_jax.testing.published import write_published_folder
 from pusa_jax.training import export
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import ModelConfig
 from pusa_jax.training.export import export_adapters
-from pusa_jax.training.result import read_result
+from pusa_jax.training.finished import read_result
 from pusa_jax.training.state import TrainState
 from pusa_jax.training.step import first_state, model_shapes, network
 

@@ -8,8 +8,8 @@ from small import recipe
 
 from experiments import train_matrix
 from pusa_jax.devices.sharding import make_mesh, unused_rules
-from pusa_jax.models.wan import rules
-from pusa_jax.training.placement import placement, shardings_of
+from pusa_jax.models.wan import sharding as rules
+from pusa_jax.training.layout import placement, shardings_of
 
 pytestmark = pytest.mark.long
 

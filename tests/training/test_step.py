@@ -8,7 +8,7 @@ import pytest
 from small import LORA, base, batch, frozen, random_adapters, recipe
 
 from pusa_jax.diffusion.timesteps import LevelConfig, clip_keys, level_table
-from pusa_jax.testing import assert_close
+from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.objective import exercise, exercise_at
 from pusa_jax.training.state import learning_rate
 from pusa_jax.training.step import first_state, loss_of, network, train_step

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.tiny.measuring import LATENT_FRAMES, Row, fresh
+from experiments.tiny_world.evaluate import Model, Sampling
+from pusa_jax.demo.world import render
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.sampling import denoise, start
 from pusa_jax.models.layers import layer_norm, patchify
 from pusa_jax.models.rope import Rotary, rotary_table, rotate
 from pusa_jax.models.wan.dit import TextKV, WanDiT
 from pusa_jax.models.wan.schedule import noise_table
-from pusa_jax.tiny_world.clips import render
-from pusa_jax.tiny_world.evaluate import Model, Sampling
 from pusa_jax.typing import Latents, Timesteps
 
 

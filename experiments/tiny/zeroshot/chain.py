@@ -13,9 +13,9 @@ from experiments.tiny.measuring import (
     summary,
     velocity,
 )
-from pusa_jax.tiny_world.clips import DIRECTIONS, Scene, render
-from pusa_jax.tiny_world.evaluate import Model, Sampling, generate
-from pusa_jax.tiny_world.stick import judge
+from experiments.tiny_world.evaluate import Model, Sampling, generate
+from pusa_jax.demo.judge import judge
+from pusa_jax.demo.world import DIRECTIONS, Scene, render
 
 
 def drift(model: Model, sampling: Sampling, count: int, seed: int, rounds: int) -> Row:

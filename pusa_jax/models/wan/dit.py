@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pusa_jax.devices.sharding import constrain
-from pusa_jax.models.attention import attention, pad_tokens
+from pusa_jax.models.attention.attention import attention, pad_tokens
 from pusa_jax.models.layers import (
     MLP,
     LayerNorm,

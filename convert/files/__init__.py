@@ -1,0 +1,1 @@
+"""Checkpoint files of other programs, opened without running anything in them."""

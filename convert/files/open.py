@@ -1,0 +1,78 @@
+"""Opens checkpoint files of any kind: safetensors, sharded safetensors and PyTorch's `.pth`.
+
+Opening reads tables of contents only; tensors are mapped into memory when they are read.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pusa_jax.convert.files.mapped import FileTensors, Stored
+from pusa_jax.convert.files.safetensors import open_safetensors
+from pusa_jax.convert.files.torch_zip import open_torch_zip
+
+WRAPPERS = ("model.", "diffusion_model.")
+"""Prefixes that repacked single-file checkpoints put before every name."""
+
+
+def open_tensors(path: Path) -> FileTensors:
+    """Opens one checkpoint file: `.safetensors`, `.safetensors.index.json`, `.pth` or `.pt`.
+
+    Prefixes that every name carries (`model.`, `diffusion_model.`) are removed.
+
+    Raises:
+      FileNotFoundError: the file, or a shard that an index names, is missing.
+      ValueError: unknown ending, or the file is cut short or not of that format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint file {path}.")
+    if path.name.endswith(".index.json"):
+        found = _open_index(path)
+    elif path.suffix == ".safetensors":
+        found = open_safetensors(path)
+    elif path.suffix in (".pth", ".pt"):
+        found = open_torch_zip(path)
+    else:
+        raise ValueError(
+            f"{path} is no checkpoint: the name must end in .safetensors, .safetensors.index.json, "
+            ".pth or .pt."
+        )
+    return FileTensors(_without_wrappers(found.stored), found.metadata)
+
+
+def _without_wrappers(stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
+    for prefix in WRAPPERS:
+        if stored and all(name.startswith(prefix) for name in stored):
+            short = {name.removeprefix(prefix): place for name, place in stored.items()}
+            return _without_wrappers(short)
+    return stored
+
+
+def _open_index(path: Path) -> FileTensors:
+    """Opens every shard that an index names.
+
+    A tensor that lies in a shard and is not named by the index is still listed, so that the engine
+    reports it instead of losing it.
+    """
+    try:
+        weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+        if any(Path(shard).name != shard for shard in shards):
+            raise ValueError("a shard name is a path")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is no index of shards: {error!r}.") from None
+    missing = [shard for shard in shards if not (path.parent / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{path.name} names {len(shards)} shards, {len(missing)} of which are not in "
+            f"{path.parent}: {', '.join(missing)}."
+        )
+    found = {shard: open_safetensors(path.parent / shard).stored for shard in shards}
+    astray = [name for name, shard in weight_map.items() if name not in found[shard]]
+    if astray:
+        raise ValueError(
+            f"{path} names {len(astray)} tensors that their shards do not hold: "
+            f"{', '.join(map(repr, sorted(astray)[:3]))}."
+        )
+    merged = {name: place for shard in shards for name, place in found[shard].items()}
+    return FileTensors(merged | {name: found[shard][name] for name, shard in weight_map.items()})

@@ -1,0 +1,290 @@
+"""Reads and writes files of `torch.save`, without PyTorch and without executing anything.
+
+A `.pth` file is a zip archive with one pickle, which says how tensors are cut from storages, and
+one uncompressed record of raw bytes per storage. The unpickler below knows the handful of names
+such a pickle needs and puts something inert in place of each; every other name is refused before it
+is looked up, so nothing is imported and no foreign function is called. The result is checked then.
+"""
+
+import io
+import math
+import pickle
+import struct
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from pusa_jax.convert.files.mapped import FileTensors, Stored, bytes_of, contiguous
+from pusa_jax.convert.tables import TensorSource
+from pusa_jax.files.atomic import replacing
+
+STORAGES = {
+    "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
+    "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}  # fmt: skip
+"""Storage classes of the `torch` module -> NumPy types."""
+
+NESTINGS = ("model_state", "state_dict", "model")
+"""Entries under which a file may keep its tensors, beside other entries."""
+
+PICKLE_LIMIT = 100_000_000
+"""Largest pickle accepted, in bytes; that of the 14B model has some hundred thousand."""
+
+MALFORMED = (
+    zipfile.BadZipFile, zlib.error, OSError, pickle.UnpicklingError, EOFError, AttributeError,
+    LookupError, TypeError, ValueError, OverflowError, MemoryError, RuntimeError, struct.error,
+)  # fmt: skip
+"""What `zipfile` and `pickle` raise for bytes that are not what they expect."""
+
+
+class _Storage(NamedTuple):
+    """A record of the archive: its key and the name of its storage class."""
+
+    key: Any
+    kind: Any
+
+
+class _Tensor(NamedTuple):
+    """A tensor as the pickle describes it; offset and strides in elements of the storage."""
+
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether all parts are of the right type, and the numbers in range."""
+        if not (isinstance(self.shape, tuple) and isinstance(self.strides, tuple)):
+            return False
+        numbers = (self.offset, *self.shape, *self.strides)
+        return (
+            isinstance(self.storage, _Storage)
+            and isinstance(self.storage.key, str)
+            and isinstance(self.storage.kind, str)
+            and self.storage.kind in STORAGES
+            and len(self.shape) == len(self.strides) <= 32
+            and all(type(n) is int and 0 <= n < 2**60 for n in numbers)
+            and math.prod(max(n, 1) for n in self.shape) < 2**60
+        )
+
+
+class _ForbiddenError(Exception):
+    """The pickle asks for a name that is not needed to describe tensors."""
+
+
+class _RebuildTensor:
+    """Stands in for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`."""
+
+    __slots__ = ()
+
+    def __call__(self, storage, offset, shape, strides, *_unused) -> _Tensor:
+        return _Tensor(storage, offset, shape, strides)
+
+
+class _RebuildParameter:
+    """Stands in for `torch._utils._rebuild_parameter`."""
+
+    __slots__ = ()
+
+    def __call__(self, tensor, *_unused):
+        return tensor
+
+
+class _Unpickler(pickle.Unpickler):
+    """Turns the pickle into dicts of `_Tensor`.
+
+    All stand-ins are immutable, so that no pickle can change them for the next one.
+    """
+
+    def find_class(self, module: str, name: str):
+        match module, name:
+            case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+                return _RebuildTensor()
+            case "torch._utils", "_rebuild_parameter":
+                return _RebuildParameter()
+            case "collections", "OrderedDict":
+                return OrderedDict
+            case "torch", "Size":
+                return tuple
+            case "torch", _ if name in STORAGES:
+                return name
+        raise _ForbiddenError(f"{module}.{name}")
+
+    def persistent_load(self, pid) -> _Storage:
+        _, kind, key, _, _ = pid
+        return _Storage(key, kind)
+
+
+def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
+    """Opens a `.pth` or `.pt` file: a dict of tensors, or one under an entry of `NESTINGS`.
+
+    Args:
+      path: the file.
+      is_nested: the dict may hold dicts; names are then joined by dots.
+
+    Raises:
+      ValueError: the file is cut short, not such an archive, holds something other than tensors, or
+        asks for a Python name that tensors do not need (named in the message).
+    """
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                records = {info.filename: info for info in archive.infolist()}
+                (pickled,) = (name for name in records if name.split("/")[1:] == ["data.pkl"])
+                root = pickled.removesuffix("data.pkl")
+                if root + "byteorder" in records and archive.read(root + "byteorder") != b"little":
+                    raise ValueError("it is stored big-endian")
+                if records[pickled].file_size > PICKLE_LIMIT:
+                    raise ValueError("its pickle is too large")
+                content = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+        except _ForbiddenError as error:
+            raise ValueError(
+                f"{path} asks for {str(error)!r}, which is no tensor; refused, because unpickling "
+                "it could run foreign code. Save the state dict alone."
+            ) from None
+        except MALFORMED as error:
+            raise ValueError(
+                f"{path} is damaged or no PyTorch checkpoint of zip format ({error!r:.200}); fetch "
+                "it again, or save it again with PyTorch 1.6 or newer."
+            ) from None
+        tensors = _state_dict(_flat(content) if is_nested else content, path)
+        keys = {tensor.storage.key for tensor in tensors.values()}
+        found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
+    return FileTensors({name: _place(path, name, t, found) for name, t in tensors.items()})
+
+
+def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
+    """Dicts in a dict become entries of it; deeper than `depth` they stay, and are no tensors."""
+    if not isinstance(content, dict) or not depth:
+        return content
+    flat = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        inner = _flat(value, f"{name}.", depth - 1)
+        flat |= inner if isinstance(inner, dict) and depth > 1 else {name: inner}
+    return flat
+
+
+def _state_dict(content: Any, path: Path) -> Mapping[str, _Tensor]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors.")
+    nested = next((key for key in NESTINGS if isinstance(content.get(key), dict)), None)
+    state = content if nested is None else content[nested]
+    wrong = [
+        f"{key!r:.80}"
+        for key, value in state.items()
+        if not (isinstance(key, str) and isinstance(value, _Tensor) and value.is_valid)
+    ]
+    if wrong or not state:
+        raise ValueError(
+            f"{path} must hold a dict of tensors, alone or under {', '.join(NESTINGS)}; of its "
+            f"{len(state)} entries {len(wrong)} are no tensors: {', '.join(wrong[:5])}."
+        )
+    return state
+
+
+def _record(file: io.BufferedReader, info: zipfile.ZipInfo | None, path: Path) -> tuple[int, int]:
+    """First byte and number of bytes of a storage; its local header may be padded."""
+    if info is None or info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{path} is damaged: a storage record is missing or compressed.")
+    file.seek(info.header_offset)
+    header = file.read(30)
+    if len(header) < 30 or header[:4] != b"PK\3\4":
+        raise ValueError(f"{path} is damaged: {info.filename!r} is not where the archive says.")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = info.header_offset + 30 + name_length + extra_length
+    if start + info.file_size > path.stat().st_size:
+        raise ValueError(f"{path} is cut short inside {info.filename!r}; fetch it again.")
+    return start, info.file_size
+
+
+def _place(
+    path: Path, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]
+) -> Stored:
+    start, size = records[tensor.storage.key]
+    dtype = np.dtype(STORAGES[tensor.storage.kind])
+    offset = start + tensor.offset * dtype.itemsize
+    stored = Stored(path, offset, tensor.shape, tensor.strides, dtype)
+    if (tensor.offset + stored.extent) * dtype.itemsize > size:
+        raise ValueError(f"{path} is damaged: tensor {name!r} reaches beyond its storage.")
+    return stored
+
+
+ALIGNMENT = 64
+"""Storages begin at multiples of this many bytes, as PyTorch writes them."""
+
+
+def write_torch_zip(path: Path, source: TensorSource) -> None:
+    """Writes tensors as `torch.save` writes a state dict, one at a time, each with its own storage.
+
+    Args:
+      path: the file; has its name only once it is complete.
+      source: where the tensors come from.
+    """
+    with (
+        replacing(path) as part,
+        part.open("wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        archive.writestr("archive/data.pkl", _pickled(source))
+        archive.writestr("archive/byteorder", "little")
+        for key, name in enumerate(source.tensors):
+            data = bytes_of(source.read(name))
+            info = zipfile.ZipInfo(f"archive/data/{key}")
+            info.file_size = len(data)
+            large = len(data) >= zipfile.ZIP64_LIMIT // 2
+            start = file.tell() + 30 + len(info.filename) + 4 + (20 if large else 0)
+            padding = -start % ALIGNMENT
+            info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+            with archive.open(info, "w", force_zip64=large) as record:
+                record.write(data)
+        archive.writestr("archive/version", "3\n")
+
+
+def _pickled(source: TensorSource) -> bytes:
+    """The pickle, written out by hand: an OrderedDict of calls of `_rebuild_tensor_v2`."""
+    kinds = {np.dtype(dtype): kind for kind, dtype in STORAGES.items()}
+    empty = b"ccollections\nOrderedDict\n)R"
+    out = [b"\x80\x02", empty, b"("]
+    for key, (name, info) in enumerate(source.tensors.items()):
+        size = math.prod(info.shape)
+        storage = (
+            _text("storage"),
+            b"ctorch\n" + kinds[info.dtype].encode() + b"\n",
+            _text(str(key)),
+            _text("cpu"),
+            _number(size),
+        )
+        arguments = (
+            _sequence(storage) + b"Q",
+            _number(0),
+            _sequence(map(_number, info.shape)),
+            _sequence(map(_number, contiguous(info.shape))),
+            b"\x89",
+            empty,
+        )
+        out += [_text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", _sequence(arguments), b"R"]
+    return b"".join([*out, b"u."])
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _number(value: int) -> bytes:
+    data = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def _sequence(items: Iterable[bytes]) -> bytes:
+    return b"(" + b"".join(items) + b"t"

@@ -1,0 +1,179 @@
+"""The commands `pusa-jax encode` and `pusa-jax data`: their flags and what they print."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+ENCODE_DESCRIPTION = """encode a folder of captioned clips once, so that training reads latents
+
+Goes on where an earlier call was interrupted; what is done is not done again. Clips that cannot be
+used are skipped and listed with their reasons in DST/skipped.jsonl."""
+
+ENCODE_EPILOG = """examples:
+  pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p --height 480 --width 832
+  for i in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$i pusa-jax encode ... --shard $i/4 & done; wait
+
+The folder holds metadata.csv (columns file_name,text or video,prompt) or metadata.jsonl with the
+same names; the files lie beside it or in its folder train."""
+
+
+def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `pusa-jax encode`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = ENCODE_DESCRIPTION, ENCODE_EPILOG
+    add = parser.add_argument
+    add("--model", required=True, help="folder with VAE, text encoder and tokenizer")
+    add("--src", required=True, help="folder of clips, or its list")
+    add("--dst", required=True, help="folder of the dataset")
+    add("--height", type=int, default=480, help="pixels, divisible by 16 (default: 480)")
+    add("--width", type=int, default=832, help="pixels, divisible by 16 (default: 832)")
+    add("--num_frames", type=int, default=81, help="4k+1, from the start (default: 81)")
+    add("--tiled", action="store_true", help="VAE in overlapping tiles: needs less memory")
+    add(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="bfloat16",
+        help="of the text encoder (default: bfloat16)",
+    )
+    _add_shard(parser)
+    parser.set_defaults(run=run_encode)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `pusa-jax data` does, `inspect` and `import`, and their flags."""
+    what = parser.add_subparsers(title="what to do", metavar="WHAT", required=True)
+    sub = what.add_parser(
+        "inspect", help="say what a dataset holds and draw a contact sheet",
+        description="Prints counts, shapes, captions and norms, and draws a contact sheet.",
+    )  # fmt: skip
+    sub.add_argument("path", help="folder written by pusa-jax encode or data import")
+    sub.add_argument("--count", type=int, default=8, help="clips to look at (default: 8)")
+    sub.add_argument("--sheet", help="picture to write (default: PATH/sheet.png)")
+    sub.add_argument("--model", help="folder with the VAE; without it the sheet shows latents")
+    sub.set_defaults(run=run_inspect)
+
+    sub = what.add_parser(
+        "import", help="turn the published PusaV1_training into a dataset",
+        description="Imports <file_name>.tensors.pth files listed in metadata.csv.",
+    )  # fmt: skip
+    sub.add_argument("--src", required=True, help="folder with metadata.csv and train/")
+    sub.add_argument("--dst", required=True, help="folder of the dataset")
+    sub.add_argument("--model", help="folder with the text encoder, to train with dropped captions")
+    _add_shard(sub)
+    sub.set_defaults(run=run_import)
+
+
+def _add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        type=_share,
+        metavar="I/N",
+        help="this process's share of the clips, from 0, as in $SLURM_PROCID/$SLURM_NTASKS",
+    )
+
+
+def _share(text: str) -> tuple[int, int]:
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        message = f"expected a share like 0/4, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+    if not 0 <= index < count:
+        raise argparse.ArgumentTypeError(f"of {count} shares there is no {index}, from 0")
+    return index, count
+
+
+def _share_of(args: argparse.Namespace) -> tuple[int, int]:
+    import os
+
+    from pusa_jax.devices import processes
+
+    if args.shard is None and processes.is_one_of_several(os.environ):
+        raise ValueError(
+            "this is one of several processes; say which share of the clips is its own, as in "
+            "--shard $SLURM_PROCID/$SLURM_NTASKS (0/1 for all)."
+        )
+    return args.shard or (0, 1)
+
+
+def run_encode(args: argparse.Namespace) -> int:
+    """Encodes a folder of clips, or this process's share of it."""
+    from pusa_jax.data.encode import EncodeConfig, encode_folder
+    from pusa_jax.progress import Console
+
+    console = Console()
+    config = EncodeConfig(
+        height=args.height,
+        width=args.width,
+        num_frames=args.num_frames,
+        tiled=args.tiled,
+        dtype=args.dtype,
+    )
+    outcome = encode_folder(
+        args.model, args.src, args.dst, config, share=_share_of(args), on_progress=console
+    )
+    console.close()
+    return _report(args.dst, outcome)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Imports clips that are encoded already."""
+    from pusa_jax.data.pusa_v1 import import_folder
+    from pusa_jax.progress import Console
+
+    def no_text():
+        if args.model is None:
+            return None
+        from pusa_jax.data.encode import TextEncoder
+
+        return TextEncoder(Path(args.model), "bfloat16")("")
+
+    console = Console()
+    outcome = import_folder(
+        args.src, args.dst, no_text=no_text, share=_share_of(args), on_progress=console
+    )
+    console.close()
+    return _report(args.dst, outcome)
+
+
+def _report(dst: str, outcome: Any) -> int:
+    for clip in outcome.skipped[:10]:
+        print(f"skipped line {clip['line']}, {clip['file']!r}: {clip['reason']}")
+    if len(outcome.skipped) > 10:
+        print(f"... and {len(outcome.skipped) - 10} more, see {Path(dst) / 'skipped.jsonl'}")
+    if outcome.finished:
+        print(f"{dst}: {outcome.count} clips, {len(outcome.skipped)} skipped")
+    else:
+        print(f"{dst}: this share is done; the dataset is complete once all others are.")
+    return 0
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Prints what a dataset holds and draws a contact sheet."""
+    from pusa_jax.data import inspection
+    from pusa_jax.data.encoded import EncodedClips
+    from pusa_jax.files.atomic import check_writable
+    from pusa_jax.media import video
+
+    if args.count < 1:
+        raise ValueError(f"at least one clip must be looked at, got {args.count}.")
+    clips = EncodedClips(args.path)
+    sheet = args.sheet or str(Path(args.path) / "sheet.png")
+    check_writable(sheet)
+    show = inspection.colours
+    if args.model is not None:
+        from pusa_jax.data.encode import Autoencoder
+
+        autoencoder = Autoencoder(Path(args.model))
+        clips.check_fits(clips.clip_shape, clips.text_shape, autoencoder.record)
+        show = autoencoder.decode
+    examples, record = inspection.measured(clips, args.count)
+    captions = record.pop("captions")
+    for name, value in record.items():
+        print(f"{name:24} {value if isinstance(value, str) else json.dumps(value)}")
+    for name, caption in captions.items():
+        print(f"  {name}: {caption}")
+    video.write_png(sheet, inspection.contact_sheet(examples, show))
+    print(f"{sheet}: {len(examples)} clips, one per row")
+    return 0

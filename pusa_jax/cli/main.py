@@ -1,0 +1,405 @@
+"""The command `pusa-jax`: parses, calls, reports; the one place where an error becomes one line."""
+
+import argparse
+import json
+import logging
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pusa_jax.cli import weights
+
+USAGE_ERROR = 2
+
+TASK_HELP = {
+    "t2v": "text to video",
+    "i2v": "start from an image",
+    "start-end": "go from one image to another",
+    "interpolate": "pass through several images",
+    "complete": "keep parts of a video, fill in the rest",
+    "extend": "continue a video",
+    "transition": "lead from one video into another",
+    "loop": "start and end at the same image",
+}
+INPUT_FLAGS = {
+    "i2v": ("--image_paths", "the image"),
+    "start-end": ("--image_paths", "first and last image"),
+    "interpolate": ("--image_paths", "two or more images, in order"),
+    "complete": ("--video_path", "the video; its frames keep their places"),
+    "extend": ("--video_path", "the video; its last frames become the first of the result"),
+    "transition": ("--video_path", "the two videos"),
+    "loop": ("--image_paths", "the image"),
+}
+
+EPILOG = """examples:
+  pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
+      --image_paths cat.jpg --prompt "a cat stretches" --output cat.mp4
+  pusa-jax extend --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
+      --video_path walk.mp4 --cond_position 0,1,2,3 --noise_multipliers 0,0.3,0.4,0.5 \\
+      --prompt "she walks on"
+  pusa-jax convert --src Wan2.1-T2V-14B --dst wan-14b      (once; later runs load faster)
+  pusa-jax rerun cat.mp4                                   (the same latents again)
+
+Positions count latent frames: 81 frames are 21 of them, 0 to 20; position 0 is the first frame,
+every later one stands for four frames. A noise multiplier of 0 keeps a given frame exactly, 1 frees
+it.
+Every flag may be written with hyphens instead of underscores."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    argv = _normalised(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["train"]:  # its flags are those of a config file
+        args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
+    elif argv[:2] == ["plan", "train"]:
+        args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
+    else:
+        args = build_parser().parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print("pusa-jax: interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if args.debug:
+            raise
+        print(f"pusa-jax: error: {_one_line(error)}", file=sys.stderr)
+        return USAGE_ERROR
+    except Exception as error:
+        if args.debug:
+            raise
+        name = type(error).__name__
+        print(f"pusa-jax: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _normalised(argv: Sequence[str]) -> list[str]:
+    """Flags with underscores, and with the negative numbers that argparse takes for flags."""
+    out: list[str] = []
+    for arg in argv:
+        if re.match(r"-(\d|\.\d|inf)", arg) and out and re.fullmatch(r"--\w+", out[-1]):
+            out[-1] += f"={arg}"
+        elif arg.startswith("--"):
+            name, equals, value = arg.partition("=")
+            out.append("--" + name[2:].replace("-", "_") + equals + value)
+        else:
+            out.append(arg)
+    return out
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line."""
+
+    def error(self, message: str):
+        """Exits with one line and the code of a usage error."""
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    from pusa_jax import __version__
+
+    parser = Parser(
+        prog="pusa-jax",
+        description="Pusa in JAX: video diffusion with one timestep per latent frame.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pusa_jax {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable | None, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        sub.add_argument("--debug", action="store_true", help="show where an error came from")
+        sub.set_defaults(run=run)
+        return sub
+
+    for task, text in TASK_HELP.items():
+        sub = command(task, run_task, text)
+        sub.set_defaults(task=task)
+        _add_sampling_flags(sub, task)
+
+    sub = command(
+        "convert", weights.run_convert, "turn published weights into a folder that loads fast"
+    )
+    weights.add_convert_arguments(sub)
+
+    sub = command("export", weights.run_export, "write weights in the form other tools load")
+    weights.add_export_arguments(sub)
+
+    sub = command(
+        "extract-lora", weights.run_extract, "make a LoRA of what tuning changed in a model"
+    )
+    weights.add_extract_arguments(sub)
+
+    from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
+    from pusa_jax.cli.plan import add_plan_arguments
+
+    sub = command("plan", None, "say what fits on which chips, before queueing")
+    add_plan_arguments(sub)
+
+    sub = command("encode", None, "turn a folder of captioned clips into a training dataset")
+    add_encode_arguments(sub)
+
+    command("train", run_train, "train by LoRA or in full; --config=FILE --workdir=FOLDER")
+
+    sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
+    add_data_arguments(sub)
+
+    sub = command("info", run_info, "say what a video, a model folder or a LoRA file holds")
+    sub.add_argument("path")
+
+    sub = command("rerun", run_rerun, "make a video again from the settings inside it")
+    sub.add_argument("path", help="an mp4 written by pusa-jax")
+    sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
+    _add_cache_flag(sub)
+
+    sub = command(
+        "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
+    )
+    sub.add_argument("--output", default="demo", help="folder to write to")
+    return parser
+
+
+def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
+    add = sub.add_argument
+    add(
+        "--model",
+        help="folder: published (original or Diffusers) or converted (default: the tiny model "
+        "that comes along, with its own LoRA and sizes)",
+    )
+    add("--prompt", required=True, help="what happens; may be empty")
+    add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
+    if task in INPUT_FLAGS:
+        flag, text = INPUT_FLAGS[task]
+        add(flag, nargs="+", required=True, metavar="FILE", help=text)
+        add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
+        add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
+        add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
+    if task == "extend":
+        add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
+    weights.add_lora_flags(sub)
+    add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
+    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0; tiny model: 2.0)")
+    add("--shift", type=float, default=5.0, help="shift of the noise schedule")
+    add("--height", type=int, help="pixels, divisible by 16 (default: 720; tiny model: 48)")
+    add("--width", type=int, help="pixels, divisible by 16 (default: 1280; tiny model: 48)")
+    add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
+    add("--fps", type=int, default=16, help="frames per second of the file; Wan2.1 makes 16")
+    add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
+    add(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="of DiT and text encoder (default: bfloat16; tiny model: float32)",
+    )
+    add(
+        "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
+    )
+    add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
+    add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
+    _add_cache_flag(sub)
+    add("--output", default=f"outputs/{task}.mp4", help="file to write")
+    add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
+
+
+def _add_cache_flag(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--no_compilation_cache",
+        action="store_true",
+        help="do not keep compiled programs for later runs (JAX_COMPILATION_CACHE_DIR: where)",
+    )
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        message = f"expected whole numbers with commas between, as in 0,20; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        message = f"expected numbers with commas between, as in 0.2,0.5; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def run_task(args: argparse.Namespace) -> int:
+    """Makes one video."""
+    from pusa_jax.devices import processes
+    from pusa_jax.devices.sharding import parse_mesh
+    from pusa_jax.inference import jobs
+    from pusa_jax.inference.pipeline import Settings
+
+    _fill_in_defaults(args)
+    processes.join()
+    seed = processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed
+    inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
+    job = jobs.Job(
+        task=args.task,
+        model=args.model,
+        prompt=args.prompt,
+        negative_prompt=args.negative_prompt,
+        lora=args.lora,
+        inputs=tuple(inputs),
+        at=getattr(args, "cond_position", None),
+        multipliers=getattr(args, "noise_multipliers", None),
+        clip_start=getattr(args, "clip_start", None),
+        fit=getattr(args, "fit", "crop"),
+        dtype=args.dtype,
+        fps=args.fps,
+        mesh=None if args.mesh is None else parse_mesh(args.mesh),
+        settings=Settings(
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+            num_steps=args.num_inference_steps,
+            guidance_scale=args.cfg_scale,
+            shift=args.shift,
+            seed=seed,
+            original_timesteps=not args.exact_timesteps,
+            tiled=not args.no_tiling,
+        ),
+    )
+    if args.dry_run:
+        plan = jobs.describe_plan(jobs.prepare(job, args.output))
+        if processes.is_first():
+            print(json.dumps(plan, indent=2))
+        return 0
+    return make_video(job, args.output, keep_compiled=not args.no_compilation_cache)
+
+
+def _fill_in_defaults(args: argparse.Namespace) -> None:
+    """Settings that were left open: those published for the real weights, or the tiny model's."""
+    from pusa_jax.demo import shipped
+    from pusa_jax.inference.pipeline import Settings
+    from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
+
+    is_tiny = args.model is None
+    best = shipped.SETTINGS if is_tiny else Settings()
+    args.lora = weights.loras_of(args)
+    defaults = {
+        "model": str(shipped.FOLDER),
+        "negative_prompt": shipped.NEGATIVE_PROMPT if is_tiny else PUSA_NEGATIVE_PROMPT,
+        "dtype": "float32" if is_tiny else "bfloat16",
+        "num_inference_steps": best.num_steps,
+        "cfg_scale": best.guidance_scale,
+        "height": best.height,
+        "width": best.width,
+        "num_frames": best.num_frames,
+    }
+    if is_tiny and not args.lora:
+        args.lora = (shipped.LORA,)
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None = None) -> int:
+    """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
+    from pusa_jax.devices import processes
+    from pusa_jax.inference import jobs
+    from pusa_jax.inference.pipeline import no_progress
+    from pusa_jax.progress import Console
+
+    prepared = jobs.prepare(job, output)
+    if keep_compiled:
+        _keep_compiled()
+    console = Console()
+    result, record = jobs.run(prepared, console if processes.is_first() else no_progress)
+    console.close()
+    same = expect in (None, record["latents_sha256"])
+    if processes.is_first():
+        seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+        print(f"{output}: {len(result.frames)} frames, seed {job.settings.seed}; {seconds}")
+        if expect is not None:
+            print(
+                f"latents are {'the same to the last bit' if same else 'NOT the same'} as before."
+            )
+    return 0 if same else 1
+
+
+def _keep_compiled() -> None:
+    from pusa_jax.devices import processes
+    from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
+
+    folder = cache_folder(os.environ)
+    try:
+        keep_compiled(folder)
+    except OSError as error:
+        message = f"compiled programs are not kept: {_one_line(error)}"
+    else:
+        message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
+    if processes.is_first():
+        print(message, file=sys.stderr)
+
+
+def run_rerun(args: argparse.Namespace) -> int:
+    """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
+    from pusa_jax.devices import processes
+    from pusa_jax.inference.jobs import Job
+    from pusa_jax.media import video
+
+    processes.join()
+    record = video.read_metadata(args.path)
+    if "job" not in record or not isinstance(record.get("latents_sha256"), str):
+        raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
+    output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
+    return make_video(
+        Job.from_record(record["job"]),
+        output,
+        keep_compiled=not args.no_compilation_cache,
+        expect=record["latents_sha256"],
+    )
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Trains as a config file says."""
+    from pusa_jax.cli.train import train_main
+
+    return train_main([flag for flag in args.flags if flag != "--debug"])
+
+
+def run_plan_train(args: argparse.Namespace) -> int:
+    """Says whether a training run fits."""
+    from pusa_jax.cli.train import plan_main
+
+    return plan_main([flag for flag in args.flags if flag != "--debug"])
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Prints what a file or folder holds."""
+    from pusa_jax.inference import loading
+    from pusa_jax.media import video
+
+    path = Path(args.path)
+    if path.is_file() and path.suffix.lower() == ".mp4":
+        print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
+    else:
+        print(loading.summary(path))
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Runs the whole chain on a tiny model."""
+    from pusa_jax.demo import demo
+    from pusa_jax.files.atomic import check_writable
+
+    check_writable(Path(args.output) / "sheet.png")
+    return demo.run_demo(Path(args.output))

@@ -1,0 +1,207 @@
+"""`pusa-jax train` and `pusa-jax plan train`: from flags to a run, and from a run to a screen.
+
+    pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]
+    pusa-jax plan train --config=configs/FILE.py --topology=v5e:4x4 [--json] [--config.FIELD=VALUE]
+
+Config files follow ml_collections: `get_config()` returns nested values, and every one of them can
+be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from pusa_jax.data.batches import Clips, NoiseClips
+from pusa_jax.devices import processes
+from pusa_jax.devices.topologies import parse_topology, prepare_process
+from pusa_jax.planning.training import plan_training
+from pusa_jax.progress import Console
+from pusa_jax.training.config import RANDOM, RunConfig, build, unknown
+from pusa_jax.training.loop import OnStep, train
+
+USAGE = "usage: pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]"
+
+HELP = f"""{USAGE}
+
+Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
+any of its values can be set on the command line. The same command goes on where a stopped run
+ended.
+
+  pusa-jax train --config=configs/debug.py --workdir=runs/debug           (CPU, under a minute)
+  pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p
+  pusa-jax train --config=configs/pusa_v1_lora_14b.py --workdir=runs/pusa (the paper's run)
+  pusa-jax export --src runs/pusa --dst pusa-lora                         (what it has trained)"""
+
+
+PLAN_HELP = """\
+usage: pusa-jax plan train --config=FILE --topology=CHIPS [--json] [--config.FIELD=VALUE ...]
+
+Compiles the training step of a config for chips that need not be here and says what fits; --json
+prints one JSON object instead. Exit code 0: it fits; 3: it does not; 2: the question makes no
+sense. Chips are named as in `pusa-jax plan infer --help`.
+
+  pusa-jax plan train --config=configs/pusa_v1_lora_14b.py --topology=h100:8
+  pusa-jax plan train --config=configs/pusa_full_14b.py --topology=v6e:4x4 \\
+      --config.mesh.context=4 --config.optimizer.accumulate=2
+
+mesh.data times optimizer.accumulate must divide data.batch_size; mesh.context splits a clip."""
+
+
+def train_main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+      argv: flags, without the name of the command.
+
+    Returns:
+      the exit code: 0, also after a SIGTERM, when the state is saved.
+
+    Raises:
+      ValueError, FileNotFoundError, ImportError, OSError: one line each, see `loop.train`.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        print(HELP)
+        return 0
+    run, values = parse(argv)
+    if not values.workdir:
+        raise ValueError(f"--workdir is needed; {USAGE}")
+    processes.join()
+    clips = open_clips(run)
+    with progress() as on_step:
+        taken = train(run, clips, Path(values.workdir), on_step)
+    if taken < run.steps and processes.is_first():
+        print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
+    return 0
+
+
+def plan_main(argv: Sequence[str]) -> int:
+    """Runs `pusa-jax plan train`.
+
+    Args:
+      argv: flags, without the names of the command.
+
+    Returns:
+      the exit code: 0 if the run fits the chips, 3 if not.
+
+    Raises:
+      ValueError, FileNotFoundError, ImportError: one line each, see `plan_train.plan_training`.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        print(PLAN_HELP)
+        return 0
+    run, values = parse(argv)
+    topology = parse_topology(values.topology)
+    prepare_process(topology)
+    report = plan_training(run, topology)
+    print(json.dumps(report.record()) if values.json else report.text())
+    return 0 if report.fits else 3
+
+
+def parse(argv: Sequence[str]) -> tuple[RunConfig, flags.FlagValues]:
+    """Flags to settings, and the flags besides those of the config.
+
+    Raises:
+      ValueError: one line that says which flag is missing, unknown or wrong.
+      FileNotFoundError: there is no such config file.
+    """
+    file = Path(_config_file(argv).partition(":")[0])
+    if file.suffix and not file.is_file():
+        raise FileNotFoundError(f"there is no config file {file}.")
+    try:
+        values, rest = _flags(argv)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(_unknown_field(argv, error)) from None
+    except (flags.Error, TypeError, ValueError) as error:  # a config's own error comes last
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+    if rest or not values.config:
+        raise ValueError(f"{f'{rest[0]!r} is no flag' if rest else '--config is needed'}; {USAGE}")
+    return build(RunConfig, plain(values.config)), values
+
+
+def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Parsed flags, and what is none."""
+    argv, values = ["train", *argv], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_string("topology", "local", "Chips to plan for.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print one JSON object.", flag_values=values)
+    # A config imports its neighbours as `configs.NAME`, wherever their folder lies.
+    sys.path.insert(0, str(Path(_config_file(argv).partition(":")[0]).resolve().parent.parent))
+    try:
+        return values, values(argv)[1:]
+    finally:
+        sys.path.pop(0)
+
+
+def plain(config: config_dict.ConfigDict) -> dict[str, Any]:
+    """Nested dictionaries of plain values; fields that were left open are left out."""
+    return {
+        name: plain(value) if isinstance(value, config_dict.ConfigDict) else value
+        for name, value in config.items()
+        if value is not None
+    }
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str:
+    """ml_collections says which name it did not find, not where, nor what there is."""
+    values, _ = _flags([f"--config={_config_file(argv)}"])
+    known = set(_fields(plain(values.config), "config"))
+    given = [arg.lstrip("-").partition("=")[0] for arg in argv]
+    wrong = next((name for name in given if name.startswith("config.") and name not in known), None)
+    return unknown(wrong, known) if wrong else " ".join(str(error).split())
+
+
+def _config_file(argv: Sequence[str]) -> str:
+    for i, arg in enumerate(argv):
+        name, equals, value = arg.lstrip("-").partition("=")
+        if name == "config":
+            return value if equals else next(iter(argv[i + 1 :]), "")
+    return ""
+
+
+def _fields(values: dict[str, Any], where: str) -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{where}.{name}"
+        if isinstance(value, dict):
+            yield from _fields(value, f"{where}.{name}")
+
+
+def open_clips(run: RunConfig) -> Clips:
+    """The data set of a run.
+
+    Raises:
+      FileNotFoundError, ValueError: it is not there, or not one of ours.
+      ImportError: the packages that read it are missing.
+    """
+    if run.data.folder == RANDOM:
+        return NoiseClips(run.clip_shape, run.text_shape)
+    from pusa_jax.data.encoded import EncodedClips
+
+    return EncodedClips(run.data.folder)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[OnStep]:
+    """Shows steps, loss and the time left, on the first process; lines without a terminal."""
+    console = Console()
+
+    def show(step: int, steps: int, record: dict[str, float]) -> None:
+        if not processes.is_first():
+            return
+        loss = f"loss {record['loss']:.4f}"
+        if sys.stderr.isatty():
+            console("train", step, steps, loss)
+        elif "seconds/step" in record:
+            seconds = record["seconds/step"]
+            left = (steps - step) * seconds / 60
+            rate = f"{seconds:.3g} s/step, {left:.1f} min left"
+            print(f"step {step}/{steps}: {loss}, {rate}", file=sys.stderr)
+
+    yield show
+    console.close()

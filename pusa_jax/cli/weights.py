@@ -1,0 +1,176 @@
+"""The commands that read and write weights: `pusa-jax convert`, `export` and `extract-lora`."""
+
+import argparse
+from pathlib import Path
+
+EXPORT_DESCRIPTION = """write weights in the form that other tools load
+
+SRC may be a model folder, a LoRA file of any dialect, or the workdir of a training run; of a run
+the newest checkpoint is taken. Models become a published folder, LoRA a .safetensors file for
+ComfyUI, Diffusers and PEFT; with a run goes a model card. Nothing half-written is left behind."""
+
+EXPORT_EPILOG = """examples:
+  pusa-jax export --src runs/pusa --dst pusa-lora           (a trained LoRA, with its card)
+  pusa-jax export --src runs/full --dst full --layout diffusers --with_base
+  pusa-jax export --src wan-14b --dst out --lora_path pusa_v1.pt --lora_alpha 1.4
+  pusa-jax export --src pusa_v1.pt --dst pusa.safetensors"""
+
+
+EXTRACT_DESCRIPTION = """make a LoRA of what tuning has changed, by singular value decomposition
+
+Reads two models layer by layer and says how much of their difference the LoRA holds: the share of
+the sum of squares, over all layers and in the worst one."""
+
+EXTRACT_EPILOG = """example:
+  pusa-jax extract-lora --tuned full --base Wan2.1-T2V-14B --rank 512 --dst pusa.safetensors"""
+
+
+def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `pusa-jax convert`."""
+    add = parser.add_argument
+    add("--src", required=True, help="folder or file as published")
+    add("--dst", required=True, help="folder to make")
+    add("--dtype", choices=["float32", "bfloat16"], help="cast on the way")
+    add("--overwrite", action="store_true", help="replace an existing folder")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `pusa-jax export`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = EXPORT_DESCRIPTION, EXPORT_EPILOG
+    add = parser.add_argument
+    add("--src", required=True, help="model folder, LoRA file or workdir of a run")
+    add("--dst", required=True, help="folder to make; for a LoRA file, a .safetensors file")
+    add("--layout", choices=["original", "diffusers"], default="original", help="of a model")
+    add("--naming", choices=["comfy", "pusa_v1"], default="comfy", help="of a LoRA's tensors")
+    add_lora_flags(parser)
+    add("--step", type=int, help="checkpoint of a run (default: the newest)")
+    add("--average", action="store_true", help="the running average of a run")
+    add("--dtype", choices=["float32", "bfloat16"], help="of what a run has (default: bfloat16)")
+    add("--with_base", action="store_true", help="VAE and text encoder of a run's base as well")
+
+
+def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `pusa-jax extract-lora`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = EXTRACT_DESCRIPTION, EXTRACT_EPILOG
+    add = parser.add_argument
+    add("--tuned", required=True, help="model folder or file, in any layout")
+    add("--base", required=True, help="the model it was tuned from, in any layout")
+    add("--rank", type=int, required=True, help="of the LoRA")
+    add("--dst", required=True, help="a .safetensors file")
+    add("--targets", help="regular expression on paths of layers (default: those of Pusa)")
+    add("--naming", choices=["comfy", "pusa_v1"], default="comfy", help="of the tensors")
+    add("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the factors")
+
+
+def add_lora_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name LoRA files to be merged; `loras_of` reads them."""
+    add = parser.add_argument
+    add("--lora_path", action="append", default=[], help="LoRA file; may be repeated")
+    add(
+        "--lora_alpha", action="append", type=float, default=[],
+        help="strength of each LoRA, in order (default: 1.4); 1 is as trained",
+    )  # fmt: skip
+
+
+def loras_of(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
+    """Files and strengths.
+
+    Raises:
+      ValueError: there are not as many strengths as files.
+    """
+    strengths = args.lora_alpha or [1.4] * len(args.lora_path)
+    if len(strengths) != len(args.lora_path):
+        raise ValueError(
+            f"one --lora_alpha per --lora_path is needed, got {len(strengths)} for "
+            f"{len(args.lora_path)} files."
+        )
+    return tuple(zip(args.lora_path, strengths, strict=True))
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Converts published weights."""
+    import jax
+
+    from pusa_jax.convert.folders.converted import convert_folder
+    from pusa_jax.progress import Console
+
+    jax.config.update("jax_platforms", "cpu")  # started on every host, it needs no accelerator
+    console = Console()
+    convert_folder(
+        args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console
+    )
+    console.close()
+    print(f"{args.dst}: ready; use it as --model {args.dst}")
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Writes weights in the form that other tools load."""
+    from pusa_jax.inference import loading
+    from pusa_jax.progress import Console
+    from pusa_jax.training.finished import is_workdir
+
+    loras, src, dst = loras_of(args), Path(args.src), Path(args.dst)
+    of_runs = {"--step": args.step, "--average": args.average, "--dtype": args.dtype}
+    given = [flag for flag, value in (of_runs | {"--with_base": args.with_base}).items() if value]
+    if is_workdir(src):
+        if loras:
+            raise ValueError(f"--lora_path merges into a model folder, {src} is a run's workdir.")
+        written = _export_run(args, src, dst)
+    elif given:
+        raise ValueError(f"{given[0]} is for the workdir of a run, which {src} is not.")
+    elif src.is_file():
+        written = [loading.export_lora(src, dst, args.naming)]
+    else:
+        console = Console()
+        written = loading.export(src, dst, args.layout, loras, console)
+        console.close()
+    print("\n".join(str(path) for path in written))
+    return 0
+
+
+def run_extract(args: argparse.Namespace) -> int:
+    """Makes a LoRA of the difference between two models."""
+    from pusa_jax.convert.extract import extract_lora
+    from pusa_jax.convert.lora import write_lora
+    from pusa_jax.inference import loading
+    from pusa_jax.models.adapters import BLOCK_LINEARS
+    from pusa_jax.progress import Console
+
+    dst, console = Path(args.dst), Console()
+    loading.check_lora_destination(dst)
+    found = extract_lora(
+        args.tuned,
+        args.base,
+        args.rank,
+        targets=args.targets or BLOCK_LINEARS,
+        dtype=args.dtype,
+        on_progress=console,
+    )
+    console.close()
+    names = {"made_from": Path(args.tuned).name, "base": Path(args.base).name}
+    numbers = {"rank": str(args.rank), "captured_energy": f"{found.captured:.6f}"}
+    write_lora(dst, found.lora, dtype=args.dtype, naming=args.naming, metadata=names | numbers)
+    target, share = found.least
+    print(
+        f"{dst}: {len(found.lora.modules)} layers at rank {args.rank} hold {found.captured:.2%} of "
+        f"their difference; least {share:.2%}, {target}"
+    )
+    if found.others:
+        print(
+            f"not in it: {len(found.others)} other leaves that differ, first {found.others[0]}; "
+            f"they are {found.left_out:.2%} of the whole difference"
+        )
+    return 0
+
+
+def _export_run(args: argparse.Namespace, src: Path, dst: Path) -> list[Path]:
+    from pusa_jax.training.export import export_adapters, export_model
+    from pusa_jax.training.finished import read_result
+
+    result, dtype = read_result(src, args.step, average=args.average), args.dtype or "bfloat16"
+    if result.run.adapter is not None:
+        return export_adapters(result, dst, naming=args.naming, dtype=dtype)
+    return export_model(result, dst, layout=args.layout, dtype=dtype, with_base=args.with_base)

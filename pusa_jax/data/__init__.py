@@ -1,0 +1,1 @@
+"""Datasets of encoded clips: written once, inspected, read in batches."""

@@ -1,0 +1,93 @@
+"""What a dataset holds, for people: counts, shapes, captions, norms and a contact sheet."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from pusa_jax.data.encoded import EncodedClips, Example
+from pusa_jax.media import video
+from pusa_jax.media.pixels import to_uint8
+
+Latents = Shaped[np.ndarray, "F h w C"]
+Frames = UInt8[np.ndarray, "T H W 3"]
+
+SHEET_WIDTH = 1600
+"""Pixels; strips are shrunk to it."""
+
+RMS_RANGE = (0.3, 3.0)
+"""Root mean square of a clip's latents outside of which something is wrong; they are about 1."""
+
+
+def colours(latents: Latents) -> Frames:
+    """Latents as pictures of their own size, without a VAE: their main components as RGB.
+
+    The three directions in which the channels vary most, found from this very clip, brightest
+    first; colours therefore mean nothing across clips, edges and motion do.
+    """
+    cells = latents.astype(np.float32).reshape(-1, latents.shape[-1])
+    cells = cells - cells.mean(0)
+    _, directions = np.linalg.eigh(cells.T @ cells)
+    values = cells @ directions[:, :-4:-1]
+    scale = 2 * values.std(0) + 1e-6
+    return to_uint8(np.clip(values / scale, -1, 1)).reshape(*latents.shape[:-1], 3)
+
+
+def contact_sheet(
+    clips: list[Example], show: Callable[[Latents], Frames] = colours, frames: int = 6
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A strip of frames per clip, one below the other.
+
+    Args:
+      clips: at least one.
+      show: latents -> frames: `colours`, or a VAE's decoder.
+      frames: per strip.
+    """
+    strips = [video.frame_strip(show(clip.latents), frames) for clip in clips]
+    height, width = strips[0].shape[:2]
+    height = max(round(height * SHEET_WIDTH / width), 1)
+    return np.concatenate([video.fit(strip, height, SHEET_WIDTH, "stretch") for strip in strips])
+
+
+def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, Any]]:
+    """Evenly spread clips of a dataset, and what there is to say about it.
+
+    Args:
+      clips: the dataset.
+      count: clips to read; all if there are not more.
+
+    Returns:
+      the clips, and plain values: number of clips, shapes, bytes, statistics of latents and
+      captions of the clips read, and names of those whose latents are oddly large or small.
+    """
+    numbers = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
+    read = [clips.example(int(number)) for number in numbers]
+    latents = np.stack([example.latents for example in read]).astype(np.float32)
+    norms = np.sqrt((latents**2).mean((1, 2, 3, 4)))
+    odd = [e.name for e, rms in zip(read, norms, strict=True) if not _is_usual(float(rms))]
+    lengths = [len(example.text) for example in read]
+    card = clips.card
+    return read, {
+        "clips": len(clips),
+        "pixels [T, H, W]": list(card.pixels),
+        "latents [F, h, w, C]": list(card.clip_shape),
+        "text features [L, E]": list(card.text_shape),
+        "gigabytes": _short(clips.num_bytes / 1e9),
+        "vae fingerprint": card.vae["fingerprint"] or "not known",
+        "clips read": len(read),
+        "latents rms": {"min": _short(norms.min()), "max": _short(norms.max())},
+        "latents mean by channel": [_short(x) for x in latents.mean((0, 1, 2, 3))],
+        "latents std by channel": [_short(x) for x in latents.std((0, 1, 2, 3))],
+        "caption tokens": {"min": min(lengths), "max": max(lengths)},
+        "odd": odd,
+        "captions": {example.name: example.caption for example in read},
+    }
+
+
+def _is_usual(rms: float) -> bool:
+    return RMS_RANGE[0] < rms < RMS_RANGE[1]
+
+
+def _short(value: Any) -> float:
+    return round(float(value), 3)

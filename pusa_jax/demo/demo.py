@@ -1,0 +1,164 @@
+"""Every task on a laptop, with the trained models that come along: a clip each, and verdicts.
+
+The world is one of coloured shapes (`demo.world`): what was asked for is known exactly, and
+the measuring stick says how much of it came true, from the pixels of frames that were not given.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from pusa_jax.inference import jobs, loading
+from pusa_jax.inference.jobs import Job
+from pusa_jax.media import video
+from pusa_jax.progress import Console
+from pusa_jax.demo import shipped
+from pusa_jax.demo.world import WIDE, Scene, draw, render
+from pusa_jax.demo.judge import judge
+
+SEED = 3_000_000
+"""Of the scenes: far from those of any training."""
+
+SHOWN = range(0, 33, 4)
+"""Frames on the sheet: the first, and the last of every latent frame."""
+
+SCALE = 2
+"""Pixels of the sheet per pixel of a clip."""
+
+MARKED, UNMARKED = (255, 176, 0), (32, 32, 32)
+"""Frame around given and around made frames."""
+
+NOTICE = """The real weights, for real pictures:
+  download Wan2.1-T2V-14B and the Pusa LoRA (README, "With the real weights"), then
+  pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
+      --image_paths photo.jpg --prompt "..." """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One task of the demo.
+
+    Attributes:
+      scene: what should be seen.
+      inputs: name of a file -> frames in it: one for a picture, more for a clip.
+      given: latent frames that are given.
+    """
+
+    scene: Scene
+    inputs: dict[str, UInt8[np.ndarray, "T H W 3"]]
+    given: tuple[int, ...]
+
+
+def parts() -> dict[str, Part]:
+    """Task -> what it starts from and what should come of it."""
+    scenes = {task: draw(WIDE, SEED, i) for i, task in enumerate(jobs.TASKS)}
+    clips = {task: render(scene) for task, scene in scenes.items()}
+
+    def part(task: str, given: Sequence[int], *inputs: np.ndarray) -> Part:
+        ending = "png" if all(len(frames) == 1 for frames in inputs) else "mp4"
+        files = {f"{task}-{i}.{ending}": frames for i, frames in enumerate(inputs)}
+        return Part(scene=scenes[task], inputs=files, given=tuple(given))
+
+    def one(task: str, frame: int) -> np.ndarray:
+        return clips[task][frame : frame + 1]
+
+    return {
+        "t2v": part("t2v", ()),
+        "i2v": part("i2v", (0,), one("i2v", 0)),
+        "start-end": part("start-end", (0, 8), one("start-end", 0), one("start-end", 32)),
+        "interpolate": part(
+            "interpolate", (0, 4, 8), *(one("interpolate", frame) for frame in (0, 16, 32))
+        ),
+        "complete": part("complete", (0, 8), clips["complete"]),
+        "extend": part("extend", range(4), clips["extend"][:13]),
+        "transition": part(
+            "transition", (0, 1, 2, 6, 7, 8), clips["transition"][:9], clips["transition"][21:]
+        ),
+        "loop": part("loop", (0, 8), one("loop", 0)),
+    }
+
+
+def given_pixels(latents: Sequence[int]) -> tuple[int, ...]:
+    """Pixel frames that latent frames stand for."""
+    spans = (range(1) if i == 0 else range(4 * i - 3, 4 * i + 1) for i in latents)
+    return tuple(frame for span in spans for frame in span)
+
+
+def run_demo(output: Path) -> int:
+    """Makes a clip per task, `sheet.png` and `report.json` in `output`."""
+    began = time.perf_counter()
+    inputs = output / "inputs"
+    inputs.mkdir(parents=True, exist_ok=True)
+    folder, lora = str(shipped.FOLDER), (shipped.LORA,)
+    pipeline = loading.load_pipeline(folder, dtype="float32", lora=lora)
+    rows, verdicts = [], {}
+    for i, (task, part) in enumerate(parts().items()):
+        paths = []
+        for name, frames in part.inputs.items():
+            paths.append(str(inputs / name))
+            if len(frames) == 1:
+                video.write_png(paths[-1], frames[0])
+            else:
+                video.write_video(paths[-1], frames, 16, {})
+        job = Job(
+            task=task,  # pyright: ignore[reportArgumentType]
+            model=folder,
+            prompt=part.scene.caption,
+            negative_prompt=shipped.NEGATIVE_PROMPT,
+            lora=lora,
+            inputs=tuple(paths),
+            multipliers=(0.0,) * len(part.given) or None,
+            dtype="float32",
+            settings=dataclasses.replace(shipped.SETTINGS, seed=i),
+        )
+        console = Console()
+        prepared = jobs.prepare(job, output / f"{task}.mp4")
+        result, _ = jobs.run(prepared, console, pipeline)
+        console.close()
+        verdicts[task] = verdict(part, result.frames)
+        rows.append(row(f"{task}: {part.scene.caption}", result.frames, part.given))
+        print(f"{output / task}.mp4: {json.dumps(verdicts[task])}")
+    video.write_png(output / "sheet.png", np.concatenate(rows))
+    seconds = round(time.perf_counter() - began, 1)
+    record = {"seconds": seconds, "tasks": verdicts}
+    (output / "report.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    print(f"{output / 'sheet.png'}: all at a glance, given frames marked; {seconds} s in all")
+    print(NOTICE)
+    return 0
+
+
+def verdict(part: Part, frames: UInt8[np.ndarray, "T H W 3"]) -> dict[str, Any]:
+    """What the stick says of the frames that were not given."""
+    found = judge(frames, part.scene, given_pixels(part.given))
+    record = {name: round(getattr(found, name), 3) for name in SHARES}
+    return {
+        "prompt": part.scene.caption,
+        **record,
+        "direction": found.direction,
+        "path": found.path,
+    }
+
+
+SHARES = ("coherent", "colour", "background", "shape")
+
+
+def row(
+    text: str, frames: UInt8[np.ndarray, "T H W 3"], given: Sequence[int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Every fourth frame of a clip side by side under a line of text, those given marked."""
+    tiles = []
+    for latent, frame in enumerate(SHOWN):
+        tile = frames[frame].repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+        edge = MARKED if latent in given else UNMARKED
+        border = np.empty((tile.shape[0] + 8, tile.shape[1] + 8, 3), np.uint8)
+        border[:] = edge
+        border[4:-4, 4:-4] = tile
+        tiles.append(border)
+    strip = np.concatenate(tiles, axis=1)
+    return np.concatenate([video.line_of_text(text, strip.shape[1]), strip])

@@ -1,0 +1,1 @@
+"""Sampling: from folder, prompt and given frames to a video."""

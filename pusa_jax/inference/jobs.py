@@ -1,0 +1,297 @@
+"""A sampling job: everything that decides a video, as plain values that travel inside its file.
+
+The command line makes a job, runs it and writes the mp4 with the job embedded; `rerun` takes it out
+of the file and runs it again.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+from jax.sharding import Mesh
+
+import pusa_jax
+from pusa_jax.devices import processes
+from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.conditioning import check_conditions
+from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.files.atomic import check_writable
+from pusa_jax.files.records import check_record, fits
+from pusa_jax.inference import loading
+from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
+from pusa_jax.inference.pipeline import (
+    Configs,
+    Output,
+    Progress,
+    PusaPipeline,
+    Settings,
+    check_all,
+    latent_shape,
+    no_progress,
+)
+from pusa_jax.media import video
+from pusa_jax.models.wan.config import Precision
+
+Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
+TASKS: tuple[Task, ...] = get_args(Task)
+Fit = Literal["crop", "letterbox", "stretch"]
+
+MAX_FPS = 240
+"""Frames per second; more is a mistake, and from a million on the encoder fails."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One video to be made.
+
+    Attributes:
+      model: folder of a published or converted model.
+      lora: (file, strength) pairs, merged in order.
+      inputs: image files (i2v, start-end, interpolate, loop) or video files (complete, extend,
+        transition).
+      at: places of the given latent frames; None is the task's default.
+      multipliers: their noise multipliers; None is the task's default.
+      clip_start: first frame taken of the video to extend; None takes its last frames.
+      fit: how inputs are brought to size: crop, letterbox or stretch.
+      mesh: sizes of its axes; None is the sensible one for the devices there are.
+    """
+
+    task: Task
+    model: str
+    prompt: str
+    negative_prompt: str
+    lora: tuple[tuple[str, float], ...] = ()
+    inputs: tuple[str, ...] = ()
+    at: tuple[int, ...] | None = None
+    multipliers: tuple[float, ...] | None = None
+    clip_start: int | None = None
+    fit: Fit = "crop"
+    dtype: Precision = "bfloat16"
+    fps: int = 16
+    mesh: dict[str, int] | None = None
+    settings: Settings = Settings()
+
+    def __post_init__(self):
+        if not 1 <= self.fps <= MAX_FPS:
+            raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
+        for name in ("prompt", "negative_prompt"):
+            text = getattr(self, name)
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"the {name} must be UTF-8, but character {error.start + 1} is not."
+                ) from None
+
+    def as_record(self) -> dict[str, Any]:
+        """The job as JSON values, with fingerprints of its input files."""
+        return dataclasses.asdict(self) | {
+            "sha256": {path: sha256_of(path) for path in (*self.inputs, *(f for f, _ in self.lora))}
+        }
+
+    @classmethod
+    def from_record(cls, record: Any) -> "Job":
+        """The inverse of `as_record`.
+
+        Raises:
+          ValueError: a field is missing or unknown, or an input file is missing or has changed.
+        """
+        if not isinstance(record, dict):
+            raise ValueError(f"the file describes no job: expected a table, got {record!r:.60}.")
+        record = dict(record)
+        fingerprints = record.pop("sha256", {})
+        check_record(Settings, record.get("settings"))
+        check_record(cls, record | {"settings": Settings(**record["settings"])})
+        if not fits(fingerprints, dict[str, str]):
+            raise ValueError("the file describes no job: it has no fingerprints of input files.")
+        for path, expected in fingerprints.items():
+            if not Path(path).is_file():
+                raise ValueError(f"input {path} is not there any more; put it back to rerun.")
+            if sha256_of(path) != expected:
+                raise ValueError(f"input {path} has changed since the video was made.")
+        tuples = {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
+        tuples["lora"] = tuple((path, strength) for path, strength in record.get("lora", ()))
+        return cls(**record | tuples | {"settings": Settings(**record["settings"])})
+
+
+def sha256_of(path: str | Path) -> str:
+    """Fingerprint of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
+    """Reads and fits the input files of a job and lays them out.
+
+    Raises:
+      ValueError, FileNotFoundError: an input is missing, broken or too short, their number is
+        wrong, or places and multipliers make no sense.
+    """
+    f = tasks.latent_frames(job.settings.num_frames, stride)
+    height, width = job.settings.height, job.settings.width
+    if job.at is not None:  # before files are read for places that do not exist
+        check_conditions(job.at, job.multipliers or [1.0] * len(job.at), f)
+
+    def image(path):
+        return video.fit(video.read_image(path), height, width, job.fit)
+
+    def clip(path, count, start=0):
+        return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
+
+    given = (job.at, job.multipliers)
+    match job.task, job.inputs:
+        case "t2v", ():
+            return []
+        case "i2v", (path,):
+            return tasks.image_to_video(image(path), *given)
+        case "loop", (path,):
+            return tasks.loop(image(path), f, *given)
+        case "start-end", (first, last):
+            return tasks.start_end(image(first), image(last), f, *given)
+        case "interpolate", paths if len(paths) >= 2:
+            return tasks.interpolate([image(path) for path in paths], f, *given)
+        case "complete", (path,):
+            needed = tasks.pixel_frames(max(job.at or (f - 1,)) + 1, stride)
+            return tasks.complete(clip(path, needed), f, stride, *given)
+        case "extend", (path,):
+            check_conditions(places := job.at or tasks.EXTENSION, [1.0] * len(places), f)
+            needed = tasks.pixel_frames(max(places) + 1, stride)
+            start = -needed if job.clip_start is None else job.clip_start
+            return tasks.extend(clip(path, needed, start), stride, *given)
+        case "transition", (first, second):
+            opening, closing = tasks.transition_frames(f, stride, job.at)
+            clips = clip(first, opening, -opening), clip(second, closing)
+            return tasks.transition(*clips, f, stride, *given)
+    raise ValueError(f"{job.task} takes {INPUTS_TAKEN[job.task]}, got {len(job.inputs)}.")
+
+
+INPUTS_TAKEN = {
+    "t2v": "no input file",
+    "i2v": "one image",
+    "loop": "one image",
+    "start-end": "two images",
+    "interpolate": "two or more images",
+    "complete": "one video",
+    "extend": "one video",
+    "transition": "two videos",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that was held against its model and devices and found good; its inputs are read."""
+
+    job: Job
+    output: Path
+    configs: Configs
+    conditions: list[tasks.Condition]
+    mesh: Mesh
+
+
+def prepare(job: Job, output: str | Path) -> Prepared:
+    """Finds everything that can be wrong with a job; reads inputs, but no weights.
+
+    Raises:
+      ValueError, OSError: one line saying what is wrong with output, model, settings, LoRA files,
+        mesh or inputs.
+    """
+    check_output(output)
+    configs, settings = loading.check_configs(job.model), job.settings
+    latents = latent_shape(settings, configs)
+    pusa_schedule(settings.num_steps, settings.shift)
+    loading.check_loras(job.lora, configs.dit)
+    conditions = read_conditions(job, configs.vae.temporal_stride)
+    check_all(conditions, latents[1])
+    mesh = choose_mesh(job.mesh, configs.dit, guided=settings.guidance_scale != 1)
+    check_memory(mesh, configs.dit, job.dtype)
+    loading.check_model(job.model, job.dtype)
+    return Prepared(job=job, output=Path(output), configs=configs, conditions=conditions, mesh=mesh)
+
+
+def run(
+    prepared: Prepared,
+    on_progress: Progress = no_progress,
+    pipeline: PusaPipeline | None = None,
+) -> tuple[Output, dict[str, Any]]:
+    """Samples a job and writes the mp4 with the job inside; of several processes, the first does.
+
+    Args:
+      prepared: the job.
+      on_progress: told about each stage.
+      pipeline: the job's model, LoRA files and dtype, where they are loaded already.
+
+    Returns:
+      what was sampled, and the record embedded in the file.
+    """
+    job = prepared.job
+    if pipeline is None:
+        pipeline = loading.load_pipeline(
+            job.model, dtype=job.dtype, lora=job.lora, mesh=prepared.mesh, on_progress=on_progress
+        )
+    result = pipeline(
+        job.prompt,
+        conditions=prepared.conditions,
+        negative_prompt=job.negative_prompt,
+        settings=job.settings,
+        on_progress=on_progress,
+    )
+    record = embedded_record(job, result, prepared.mesh)
+    if processes.is_first():
+        video.write_video(prepared.output, result.frames, job.fps, record)
+    return result, record
+
+
+def make_video(
+    job: Job, output: str | Path, on_progress: Progress = no_progress
+) -> tuple[Output, dict[str, Any]]:
+    """Prepares a job and runs it."""
+    return run(prepare(job, output), on_progress)
+
+
+def check_output(output: str | Path) -> None:
+    """Makes sure, before any work, that the video can be written.
+
+    Raises:
+      ValueError: not an .mp4.
+      OSError: the folder cannot be written.
+    """
+    if Path(output).suffix.lower() != ".mp4":
+        raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
+    check_writable(output)
+
+
+def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
+    """What is written into the video: the job, how it was run, and a fingerprint of its latents."""
+    device = jax.devices()[0]
+    return {
+        "job": job.as_record(),
+        "latents_sha256": output.latents_sha256(),
+        "seconds": output.seconds,
+        "pusa_jax": pusa_jax.__version__,
+        "jax": jax.__version__,
+        "backend": f"{device.platform} {device.device_kind}",
+        "mesh": dict(mesh.shape),
+    }
+
+
+def describe_plan(prepared: Prepared) -> dict[str, Any]:
+    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, mesh, model."""
+    job, configs, mesh = prepared.job, prepared.configs, prepared.mesh
+    shape = latent_shape(job.settings, configs)
+    _, f, h, w, _ = shape
+    _, ph, pw = configs.dit.patch_size
+    given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
+    return {
+        "task": job.task,
+        "latents": list(shape),
+        "tokens": f * (h // ph) * (w // pw),
+        "given": {str(place): multiplier for place, multiplier in sorted(given)},
+        "steps": job.settings.num_steps,
+        "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
+        "mesh": dict(mesh.shape),
+        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "dit": dataclasses.asdict(configs.dit),
+        "lora": [list(pair) for pair in job.lora],
+    }

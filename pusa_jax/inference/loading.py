@@ -1,0 +1,266 @@
+"""From folders to models: reads configurations, weights and LoRA files, and writes weights back.
+
+A folder may be published (original or Diffusers layout) or converted (`convert/folders/`).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from pusa_jax.convert.folders.converted import (
+    check_components,
+    component_names,
+    is_converted,
+    load_component,
+    read_config,
+    read_configs,
+    read_manifest,
+    tokenizer_folder,
+)
+from pusa_jax.convert.folders.export import export_folder
+from pusa_jax.convert.folders.published import inspect
+from pusa_jax.convert.lora import Naming, read_lora, write_lora
+from pusa_jax.convert.networks import COMPONENTS, Layout, Name
+from pusa_jax.devices.sharding import shardings
+from pusa_jax.inference.mesh_choice import MeshLike, check_memory, choose_mesh
+from pusa_jax.inference.pipeline import Configs, Progress, PusaPipeline, no_progress
+from pusa_jax.models import lora
+from pusa_jax.models.wan.config import DiTConfig, Precision, TextConfig
+from pusa_jax.models.wan.text import Tokenizer
+from pusa_jax.weights.leaves import assemble
+
+LoRAs = Sequence[tuple[str | Path, float]]
+"""Files and strengths, merged in order."""
+
+
+def check_configs(folder: str | Path) -> Configs:
+    """What decides which clips a folder's model can sample.
+
+    Raises:
+      FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
+        or with networks that do not belong together.
+    """
+    dit, vae, text = read_configs(folder, ("dit", "vae", "text_encoder")).values()
+    tokenizer_folder(folder)
+    for what, taken, giver, given in (
+        ("latent channels", dit.in_dim, "VAE", vae.z_dim),
+        ("text features", dit.text_dim, "text encoder", text.dim),
+    ):
+        if taken != given:
+            raise ValueError(
+                f"networks in {folder} do not belong together: its DiT takes {taken} {what}, its "
+                f"{giver} gives {given}; put those of one published model there."
+            )
+    return Configs(dit=dit, vae=vae)
+
+
+def check_model(folder: str | Path, dtype: Precision) -> None:
+    """Makes sure that a folder can be loaded and sampled from, reading no weights.
+
+    Args:
+      folder: published or converted.
+      dtype: what DiT and text encoder are to be loaded in.
+
+    Raises:
+      FileNotFoundError, ValueError: one line that names everything that is missing or wrong.
+    """
+    check_components(folder, COMPONENTS, dtype)
+    config: TextConfig = read_config(folder, "text_encoder")
+    words = Tokenizer(tokenizer_folder(folder), config.text_len).vocab_size
+    if words > config.vocab:
+        raise ValueError(
+            f"tokenizer and text encoder in {folder} do not belong together: it has {words} words, "
+            f"the encoder {config.vocab}; put those of one published model there."
+        )
+
+
+def check_loras(loras: LoRAs, config: DiTConfig) -> None:
+    """Makes sure that LoRA files exist and fit the DiT, reading no weights.
+
+    Raises:
+      FileNotFoundError, ValueError: one line that names the file.
+    """
+    for path, strength in loras:
+        if not math.isfinite(strength):
+            raise ValueError(f"the strength of {path} must be a number, got {strength}.")
+        try:
+            lora.check_fit(COMPONENTS["dit"].shapes(config), read_lora(Path(path)))
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if str(path) in text else f"{path}: {text}") from None
+
+
+def load_module(
+    folder: str | Path,
+    name: Name,
+    dtype: Precision,
+    loras: LoRAs = (),
+    mesh: Mesh | None = None,
+) -> Any:
+    """Builds one network of a folder with its weights, held and computed in `dtype`.
+
+    Args:
+      folder: published or converted.
+      name: which network.
+      dtype: float32 or bfloat16.
+      loras: merged into it.
+      mesh: cut over it by the network's rules; default: all on one device.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    rules = COMPONENTS[name].placement
+    shard = None if mesh is None else functools.partial(shardings, rules=rules, mesh=mesh)
+    config, leaves = load_component(folder, name, dtype, shard=shard)
+    for path, strength in loras:
+        leaves = lora.merge(leaves, read_lora(Path(path)), strength)
+    config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
+    return assemble(lambda: COMPONENTS[name].build(config), leaves)
+
+
+def load_pipeline(
+    folder: str | Path,
+    *,
+    dtype: Precision = "bfloat16",
+    lora: LoRAs = (),
+    mesh: MeshLike = None,
+    on_progress: Progress = no_progress,
+) -> PusaPipeline:
+    """Loads DiT and VAE; the text encoder is loaded when a prompt is met, and not kept.
+
+    Args:
+      folder: published or converted.
+      dtype: of DiT and text encoder; the VAE runs in float32.
+      lora: merged into the DiT.
+      mesh: see `PusaPipeline.from_pretrained`.
+      on_progress: told about the stage "load".
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+    """
+    folder = Path(folder)
+    configs = check_configs(folder)
+    check_loras(lora, configs.dit)
+    mesh = choose_mesh(mesh, configs.dit)
+    check_memory(mesh, configs.dit, dtype)
+    on_progress("load", 0, 2)
+    autoencoder = load_module(folder, "vae", "float32")
+    on_progress("load", 1, 2)
+    dit = load_module(folder, "dit", dtype, lora, mesh)
+    jax.block_until_ready(nnx.state(dit))
+    on_progress("load", 2, 2)
+    return PusaPipeline(
+        dit=dit,
+        autoencoder=autoencoder,
+        text_encoder=functools.partial(load_module, folder, "text_encoder", dtype, mesh=mesh),
+        tokenizer=Tokenizer(tokenizer_folder(folder), configs.dit.text_len),
+        mesh=mesh,
+    )
+
+
+def export(
+    src: str | Path,
+    dst: str | Path,
+    layout: Layout,
+    loras: LoRAs = (),
+    on_progress: Progress = no_progress,
+) -> list[Path]:
+    """Writes the networks of a folder in a published layout, LoRA files merged into the DiT.
+
+    Returns:
+      the files written.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+      FileExistsError: dst is there and not empty.
+    """
+    names = component_names(src)
+    check_components(src, names)
+    if loras and "dit" in names:
+        check_loras(loras, read_config(src, "dit"))
+
+    def networks():
+        for name in names:
+            config, leaves = load_component(src, name)
+            for path, strength in loras if name == "dit" else ():
+                leaves = lora.merge(leaves, read_lora(Path(path)), strength)
+            yield name, config, leaves
+
+    try:
+        tokenizer = tokenizer_folder(src)
+    except FileNotFoundError:
+        tokenizer = None
+    return export_folder(
+        networks(), dst, layout=layout, tokenizer=tokenizer, on_progress=on_progress
+    )
+
+
+def check_lora_destination(dst: Path) -> None:
+    """Makes sure that a LoRA can be written to a file.
+
+    Raises:
+      ValueError: the name does not end in .safetensors.
+      FileExistsError: the file is there.
+      FileNotFoundError: there is no such folder.
+    """
+    if dst.suffix != ".safetensors":
+        raise ValueError(f"a LoRA is written to a file that ends in .safetensors, got {dst}.")
+    if dst.exists():
+        raise FileExistsError(f"{dst} exists already; choose another name.")
+    if not dst.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {dst.parent} to write {dst.name} to.")
+
+
+def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> Path:
+    """Writes a LoRA file of any dialect in one of the forms that are written.
+
+    Factors keep their dtype; an alpha is multiplied in. `naming`: see `convert.lora.NAMING`.
+
+    Raises:
+      FileNotFoundError, ValueError: no LoRA, or dst does not end in .safetensors.
+      FileExistsError: dst is there.
+    """
+    src, dst = Path(src), Path(dst)
+    check_lora_destination(dst)
+    adapters = read_lora(src)
+    ranks = sorted({module.rank for module in adapters.modules.values()})
+    dtype = next(iter(adapters.modules.values())).down.dtype
+    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": "Wan2.1-T2V"}
+    write_lora(dst, adapters, dtype=dtype, naming=naming, metadata=metadata)
+    return dst
+
+
+def summary(path: Path) -> str:
+    """What a model folder or a LoRA file holds, for people.
+
+    Raises:
+      FileNotFoundError, ValueError: neither the one nor the other.
+    """
+    if path.is_file():
+        adapters = read_lora(path)
+        ranks = sorted({module.rank for module in adapters.modules.values()})
+        alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
+        lines = [
+            f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}",
+            *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
+        ]
+        return "\n".join(lines)
+    names = read_manifest(path)["components"] if is_converted(path) else inspect(path).parts
+    lines = [f"{'converted' if is_converted(path) else 'published'} folder {path}"]
+    for name in names:
+        config = read_config(path, name)
+        shapes = COMPONENTS[name].shapes(config)
+        count = sum(leaf.size for leaf in shapes.values())
+        lines.append(f"  {name}: {count:,} parameters in {len(shapes)} leaves; {config}")
+    try:
+        lines.append(f"  tokenizer: {tokenizer_folder(path)}")
+    except FileNotFoundError:
+        lines.append("  tokenizer: none")
+    return "\n".join(lines)

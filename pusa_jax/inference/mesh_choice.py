@@ -1,0 +1,110 @@
+"""Which mesh a sampling run uses: those worth trying, the one taken when none is asked for, checks.
+
+The two passes of guidance need nothing from each other, so a mesh with an even `data` axis runs
+them beside each other (`is_together`); any other runs them in turn. The remaining devices share the
+tokens over `context`.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping
+
+import jax
+from flax import nnx
+from jax.sharding import AbstractMesh, Mesh
+
+from pusa_jax.devices.sharding import make_mesh, shardings
+from pusa_jax.devices.topologies import GIB
+from pusa_jax.models.wan import sharding
+from pusa_jax.models.wan.config import DiTConfig, Precision
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.weights.leaves import shapes_for
+
+PASSES = 2
+"""Forwards of one step with guidance: prompt and negative prompt."""
+
+MeshLike = Mapping[str, int] | Mesh | None
+"""Sizes of the axes, a mesh, or None for the one that `choose_mesh` finds sensible."""
+
+
+def is_together(mesh: Mesh | AbstractMesh) -> bool:
+    """Whether the two passes of guidance run beside each other, on different devices."""
+    return mesh.shape.get("data", 1) % PASSES == 0
+
+
+def sensible_meshes(num_devices: int, num_heads: int, guided: bool) -> Iterator[dict[str, int]]:
+    """Meshes worth compiling for: tokens over `context`, guidance over `data`, a little `tensor`.
+
+    The two passes of guidance need nothing from each other, so splitting them comes first. Heads
+    over `tensor` are tried where they divide and leave room for `context`.
+    """
+    for data in (2, 1) if guided and num_devices % 2 == 0 else (1,):
+        rest = num_devices // data
+        for tensor in (1, 2) if rest % 2 == 0 and num_heads % 2 == 0 and rest > 2 else (1,):
+            yield {"data": data, "context": rest // tensor, "tensor": tensor}
+
+
+def choose_mesh(asked: MeshLike, config: DiTConfig, *, guided: bool = True) -> Mesh:
+    """The mesh of a run, found to go with devices and model before anything is loaded.
+
+    Args:
+      asked: None takes all devices: guidance over `data`, tokens over `context`. A `Mesh` may have
+        fewer.
+      config: of the DiT.
+      guided: whether both passes of guidance are needed; matters only for None.
+
+    Raises:
+      ValueError: one line; the mesh does not go with the devices, or an axis does not divide what
+        it must.
+    """
+    if isinstance(asked, Mesh):
+        mesh = asked
+    elif asked is None:
+        count = jax.device_count()
+        mesh = make_mesh(next(sensible_meshes(count, config.num_heads, guided)))
+    else:
+        mesh = make_mesh(asked)
+    check_mesh(mesh, config)
+    return mesh
+
+
+def check_mesh(mesh: Mesh, config: DiTConfig) -> None:
+    """Raises ValueError, in one line, if an axis of the mesh does not divide what it must."""
+    tensor, heads = mesh.shape["tensor"], config.num_heads
+    if heads % tensor:
+        fits = [n for n in range(1, heads + 1) if heads % n == 0]
+        raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
+    shardings(shapes_for(_dit, config), sharding.DIT, mesh)
+
+
+def check_memory(mesh: Mesh, config: DiTConfig, dtype: Precision) -> None:
+    """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
+
+    What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
+    """
+    leaves = shapes_for(_dit, dataclasses.replace(config, param_dtype=dtype))
+    placed = shardings(leaves, sharding.DIT, mesh)
+    needed = sum(
+        math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for path, leaf in leaves.items()
+    )
+    limits = [memory_of(device, len(mesh.local_devices)) for device in mesh.local_devices]
+    limit = min((limit for limit in limits if limit is not None), default=needed)
+    if needed > limit:
+        raise ValueError(
+            f"the DiT's weights in {dtype} take {needed / GIB:.1f} GiB of each of {mesh.size} "
+            f"devices, which have {limit / GIB:.1f}: use more; pusa-jax plan says what fits."
+        )
+
+
+def memory_of(device: jax.Device, sharers: int) -> int | None:
+    """Bytes a device can hold; None if not known. CPU devices in use share those of the machine."""
+    if device.platform == "cpu":
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return machine // sharers
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def _dit(config: DiTConfig) -> WanDiT:
+    return WanDiT(config, rngs=nnx.Rngs(0))

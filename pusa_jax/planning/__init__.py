@@ -1,0 +1,1 @@
+"""Planning: what a program needs of chips that need not be there."""
