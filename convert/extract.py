@@ -20,8 +20,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pusa_jax.convert.folders.converted import OpenComponent, open_component
-from pusa_jax.models.adapters import BLOCK_LINEARS, adapted_layers
+from pusa_jax.models.adapters import adapted_layers
 from pusa_jax.models.lora import LoRA, LowRank, Target
+from pusa_jax.models.wan.config import BLOCK_LINEARS
 
 Progress = Callable[[str, int, int], None]
 

@@ -14,9 +14,9 @@ from pusa_jax.convert.tables import Rule, TensorSource
 from pusa_jax.convert.wan import dit, text, vae
 from pusa_jax.devices.sharding import Rules
 from pusa_jax.files.records import check_record
-from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan import sharding as rules
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.weights.leaves import shapes_for
 

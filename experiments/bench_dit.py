@@ -61,7 +61,7 @@ LONG = 5.0
 
 def planned(part: Part):
     """The part as something to plan and to run."""
-    from pusa_jax.inference.pipeline import Settings
+    from pusa_jax.inference.settings import Settings
     from pusa_jax.models.wan.config import DiTConfig, Preset, preset
     from pusa_jax.planning import inference
 
@@ -101,7 +101,7 @@ def ours(part: Part, repeats: int) -> Iterator[dict]:
 
     from pusa_jax.devices.sharding import make_mesh
     from pusa_jax.diffusion.flow import NoiseTable
-    from pusa_jax.inference.pipeline import jitted_step
+    from pusa_jax.inference.step import jitted_step
     from pusa_jax.planning import inference, report
 
     yield matmul(repeats)

@@ -41,7 +41,8 @@ class Dtype:
         self._original = {}
 
     def __enter__(self) -> "Dtype":
-        from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+        from pusa_jax.models.t5 import TextConfig
+        from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
         networks: tuple[Any, ...] = (DiTConfig, VAEConfig, TextConfig)
         for cls in networks:

@@ -36,7 +36,8 @@ def main() -> int:
     import jax
 
     from pusa_jax.devices.sharding import make_mesh
-    from pusa_jax.inference.pipeline import Settings, denoise_part
+    from pusa_jax.inference.settings import Settings
+    from pusa_jax.inference.step import denoise_part
     from pusa_jax.models.wan.dit import WanDiT
     from pusa_jax.models.wan.flops import velocity_flops
     from pusa_jax.planning import inference, report

@@ -2,12 +2,18 @@
 
 import sys
 import time
+from collections.abc import Callable
 
-import tqdm
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, how much of it is done and how much there is."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Reports nothing."""
 
 
 class Console:
-    """Shows the stages of a run apart; a `pipeline.Progress`."""
+    """Shows the stages of a run apart; a `Progress`."""
 
     def __init__(self):
         self._stage, self._since, self._bar = None, 0.0, None
@@ -25,6 +31,8 @@ class Console:
             self.close()
             self._stage, self._since = stage, time.perf_counter()
             if sys.stderr.isatty():
+                import tqdm  # only where there is a terminal: a pipeline needs few libraries
+
                 self._bar = tqdm.tqdm(total=total, initial=done, desc=f"{stage:8}", leave=True)
         if self._bar is not None:
             self._bar.total = total

@@ -5,8 +5,11 @@ N tokens, L text length, E text width, D model width, K heads, P head dim, S sol
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from jaxtyping import Array, Float
+
+Precision = Literal["float32", "bfloat16"]
 
 Latents = Float[Array, "B F H W C"]
 """Normalised VAE codes, channels last, about unit variance."""

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from pusa_jax.cli.main import main
 from pusa_jax.diffusion import tasks
-from pusa_jax.inference.pipeline import PusaPipeline, Settings
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.settings import Settings
 from pusa_jax.media import video
 from pusa_jax.testing.published import write_published_folder
 

@@ -11,7 +11,8 @@ from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion import tasks
-from pusa_jax.inference.pipeline import PusaPipeline, Settings
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.settings import Settings
 from pusa_jax.testing.published import write_published_folder
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -11,7 +11,8 @@ from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
 from pusa_jax.inference import mesh_choice
 from pusa_jax.inference.mesh_choice import choose_mesh, memory_of
-from pusa_jax.inference.pipeline import PusaPipeline, Settings
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.settings import Settings
 from pusa_jax.models.wan import sharding
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.testing.published import DIT, write_published_folder

@@ -5,9 +5,10 @@ import pytest
 from flax import nnx
 
 from pusa_jax.diffusion import tasks
-from pusa_jax.inference.pipeline import PusaPipeline, Settings
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.settings import Settings
+from pusa_jax.models.t5 import T5Encoder, TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.models.wan.vae import WanVAE

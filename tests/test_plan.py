@@ -16,9 +16,11 @@ from pusa_jax.cli.plan import add_plan_arguments
 from pusa_jax.cli.train import parse
 from pusa_jax.devices import topologies
 from pusa_jax.devices.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
-from pusa_jax.inference.pipeline import Settings, project_texts
+from pusa_jax.inference.settings import Settings
+from pusa_jax.inference.step import project_texts
+from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan import config
-from pusa_jax.models.wan.config import Preset, TextConfig, preset
+from pusa_jax.models.wan.config import Preset, preset
 from pusa_jax.models.wan.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.planning import inference, report
 from pusa_jax.planning.collectives import Traffic

@@ -12,8 +12,7 @@ from flax import nnx
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import ConversionError, TensorInfo, bind, dump, load
 from pusa_jax.convert.wan import text as t5
-from pusa_jax.models.t5 import Attention, T5Encoder, relative_position_bucket
-from pusa_jax.models.wan.config import TextConfig
+from pusa_jax.models.t5 import Attention, T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import (
     PUSA_NEGATIVE_PROMPT,
     WAN_NEGATIVE_PROMPT,

@@ -16,8 +16,8 @@ from pusa_jax.weights.leaves import assemble
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from experiments.tiny_world.codec import trained_leaves
 from experiments.tiny_world.dataset import encode_world
-from pusa_jax.data.encode import TextEncoder
 from pusa_jax.data.encoded import EncodedClips
+from pusa_jax.inference.text_encoder import TextEncoder
 
 SHORT = dataclasses.replace(NARROW, num_frames=9)
 DIT = dataclasses.replace(denoiser.DIT, num_layers=1)

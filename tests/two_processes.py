@@ -11,7 +11,8 @@ import tensorstore
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.inference import jobs
-from pusa_jax.inference.pipeline import PusaPipeline, Settings
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.settings import Settings
 from pusa_jax.weights.leaves import leaves_of
 from pusa_jax.weights.store import load_tree, save_tree, tree_shapes
 

@@ -26,7 +26,8 @@ from pusa_jax.convert.tables import Leaf
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import cut_axis
 from pusa_jax.files.staging import alone, staged
-from pusa_jax.models.wan.config import DiTConfig, TextConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.weights.store import check_tree, load_tree, read_pieces, save_tree, tree_shapes
 from pusa_jax.weights.streaming import place
 

@@ -20,7 +20,8 @@ from pusa_jax.convert.files.torch_zip import write_torch_zip
 from pusa_jax.convert.networks import COMPONENTS, Config, Layout, Name
 from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 Progress = Callable[[str, int, int], None]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pusa_jax.convert.files.config_json import check_agreement, positive
 from pusa_jax.convert.tables import LINEAR, SAME, Rule, TensorSource, Transform, shape_of
-from pusa_jax.models.wan.config import TextConfig
+from pusa_jax.models.t5 import TextConfig
 
 Layout = Literal["original", "diffusers"]
 

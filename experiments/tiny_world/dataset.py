@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pusa_jax.data import writing
-from pusa_jax.data.encode import Autoencoder, TextEncoder
 from pusa_jax.data.encoded import Card, Example
 from pusa_jax.data.lists import Clip
 from pusa_jax.demo.world import World, draw, render
 from pusa_jax.diffusion.tasks import latent_frames
+from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.text_encoder import TextEncoder
 
 EncodeClips = Callable[[np.ndarray], np.ndarray]
 

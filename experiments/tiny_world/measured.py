@@ -10,9 +10,9 @@ import numpy as np
 from experiments.tiny_world import evaluate
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model, Sampling, measure
-from pusa_jax.data.encode import TextEncoder
 from pusa_jax.demo.world import World
 from pusa_jax.inference.loading import LoRAs, load_module
+from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.training.export import LORA
 
 TASKS = {

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from pusa_jax.convert.tables import Rule, dump
 from pusa_jax.convert.wan import dit, text, vae
 from pusa_jax.demo.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.t5 import T5Encoder, TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.testing.tokenizer import save_tiny_tokenizer
 from pusa_jax.weights.leaves import leaves_of
 

@@ -125,7 +125,7 @@ def run_import(args: argparse.Namespace) -> int:
     def no_text():
         if args.model is None:
             return None
-        from pusa_jax.data.encode import TextEncoder
+        from pusa_jax.inference.text_encoder import TextEncoder
 
         return TextEncoder(Path(args.model), "bfloat16")("")
 
@@ -163,7 +163,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     check_writable(sheet)
     show = inspection.colours
     if args.model is not None:
-        from pusa_jax.data.encode import Autoencoder
+        from pusa_jax.inference.autoencoder import Autoencoder
 
         autoencoder = Autoencoder(Path(args.model))
         clips.check_fits(clips.clip_shape, clips.text_shape, autoencoder.record)

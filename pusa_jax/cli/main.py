@@ -245,7 +245,7 @@ def run_task(args: argparse.Namespace) -> int:
     from pusa_jax.devices import processes
     from pusa_jax.devices.sharding import parse_mesh
     from pusa_jax.inference import jobs
-    from pusa_jax.inference.pipeline import Settings
+    from pusa_jax.inference.settings import Settings
 
     _fill_in_defaults(args)
     processes.join()
@@ -288,7 +288,7 @@ def run_task(args: argparse.Namespace) -> int:
 def _fill_in_defaults(args: argparse.Namespace) -> None:
     """Settings that were left open: those published for the real weights, or the tiny model's."""
     from pusa_jax.demo import shipped
-    from pusa_jax.inference.pipeline import Settings
+    from pusa_jax.inference.settings import Settings
     from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
 
     is_tiny = args.model is None
@@ -315,8 +315,7 @@ def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None
     """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
-    from pusa_jax.inference.pipeline import no_progress
-    from pusa_jax.progress import Console
+    from pusa_jax.progress import Console, no_progress
 
     prepared = jobs.prepare(job, output)
     if keep_compiled:

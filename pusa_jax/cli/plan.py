@@ -88,7 +88,7 @@ def run_infer(args: argparse.Namespace) -> int:
     topology = topologies.parse_topology(args.topology)
     topologies.prepare_process(topology)
 
-    from pusa_jax.inference.pipeline import Settings
+    from pusa_jax.inference.settings import Settings
     from pusa_jax.planning import inference
 
     run = inference.Run(

@@ -136,7 +136,7 @@ def run_extract(args: argparse.Namespace) -> int:
     from pusa_jax.convert.extract import extract_lora
     from pusa_jax.convert.lora import write_lora
     from pusa_jax.inference import loading
-    from pusa_jax.models.adapters import BLOCK_LINEARS
+    from pusa_jax.models.wan.config import BLOCK_LINEARS
     from pusa_jax.progress import Console
 
     dst, console = Path(args.dst), Console()

@@ -10,31 +10,22 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import UInt8
 
-from pusa_jax.convert.folders.converted import tokenizer_folder
 from pusa_jax.data import lists, writing
 from pusa_jax.data.encoded import Card, Example
 from pusa_jax.data.lists import Clip
 from pusa_jax.diffusion.tasks import latent_frames
-from pusa_jax.inference import tiling
+from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
-from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import Precision
-from pusa_jax.models.wan.text import Tokenizer, encode_prompt
-from pusa_jax.training.networks import Network
+from pusa_jax.typing import Precision
 
 SIZE_MULTIPLE = 16
 """Pixels of height and width per token of the DiT: the VAE halves three times, a patch is 2x2."""
 
-TILE, TILE_STRIDE = (34, 34), (18, 16)
-"""Latent cells of a tile and between tiles, as Pusa's data processing tiles if asked to."""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures, which count as clips of one frame."""
@@ -66,69 +57,6 @@ class EncodeConfig:
                     f"{name} must be divisible by {SIZE_MULTIPLE}, got {size}; nearest are "
                     f"{below} and {below + SIZE_MULTIPLE}."
                 )
-
-
-class Autoencoder:
-    """The VAE of a folder, both ways, one latent frame at a time on the device."""
-
-    def __init__(self, folder: Path):
-        """Loads and compiles nothing yet but the weights, see `Network`."""
-        network = Network(folder, "vae", "float32")
-        self.record, self.config, self._vae = network.record, network.config, network.module
-        self._encode_first, self._encode_next = jax.jit(vae.encode_first), jax.jit(vae.encode_next)
-        self._decode_first, self._decode_next = jax.jit(vae.decode_first), jax.jit(vae.decode_next)
-
-    def encode(
-        self, frames: UInt8[np.ndarray, "T H W 3"], tiled: bool
-    ) -> Float[np.ndarray, "F h w C"]:
-        """Pixel frames -> normalised latents, float32."""
-        if not tiled:
-            return np.asarray(self._encode(frames[None]))[0]
-        pixels = to_pixels(frames)[None]
-        latents = tiling.encode_tiled(self._encode, pixels, self.config, TILE, TILE_STRIDE)
-        return np.asarray(latents)[0]
-
-    def _encode(self, frames: np.ndarray) -> Float[jax.Array, "1 F h w C"]:
-        stride = self.config.temporal_stride
-        latents, cache = self._encode_first(self._vae, _pixels(frames[:, :1]))
-        parts = [latents]
-        for i in range(1, frames.shape[1], stride):
-            chunk = _pixels(frames[:, i : i + stride])
-            latents, cache = self._encode_next(self._vae, chunk, cache)
-            parts.append(latents)
-        return jnp.concatenate(parts, axis=1)
-
-    def decode(self, latents: Shaped[np.ndarray, "F h w C"]) -> UInt8[np.ndarray, "T H W 3"]:
-        """Latents -> pixel frames."""
-        latents = latents[None].astype(np.float32)
-        pixels, cache = self._decode_first(self._vae, latents[:, :1])
-        parts = [np.asarray(pixels)]
-        for i in range(1, latents.shape[1]):
-            pixels, cache = self._decode_next(self._vae, latents[:, i : i + 1], cache)
-            parts.append(np.asarray(pixels))
-        return to_uint8(np.clip(np.concatenate(parts, axis=1)[0], -1, 1))
-
-
-def _pixels(frames: np.ndarray) -> np.ndarray:
-    return to_pixels(frames) if frames.dtype == np.uint8 else frames
-
-
-class TextEncoder:
-    """Tokenizer and text encoder of a folder."""
-
-    def __init__(self, folder: Path, dtype: Precision):
-        """Loads the weights, see `Network`."""
-        network = Network(folder, "text_encoder", dtype)
-        self.record, self.config = network.record, network.config
-        self._encoder = network.module
-        assert isinstance(self._encoder, T5Encoder)
-        self._tokenizer = Tokenizer(tokenizer_folder(folder), self.config.text_len)
-        self._encode = jax.jit(encode_prompt)
-
-    def __call__(self, caption: str) -> Float[np.ndarray, "n E"]:
-        """Features of the tokens of a caption, end of sentence included, padding left out."""
-        ids, mask = self._tokenizer([caption])
-        return np.asarray(self._encode(self._encoder, ids, mask))[0, : int(mask.sum())]
 
 
 def read_frames(path: Path, config: EncodeConfig) -> UInt8[np.ndarray, "T H W 3"]:

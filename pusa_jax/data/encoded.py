@@ -29,7 +29,7 @@ except ImportError as error:
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
     ) from error
 
-from pusa_jax.training.workdir import differing_fields
+from pusa_jax.files.records import differing_fields
 
 NAME, SPLIT, FORMAT = "pusa_clips", "train", 1
 """Name and split that TFDS knows the dataset by, and version of what the card says."""

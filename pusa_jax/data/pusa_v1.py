@@ -21,7 +21,8 @@ from pusa_jax.data import lists, writing
 from pusa_jax.data.encoded import Card, Example
 from pusa_jax.data.lists import Clip
 from pusa_jax.diffusion.tasks import pixel_frames
-from pusa_jax.models.wan.config import TextConfig, VAEConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import VAEConfig
 
 ENDING = ".tensors.pth"
 LATENTS, CONTEXT = "latents", "prompt_emb.context"

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from pusa_jax.inference import jobs, loading
+from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
+from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.media import video
 from pusa_jax.progress import Console
 from pusa_jax.demo import shipped
@@ -96,7 +97,7 @@ def run_demo(output: Path) -> int:
     inputs = output / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
     folder, lora = str(shipped.FOLDER), (shipped.LORA,)
-    pipeline = loading.load_pipeline(folder, dtype="float32", lora=lora)
+    pipeline = PusaPipeline.from_pretrained(folder, dtype="float32", lora=lora)
     rows, verdicts = [], {}
     for i, (task, part) in enumerate(parts().items()):
         paths = []

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pusa_jax.inference.pipeline import Settings
+from pusa_jax.inference.settings import Settings
 
 FOLDER = Path(__file__).parent / "weights"
 """In the published layout; its README.md says how the weights came about and what they can do."""

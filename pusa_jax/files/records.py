@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -45,3 +46,27 @@ def fits(value: Any, hint: Any) -> bool:
         return False
     kinds = inner[:1] * len(value) if inner[-1] is ... else inner
     return len(value) == len(kinds) and all(map(fits, value, kinds))
+
+
+HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate"})
+"""Fields of other parts that say nothing about what checkpoints hold, nor what is computed."""
+
+
+def differing_fields(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], parts: frozenset[str]
+) -> list[str]:
+    """Fields of two runs' settings that differ, with both values, in some of their parts."""
+    return [
+        f"{name} is {old!r} there and {new!r} here"
+        for part in sorted(parts)
+        for name, old, new in _compare(part, saved.get(part), wanted.get(part))
+    ]
+
+
+def _compare(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            if key not in HOW_IT_RUNS:
+                yield from _compare(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield name, old, new

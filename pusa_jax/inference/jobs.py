@@ -21,18 +21,11 @@ from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import check_record, fits
 from pusa_jax.inference import loading
 from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
-from pusa_jax.inference.pipeline import (
-    Configs,
-    Output,
-    Progress,
-    PusaPipeline,
-    Settings,
-    check_all,
-    latent_shape,
-    no_progress,
-)
+from pusa_jax.inference.pipeline import Output, PusaPipeline
+from pusa_jax.inference.settings import Configs, Settings, check_all, latent_shape
 from pusa_jax.media import video
-from pusa_jax.models.wan.config import Precision
+from pusa_jax.progress import Progress, no_progress
+from pusa_jax.typing import Precision
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -227,7 +220,7 @@ def run(
     """
     job = prepared.job
     if pipeline is None:
-        pipeline = loading.load_pipeline(
+        pipeline = PusaPipeline.from_pretrained(
             job.model, dtype=job.dtype, lora=job.lora, mesh=prepared.mesh, on_progress=on_progress
         )
     result = pipeline(

@@ -6,7 +6,7 @@ A folder may be published (original or Diffusers layout) or converted (`convert/
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,25 @@ from jax.sharding import Mesh
 from pusa_jax.convert.folders.converted import (
     check_components,
     component_names,
-    is_converted,
     load_component,
     read_config,
     read_configs,
-    read_manifest,
     tokenizer_folder,
 )
 from pusa_jax.convert.folders.export import export_folder
-from pusa_jax.convert.folders.published import inspect
-from pusa_jax.convert.lora import Naming, read_lora, write_lora
+from pusa_jax.convert.lora import read_lora
 from pusa_jax.convert.networks import COMPONENTS, Layout, Name
 from pusa_jax.devices.sharding import shardings
 from pusa_jax.inference.mesh_choice import MeshLike, check_memory, choose_mesh
-from pusa_jax.inference.pipeline import Configs, Progress, PusaPipeline, no_progress
+from pusa_jax.inference.settings import Configs
 from pusa_jax.models import lora
-from pusa_jax.models.wan.config import DiTConfig, Precision, TextConfig
+from pusa_jax.models.t5 import T5Encoder, TextConfig
+from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.text import Tokenizer
+from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.progress import Progress, no_progress
+from pusa_jax.typing import Precision
 from pusa_jax.weights.leaves import assemble
 
 LoRAs = Sequence[tuple[str | Path, float]]
@@ -125,14 +127,25 @@ def load_module(
     return assemble(lambda: COMPONENTS[name].build(config), leaves)
 
 
-def load_pipeline(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a pipeline is made of, see `PusaPipeline`."""
+
+    dit: WanDiT
+    autoencoder: WanVAE
+    text_encoder: Callable[[], T5Encoder]
+    tokenizer: Tokenizer
+    mesh: Mesh
+
+
+def load_parts(
     folder: str | Path,
     *,
-    dtype: Precision = "bfloat16",
-    lora: LoRAs = (),
-    mesh: MeshLike = None,
-    on_progress: Progress = no_progress,
-) -> PusaPipeline:
+    dtype: Precision,
+    lora: LoRAs,
+    mesh: MeshLike,
+    on_progress: Progress,
+) -> Loaded:
     """Loads DiT and VAE; the text encoder is loaded when a prompt is met, and not kept.
 
     Args:
@@ -156,7 +169,7 @@ def load_pipeline(
     dit = load_module(folder, "dit", dtype, lora, mesh)
     jax.block_until_ready(nnx.state(dit))
     on_progress("load", 2, 2)
-    return PusaPipeline(
+    return Loaded(
         dit=dit,
         autoencoder=autoencoder,
         text_encoder=functools.partial(load_module, folder, "text_encoder", dtype, mesh=mesh),
@@ -200,67 +213,3 @@ def export(
     return export_folder(
         networks(), dst, layout=layout, tokenizer=tokenizer, on_progress=on_progress
     )
-
-
-def check_lora_destination(dst: Path) -> None:
-    """Makes sure that a LoRA can be written to a file.
-
-    Raises:
-      ValueError: the name does not end in .safetensors.
-      FileExistsError: the file is there.
-      FileNotFoundError: there is no such folder.
-    """
-    if dst.suffix != ".safetensors":
-        raise ValueError(f"a LoRA is written to a file that ends in .safetensors, got {dst}.")
-    if dst.exists():
-        raise FileExistsError(f"{dst} exists already; choose another name.")
-    if not dst.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {dst.parent} to write {dst.name} to.")
-
-
-def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> Path:
-    """Writes a LoRA file of any dialect in one of the forms that are written.
-
-    Factors keep their dtype; an alpha is multiplied in. `naming`: see `convert.lora.NAMING`.
-
-    Raises:
-      FileNotFoundError, ValueError: no LoRA, or dst does not end in .safetensors.
-      FileExistsError: dst is there.
-    """
-    src, dst = Path(src), Path(dst)
-    check_lora_destination(dst)
-    adapters = read_lora(src)
-    ranks = sorted({module.rank for module in adapters.modules.values()})
-    dtype = next(iter(adapters.modules.values())).down.dtype
-    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": "Wan2.1-T2V"}
-    write_lora(dst, adapters, dtype=dtype, naming=naming, metadata=metadata)
-    return dst
-
-
-def summary(path: Path) -> str:
-    """What a model folder or a LoRA file holds, for people.
-
-    Raises:
-      FileNotFoundError, ValueError: neither the one nor the other.
-    """
-    if path.is_file():
-        adapters = read_lora(path)
-        ranks = sorted({module.rank for module in adapters.modules.values()})
-        alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
-        lines = [
-            f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}",
-            *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
-        ]
-        return "\n".join(lines)
-    names = read_manifest(path)["components"] if is_converted(path) else inspect(path).parts
-    lines = [f"{'converted' if is_converted(path) else 'published'} folder {path}"]
-    for name in names:
-        config = read_config(path, name)
-        shapes = COMPONENTS[name].shapes(config)
-        count = sum(leaf.size for leaf in shapes.values())
-        lines.append(f"  {name}: {count:,} parameters in {len(shapes)} leaves; {config}")
-    try:
-        lines.append(f"  tokenizer: {tokenizer_folder(path)}")
-    except FileNotFoundError:
-        lines.append("  tokenizer: none")
-    return "\n".join(lines)

@@ -17,8 +17,9 @@ from jax.sharding import AbstractMesh, Mesh
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.devices.topologies import GIB
 from pusa_jax.models.wan import sharding
-from pusa_jax.models.wan.config import DiTConfig, Precision
+from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.typing import Precision
 from pusa_jax.weights.leaves import shapes_for
 
 PASSES = 2

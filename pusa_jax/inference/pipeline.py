@@ -10,7 +10,6 @@ process holds the same clip.
 
 import dataclasses
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,69 +22,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions, place
-from pusa_jax.diffusion.flow import NoiseTable
-from pusa_jax.diffusion.guidance import guided, guided_together
-from pusa_jax.diffusion.sampling import denoise, start
-from pusa_jax.diffusion.tasks import Condition, latent_frames
+from pusa_jax.diffusion.conditioning import FrameCondition, place
+from pusa_jax.diffusion.sampling import start
+from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.inference import tiling
-from pusa_jax.inference.mesh_choice import MeshLike, is_together
+from pusa_jax.inference.mesh_choice import MeshLike
+from pusa_jax.inference.settings import Configs, Settings, check_all, latent_shape
+from pusa_jax.inference.step import jitted_step, project_texts
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
+from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
 TILE = (30, 52)
 TILE_STRIDE = (15, 26)
 """Latent cells of a VAE tile and the distance between tiles, as Pusa's pipelines use them."""
 
-BothTexts = tuple[Float[Array, "*axes L K P"], Float[Array, "*axes L K P"]]
-"""Keys and values of prompt and negative prompt, see `project_texts`."""
 
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage, how much of it is done and how much there is."""
-
-
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Reports nothing."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything besides weights, prompt and conditions that decides a result.
-
-    Attributes:
-      height, width: pixels, divisible by 16.
-      num_frames: pixel frames, 4k + 1.
-      guidance_scale: 1 is off.
-      original_timesteps: tell the DiT timesteps rounded as the original does (to whole numbers with
-        conditions, through bfloat16 in a bfloat16 run); else exactly 1000 * sigma.
-      tiled: encode and decode in overlapping tiles, as Pusa's pipelines do by default. Changes
-        results slightly, because the VAE's attention then sees one tile at a time.
-    """
-
-    height: int = 720
-    width: int = 1280
-    num_frames: int = 81
-    num_steps: int = 30
-    guidance_scale: float = 3.0
-    shift: float = 5.0
-    seed: int = 0
-    original_timesteps: bool = True
-    tiled: bool = True
-
-    def __post_init__(self):
-        if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"the guidance scale must be a number, got {self.guidance_scale}.")
-        if not 0 <= self.seed < 2**32:  # of larger ones jax.random.key drops the upper bits
-            raise ValueError(f"the seed must be 0 to {2**32 - 1}, got {self.seed}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,83 +66,6 @@ class Output:
     def latents_sha256(self) -> str:
         """Fingerprint of the latents, to tell whether two runs agree to the last bit."""
         return hashlib.sha256(np.ascontiguousarray(self.latents).tobytes()).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Configs:
-    """Shapes of the two networks that decide what can be sampled."""
-
-    dit: DiTConfig
-    vae: VAEConfig
-
-
-def latent_shape(settings: Settings, configs: Configs) -> tuple[int, int, int, int, int]:
-    """[1, F, h, w, C] of a run.
-
-    Raises:
-      ValueError: a size or the number of frames does not fit; the message has the nearest that do.
-    """
-    stride = configs.vae.spatial_stride
-    for name, patch in zip(("height", "width"), configs.dit.patch_size[1:], strict=True):
-        size, multiple = getattr(settings, name), stride * patch
-        below = max(size // multiple, 1) * multiple
-        if size % multiple or size < multiple:
-            raise ValueError(
-                f"{name} must be divisible by {multiple}, got {size}; nearest are "
-                f"{below} and {below + multiple}."
-            )
-    if settings.num_steps < 1:
-        raise ValueError(f"the number of steps must be at least 1, got {settings.num_steps}.")
-    f = latent_frames(settings.num_frames, configs.vae.temporal_stride)
-    return (1, f, settings.height // stride, settings.width // stride, configs.vae.z_dim)
-
-
-def check_all(conditions: Sequence[Condition], num_latent_frames: int) -> None:
-    """Raises ValueError unless conditions fit the clip and each other, see `check_conditions`."""
-    places = [place for condition in conditions for place in condition.at]
-    multipliers = [m for condition in conditions for m in condition.multipliers]
-    check_conditions(places, multipliers, num_latent_frames)
-
-
-def velocity_of(dit: WanDiT):
-    """The DiT as a function of latents, timesteps and projected text, in float32 at the border."""
-
-    def velocity(latents, timesteps, text):
-        return dit(latents, timesteps, text).astype(latents.dtype)
-
-    return velocity
-
-
-def project_texts(dit: WanDiT, texts: tuple[Text, Text]) -> BothTexts:
-    """Keys and values of prompt and negative prompt, as `denoise_part` takes them.
-
-    They are stacked along a new first axis; a mesh that runs the two passes of guidance beside each
-    other has them along the batch axis.
-    """
-    if is_together(jax.sharding.get_abstract_mesh()):
-        return dit.project_text(jnp.concatenate(texts))
-    prompt, negative = (dit.project_text(text) for text in texts)
-    return jax.tree.map(lambda a, b: jnp.stack([a, b]), prompt, negative)
-
-
-def denoise_part(
-    dit: WanDiT, texts: BothTexts, scale: jax.Array, latents: Latents, table: NoiseTable
-) -> Latents:
-    """Guided steps of one part of a run: the program that is compiled, planned and benchmarked."""
-    together = is_together(jax.sharding.get_abstract_mesh())
-    guide = guided_together if together else guided
-    return denoise(guide(velocity_of(dit), texts, scale), latents, table)
-
-
-def jitted_step(mesh: Mesh) -> Any:
-    """`denoise_part` for a mesh, which is to be entered while it is lowered.
-
-    Weights that a step does not read, those of the projected text, stay among its arguments: they
-    are on the devices all the same.
-    """
-    return jax.jit(
-        denoise_part, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True
-    )
 
 
 class Stopwatch:
@@ -261,11 +142,11 @@ class PusaPipeline:
           ValueError, FileNotFoundError: one line saying what is missing or wrong in the folder, or
             that the mesh does not go with devices or model.
         """
-        from pusa_jax.inference import loading  # the one place where foreign weights enter
+        # Here alone foreign weights enter; what runs without them needs fewer libraries.
+        from pusa_jax.inference.loading import load_parts
 
-        return loading.load_pipeline(
-            folder, dtype=dtype, lora=lora, mesh=mesh, on_progress=on_progress
-        )
+        loaded = load_parts(folder, dtype=dtype, lora=lora, mesh=mesh, on_progress=on_progress)
+        return cls(**vars(loaded))
 
     def __call__(
         self,

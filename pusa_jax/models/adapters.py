@@ -19,9 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from pusa_jax.models.lora import LoRA, LowRank, Target
-
-BLOCK_LINEARS = r"blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)"
-"""The ten linear layers of every block: what Pusa V1.0 adapts."""
+from pusa_jax.models.wan.config import BLOCK_LINEARS
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 

@@ -7,6 +7,7 @@ and bucket of distance, added to the scores. UMT5 has such a table in every laye
   ids [B,L] -> embedding -> blocks: x += attention(norm1(x)); x += ffn(norm2(x)) -> norm -> [B,L,D]
 """
 
+import dataclasses
 import functools
 import math
 
@@ -17,7 +18,25 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from pusa_jax.models.layers import RMSNorm
-from pusa_jax.models.wan.config import TextConfig
+from pusa_jax.typing import Precision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The UMT5 text encoder; `text_len` is the padded prompt length the DiT attends to."""
+
+    vocab: int = 256384
+    dim: int = 4096
+    dim_attn: int = 4096
+    dim_ffn: int = 10240
+    num_heads: int = 64
+    num_layers: int = 24
+    num_buckets: int = 32
+    max_distance: int = 128
+    eps: float = 1e-6
+    text_len: int = 512
+    param_dtype: Precision = "float32"
+    compute_dtype: Precision = "float32"
 
 
 def relative_position_bucket(

@@ -19,15 +19,18 @@ from pusa_jax.devices.sharding import Entry, Rules, fit, make_mesh, shardings
 from pusa_jax.devices.topologies import Topology
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.inference.mesh_choice import PASSES, is_together, sensible_meshes
-from pusa_jax.inference.pipeline import TILE, Configs, Settings, jitted_step, latent_shape
-from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.inference.pipeline import TILE
+from pusa_jax.inference.settings import Configs, Settings, latent_shape
+from pusa_jax.inference.step import jitted_step
+from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan import sharding as rules
 from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import DiTConfig, Precision, Preset, TextConfig
+from pusa_jax.models.wan.config import DiTConfig, Preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.flops import VAE_DECODE_PER_PIXEL, text_encoder_flops, velocity_flops
 from pusa_jax.models.wan.text import encode_prompt
 from pusa_jax.planning.report import Report, compile_report
+from pusa_jax.typing import Precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

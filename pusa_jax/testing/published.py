@@ -14,8 +14,8 @@ from pusa_jax.convert.tables import Rule, dump
 from pusa_jax.convert.wan import dit as wan
 from pusa_jax.convert.wan import text as t5
 from pusa_jax.convert.wan import vae
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.t5 import T5Encoder, TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing.compare import random_module

@@ -15,10 +15,11 @@ from typing import Any, Literal, TypeVar
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.remat import Remat
-from pusa_jax.models.wan.config import DiTConfig, Precision, Preset, VAEConfig, preset
+from pusa_jax.models.wan.config import DiTConfig, Preset, VAEConfig, preset
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.training.step import Recipe, Sharding
+from pusa_jax.typing import Precision
 
 RANDOM = "random"
 """In place of a folder: weights as drawn, clips of noise."""

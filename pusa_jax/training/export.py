@@ -13,9 +13,9 @@ from pusa_jax.convert.folders.export import Leaves, export_folder
 from pusa_jax.convert.lora import Naming, write_lora
 from pusa_jax.convert.networks import Config, Layout, Name
 from pusa_jax.files.staging import staged
-from pusa_jax.models.wan.config import Precision
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.finished import Result
+from pusa_jax.typing import Precision
 
 CARD = "README.md"
 LORA = "pusa_lora.safetensors"

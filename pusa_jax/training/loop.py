@@ -25,11 +25,11 @@ from pusa_jax.data.batches import Batches, Clips
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.files.atomic import replacing
+from pusa_jax.inference.networks import vae_record
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.layout import Placement, placement, shardings_of
 from pusa_jax.training.metrics import Meter, Recorder, check_services, step_flops
-from pusa_jax.training.networks import vae_record
 from pusa_jax.training.startup import Start, begin
 from pusa_jax.training.step import Recipe, train_step
 from pusa_jax.training.workdir import CHECKPOINTS, StopRequest, git_commit, locked

@@ -19,13 +19,14 @@ from flax import nnx
 
 from pusa_jax.convert.folders.converted import load_component
 from pusa_jax.convert.networks import config_to_json
+from pusa_jax.files.records import differing_fields
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state
-from pusa_jax.training.workdir import CHECKPOINTS, FREE_TO_CHANGE, SHAPES, differing_fields
+from pusa_jax.training.workdir import CHECKPOINTS, FREE_TO_CHANGE, SHAPES
 from pusa_jax.weights.leaves import leaves_of
 
 

@@ -12,9 +12,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -29,9 +28,6 @@ FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
 
 SHAPES = frozenset({"model", "adapter"})
 """Parts that must agree when another run's checkpoint is taken over."""
-
-HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate"})
-"""Fields of other parts that say nothing about what checkpoints hold, nor what is computed."""
 
 
 @contextlib.contextmanager
@@ -91,26 +87,6 @@ class StopRequest:
         if jax.process_count() == 1:
             return self._is_set
         return multihost_utils.reached_preemption_sync_point(step)
-
-
-def differing_fields(
-    saved: Mapping[str, Any], wanted: Mapping[str, Any], parts: frozenset[str]
-) -> list[str]:
-    """Fields of two runs' settings that differ, with both values, in some of their parts."""
-    return [
-        f"{name} is {old!r} there and {new!r} here"
-        for part in sorted(parts)
-        for name, old, new in _compare(part, saved.get(part), wanted.get(part))
-    ]
-
-
-def _compare(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted(old.keys() | new.keys()):
-            if key not in HOW_IT_RUNS:
-                yield from _compare(f"{name}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield name, old, new
 
 
 def git_commit() -> str:

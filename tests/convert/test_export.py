@@ -17,7 +17,8 @@ from pusa_jax.convert.folders.export import DIFFUSERS_FILES, ORIGINAL_FILES, exp
 from pusa_jax.convert.folders.published import inspect
 from pusa_jax.convert.networks import COMPONENTS
 from pusa_jax.convert.tables import LeafTensors
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
 CONFIGS = {
     "dit": DiTConfig(

@@ -28,7 +28,8 @@ from pusa_jax.convert.folders.published import inspect
 from pusa_jax.convert.networks import COMPONENTS, config_from_json, config_to_json
 from pusa_jax.convert.tables import ConversionError, LeafTensors
 from pusa_jax.devices import processes
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
 CONFIGS = {
     "dit": DiTConfig(

@@ -5,7 +5,7 @@ from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.networks import COMPONENTS
 from pusa_jax.convert.tables import LeafTensors, dump
 from pusa_jax.convert.wan.text import config_from_source, layout_of
-from pusa_jax.models.wan.config import TextConfig
+from pusa_jax.models.t5 import TextConfig
 
 CONFIG = TextConfig(
     vocab=10, dim=8, dim_attn=6, dim_ffn=12, num_heads=2, num_layers=3, num_buckets=8,

@@ -7,7 +7,8 @@ import pytest
 from pusa_jax.convert.folders.export import export_folder
 from pusa_jax.convert.networks import COMPONENTS
 from pusa_jax.convert.tables import dump
-from pusa_jax.models.wan.config import DiTConfig, TextConfig, VAEConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers", reason="needs the extra [test]")

@@ -9,8 +9,7 @@ from flax import nnx
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import dump, load
 from pusa_jax.convert.wan import text
-from pusa_jax.models.t5 import T5Encoder, relative_position_bucket
-from pusa_jax.models.wan.config import TextConfig
+from pusa_jax.models.t5 import T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import Tokenizer, clean_prompt, encode_prompt
 from pusa_jax.testing.compare import relative_error
 from pusa_jax.testing.tokenizer import save_tiny_tokenizer

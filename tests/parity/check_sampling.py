@@ -10,7 +10,7 @@ from golden import Comparison, Golden
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.sampling import denoise, start
-from pusa_jax.inference.pipeline import project_texts, velocity_of
+from pusa_jax.inference.step import project_texts, velocity_of
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import decode, encode

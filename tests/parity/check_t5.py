@@ -11,8 +11,7 @@ from golden import Comparison, Golden, remembered
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.tables import load
 from pusa_jax.convert.wan import text
-from pusa_jax.models.t5 import T5Encoder, relative_position_bucket
-from pusa_jax.models.wan.config import TextConfig
+from pusa_jax.models.t5 import T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import encode_prompt
 from pusa_jax.testing.compare import relative_error
 from pusa_jax.weights.leaves import assemble, shapes_of

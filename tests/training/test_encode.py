@@ -18,9 +18,11 @@ pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
 from pusa_jax.data import writing
-from pusa_jax.data.encode import Autoencoder, EncodeConfig, TextEncoder, read_frames
+from pusa_jax.data.encode import EncodeConfig, read_frames
 from pusa_jax.data.encoded import Card, EncodedClips, Example
 from pusa_jax.data.lists import Clip, fingerprint, read_clips
+from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.models.wan import vae

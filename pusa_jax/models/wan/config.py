@@ -4,8 +4,11 @@ import dataclasses
 from typing import Literal
 
 from pusa_jax.models.remat import Remat
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.typing import Precision
 
-Precision = Literal["float32", "bfloat16"]
+BLOCK_LINEARS = r"blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)"
+"""The ten linear layers of every block: what Pusa V1.0 adapts."""
 
 WAN21_LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -106,24 +109,6 @@ class VAEConfig:
     def temporal_stride(self) -> int:
         """Pixel frames per latent frame after the first."""
         return 2 ** sum(self.temporal_downsample)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """The UMT5 text encoder; `text_len` is the padded prompt length the DiT attends to."""
-
-    vocab: int = 256384
-    dim: int = 4096
-    dim_attn: int = 4096
-    dim_ffn: int = 10240
-    num_heads: int = 64
-    num_layers: int = 24
-    num_buckets: int = 32
-    max_distance: int = 128
-    eps: float = 1e-6
-    text_len: int = 512
-    param_dtype: Precision = "float32"
-    compute_dtype: Precision = "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ once. The formulae were checked against an operation counter run over the PyTorc
 
 import math
 
-from pusa_jax.models.wan.config import DiTConfig, TextConfig
+from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.config import DiTConfig
 
 VAE_DECODE_PER_PIXEL = 8.6e6
 """FLOPs of the Wan2.1 VAE for each pixel of each decoded frame, counted for 720 x 1280."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from pusa_jax.convert.folders.converted import load_component
 from pusa_jax.convert.networks import COMPONENTS, Name, config_to_json
-from pusa_jax.models.wan.config import Precision
+from pusa_jax.typing import Precision
 from pusa_jax.weights.leaves import assemble
 
 SAMPLED = 4096
