@@ -19,7 +19,7 @@ from pusa_jax.training.loop import train
 
 pytestmark = pytest.mark.long
 
-CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(__file__).parents[1] / "child.py"
 
 
 def states(workdir):

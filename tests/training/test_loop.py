@@ -32,7 +32,7 @@ from tests.groups import run_two
 
 pytestmark = pytest.mark.long
 
-CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(__file__).parents[1] / "child.py"
 
 
 def in_child(workdir: Path, event: str) -> subprocess.CompletedProcess:

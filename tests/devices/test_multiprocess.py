@@ -22,7 +22,7 @@ from tests.groups import run_two
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LARGE = np.zeros((4, 512, 128), np.float32)
 
 

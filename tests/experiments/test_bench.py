@@ -11,7 +11,7 @@ from experiments.plain import do_without_jaxtyping
 from pusa_jax.cli.train import parse
 from pusa_jax.training.metrics import step_flops
 
-BUNDLED = Path(__file__).parent / "golden"
+BUNDLED = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")

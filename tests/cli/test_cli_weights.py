@@ -169,7 +169,7 @@ def test_a_folder_can_be_sampled_from_python(published):
 
 
 def test_a_lora_is_written_in_the_form_other_tools_load(capsys, tmp_path):
-    golden = Path(__file__).parent / "golden"
+    golden = Path(__file__).parents[1] / "golden"
     out = tmp_path / "lora.safetensors"
     assert main(["export", "--src", str(golden / "lora_s0.pusa_v1.pt"), "--dst", str(out)]) == 0
     names = load_file(out).keys()

@@ -28,7 +28,7 @@ CONFIG = TextConfig(
     vocab=40, dim=24, dim_attn=32, dim_ffn=40, num_heads=4, num_layers=3, text_len=16
 )
 FULL = TextConfig()
-KEYS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "keys"
+KEYS = Path(__file__).resolve().parents[4] / "shared" / "reference" / "keys"
 TABLES = {
     "original": (t5.original_rules, None),
     "transformers": (t5.transformers_rules, t5.TRANSFORMERS_IGNORED),

@@ -47,7 +47,7 @@ CONFIGS = {
         text_len=6,
     ),
 }
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DTYPES = {"dit": np.float32, "vae": np.float32, "text_encoder": ml_dtypes.bfloat16}
 WAN_CONFIG = {"_class_name": "WanModel", "dim": 24, "num_heads": 2, "text_len": 6, "eps": 1e-6}
 ORIGINAL = {

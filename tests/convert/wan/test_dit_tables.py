@@ -133,7 +133,7 @@ class Shapes:
         raise AssertionError("nothing is to be read")
 
 
-KEYS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "keys"
+KEYS = Path(__file__).resolve().parents[4] / "shared" / "reference" / "keys"
 
 
 @pytest.mark.skipif(not KEYS.is_dir(), reason="the lists of published tensors are not at hand")

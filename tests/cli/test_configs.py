@@ -14,7 +14,7 @@ from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training.layout import placement
 from pusa_jax.training.metrics import read_records
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*.py") if path.name != "common.py")
 DEBUG = str(CONFIGS / "debug.py")
 

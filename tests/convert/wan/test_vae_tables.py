@@ -24,7 +24,7 @@ CONFIG = VAEConfig(
 )  # fmt: skip
 PUBLISHED = {"latents_mean": [0.5, -1, 2, 0], "latents_std": [1, 2, 0.5, 1.5]}
 TABLES = {"original": original_rules, "diffusers": diffusers_rules}
-KEYS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "keys"
+KEYS = Path(__file__).resolve().parents[4] / "shared" / "reference" / "keys"
 
 
 def abstract(config):
