@@ -61,13 +61,16 @@ LONG = 5.0
 
 def planned(part: Part):
     """The part as something to plan and to run."""
-    from pusa_jax.inference.settings import Settings
-    from pusa_jax.models.wan.config import DiTConfig, Preset, preset
+    from pusa_jax.diffusion.config import SamplingConfig
+    from pusa_jax.models.families import preset
+    from pusa_jax.models.wan.config import DiTConfig
     from pusa_jax.planning import inference
 
     tiny = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2, text_dim=64, text_len=32)
-    chosen = Preset(dit=tiny) if part.preset is None else preset(part.preset)
-    settings = Settings(height=part.height, width=part.width, num_frames=part.num_frames)
+    chosen = preset(part.preset or "wan2.1-t2v-1.3b")
+    if part.preset is None:
+        chosen = dataclasses.replace(chosen, dit=tiny)
+    settings = SamplingConfig(height=part.height, width=part.width, num_frames=part.num_frames)
     return inference.Run(name=part.preset or "tiny", preset=chosen, settings=settings)
 
 
@@ -100,7 +103,7 @@ def ours(part: Part, repeats: int) -> Iterator[dict]:
     import jax.numpy as jnp
 
     from pusa_jax.devices.sharding import make_mesh
-    from pusa_jax.diffusion.flow import NoiseTable
+    from pusa_jax.diffusion.sampling import Row
     from pusa_jax.inference.step import jitted_step
     from pusa_jax.planning import inference, report
 
@@ -110,21 +113,18 @@ def ours(part: Part, repeats: int) -> Iterator[dict]:
     shapes = inference.abstract_step(run, mesh)
     with jax.set_mesh(mesh):
         since = time.perf_counter()
-        step = jitted_step(mesh).lower(*shapes).compile()
+        step = jitted_step(run.preset.family, mesh).lower(*shapes).compile()
         compiled = time.perf_counter() - since
 
-    dit, texts, _, latents, _ = random_like(shapes)
-    frames = latents.shape[1]
-    table = NoiseTable(
-        sigmas=jnp.outer(jnp.array([1.0, 0.98]), jnp.linspace(0.1, 1, frames)),
-        timesteps=jnp.linspace(100, 1000, frames)[None],
-    )
-    args = (dit, texts, jnp.float32(3), latents, table)
+    dit, texts, _, state, _ = random_like(shapes)
+    multipliers = jnp.linspace(0.1, 1, state.latents.shape[1])
+    row = Row(timesteps=1000 * multipliers, coefficients=-0.02 * multipliers)
+    args = (dit, texts, jnp.float32(3), state, row)
     args = jax.device_put(args, jax.tree.map(lambda shape: shape.sharding, shapes))
     result = step(*args)
-    if not bool(jnp.isfinite(result).all()):
+    if not bool(jnp.isfinite(result.latents).all()):
         raise ArithmeticError("the step's result is not finite.")
-    taken = seconds(lambda: step(*args).block_until_ready(), repeats)
+    taken = seconds(lambda: step(*args).latents.block_until_ready(), repeats)
     measured = (device.memory_stats() or {}).get("peak_bytes_in_use")
     yield {
         "who": "ours, per frame",

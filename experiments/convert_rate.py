@@ -40,7 +40,7 @@ def write_checkpoint(folder: Path, preset_name: str) -> None:
     from pusa_jax.convert.networks import COMPONENTS
     from pusa_jax.convert.tables import Index, LeafTensors, TensorInfo
     from pusa_jax.convert.wan.dit import dit
-    from pusa_jax.models.wan.config import preset
+    from pusa_jax.models.families import preset
 
     @dataclasses.dataclass(frozen=True)
     class Random:

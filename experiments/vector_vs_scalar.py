@@ -10,12 +10,12 @@ the number of layers bounds the true one. Exits with code 1 above 0.05 GB or 0.1
 """
 
 import argparse
+import dataclasses
 import sys
-from typing import cast
 
 from pusa_jax.devices import topologies
 from pusa_jax.devices.sharding import parse_mesh
-from pusa_jax.models.wan.config import preset
+from pusa_jax.models.families import preset
 
 MEMORY_LIMIT = 0.05e9
 FLOPS_LIMIT = 1e-3
@@ -36,28 +36,26 @@ def main() -> int:
     import jax
 
     from pusa_jax.devices.sharding import make_mesh
-    from pusa_jax.inference.settings import Settings
-    from pusa_jax.inference.step import denoise_part
-    from pusa_jax.models.wan.dit import WanDiT
-    from pusa_jax.models.wan.flops import velocity_flops
+    from pusa_jax.diffusion.config import SamplingConfig
+    from pusa_jax.inference.step import jitted_step
     from pusa_jax.planning import inference, report
 
-    settings = Settings(height=args.height, width=args.width)
+    settings = SamplingConfig(height=args.height, width=args.width)
     run = inference.Run(name=args.preset, preset=preset(args.preset), settings=settings)
     mesh = make_mesh(parse_mesh(args.mesh), topology.devices())
 
-    def scalar(dit, *rest):
-        def per_clip(latents, timesteps, text):
-            return dit(latents, timesteps[:, :1], text)
+    family = run.preset.family
 
-        return denoise_part(cast(WanDiT, per_clip), *rest)
+    def per_clip(dit, latents, timesteps, prepared):
+        return family.velocity(dit, latents, timesteps[:, :1], prepared)
 
+    scalar = dataclasses.replace(family, velocity=per_clip)
     rows = {}
-    for name, program, timesteps in (("per frame", denoise_part, None), ("per clip", scalar, 1)):
+    for name, variant, timesteps in (("per frame", family, None), ("per clip", scalar, 1)):
         with jax.set_mesh(mesh):
-            lowered = jax.jit(program, keep_unused=True).lower(*inference.abstract_step(run, mesh))
-            compiled = lowered.compile()
-        model = run.passes * velocity_flops(run.dit, run.latent_shape, timesteps)
+            step = jitted_step(variant, mesh)
+            compiled = step.lower(*inference.abstract_step(run, mesh)).compile()
+        model = run.passes * family.flops.velocity(run.dit, run.latent_shape, timesteps)
         counted = (compiled.cost_analysis() or {}).get("flops", float("nan"))
         rows[name] = (report.peak(compiled.memory_analysis()), model, counted)
 

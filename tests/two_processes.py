@@ -10,13 +10,13 @@ import tensorstore
 
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import jobs
 from pusa_jax.inference.pipeline import PusaPipeline
-from pusa_jax.inference.settings import Settings
 from pusa_jax.weights.leaves import leaves_of
 from pusa_jax.weights.store import load_tree, save_tree, tree_shapes
 
-SETTINGS = Settings(height=32, width=48, num_frames=5, num_steps=2, seed=7, tiled=False)
+SETTINGS = SamplingConfig(height=32, width=48, num_frames=5, num_steps=2, seed=7, tiled=False)
 
 
 def job(folder: Path) -> jobs.Job:

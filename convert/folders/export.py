@@ -17,9 +17,12 @@ import numpy as np
 
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.folders.lora_files import LoRAs, read_loras
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import COMPONENTS, Config, Layout, Name
 from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
+from pusa_jax.models import lora
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
@@ -47,6 +50,39 @@ TOKENIZER: Mapping[Layout, str] = {"original": "google/umt5-xxl", "diffusers": "
 
 DIFFUSERS_VERSION = "0.33.0"
 """The first release that knows Wan; written into configurations."""
+
+
+def export_model(
+    src: ModelFolder,
+    dst: str | Path,
+    layout: Layout,
+    loras: LoRAs = (),
+    on_progress: Progress | None = None,
+) -> list[Path]:
+    """Writes the networks of a folder in a published layout, LoRA files merged into the DiT.
+
+    Returns:
+      the files written.
+
+    Raises:
+      FileNotFoundError, ValueError: one line saying what is missing or wrong.
+      FileExistsError: dst is there and not empty.
+    """
+    src.check()
+    adapters = read_loras(loras, src.config("dit")) if "dit" in src.names else ()
+
+    def networks():
+        for name in src.names:
+            config, leaves = src.load(name)
+            yield name, config, lora.merge_all(leaves, adapters if name == "dit" else ())
+
+    try:
+        tokenizer = src.tokenizer()
+    except FileNotFoundError:
+        tokenizer = None
+    return export_folder(
+        networks(), dst, layout=layout, tokenizer=tokenizer, on_progress=on_progress
+    )
 
 
 def export_folder(

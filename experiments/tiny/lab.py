@@ -19,7 +19,7 @@ from experiments.tiny.measuring import Row, Task, measure
 from experiments.tiny_world import measured
 from experiments.tiny_world.evaluate import Model, Sampling
 from pusa_jax.files.atomic import replacing
-from pusa_jax.inference.loading import load_module
+from pusa_jax.inference.loading import load_module, open_model
 from pusa_jax.training.export import LORA
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Lab:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 (a lab lives as long as the process)
     def _merged(self, lora: Path, strength: float) -> Any:
-        return load_module(self.folder, "dit", "float32", [(lora, strength)])
+        return load_module(open_model(self.folder, [(lora, strength)]), "dit", "float32")
 
     def with_dit(self, dit: Any) -> Model:
         """Another network between the same text encoder and VAE."""

@@ -13,13 +13,15 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import UInt8
 
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data import writing
 from pusa_jax.data.encoded import Card, Example
 from pusa_jax.data.lists import Clip
 from pusa_jax.demo.world import World, draw, render
 from pusa_jax.diffusion.tasks import latent_frames
-from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.inference.text_encoder import TextEncoder
+from pusa_jax.media.pixels import to_pixels
 
 EncodeClips = Callable[[np.ndarray], np.ndarray]
 
@@ -52,9 +54,10 @@ def encode_world(
       FileNotFoundError, ValueError: the model is not usable.
       FileExistsError: dst holds something else.
     """
-    autoencoder, text_encoder = Autoencoder(model), TextEncoder(model, "float32")
+    folder = ModelFolder(model)
+    vae, text_encoder = LoadedNetwork(folder, "vae", "float32"), TextEncoder(folder, "float32")
     features = functools.cache(text_encoder)
-    coder, cells = autoencoder.config, world.size // autoencoder.config.spatial_stride
+    coder, cells = vae.config, world.size // vae.config.spatial_stride
     frames = latent_frames(world.num_frames, coder.temporal_stride)
     shape = (frames, cells, cells, coder.z_dim)
     listed = [
@@ -65,14 +68,16 @@ def encode_world(
         clip_shape=shape,
         text_shape=(text_encoder.config.text_len, text_encoder.config.dim),
         pixels=(world.num_frames, world.size, world.size),
-        vae=autoencoder.record | {"tiled": False},
+        vae=vae.record | {"tiled": False},
         text_encoder=text_encoder.record | {"computed_in": "float32"},
         clips=hashlib.sha256(f"{world} {seed} {count}".encode()).hexdigest()[:16],
         clips_per_shard=writing.clips_per_shard(count, shape),
     )
 
+    autoencoder = vae.autoencoder()
+
     def slowly(videos: np.ndarray) -> np.ndarray:
-        return np.stack([autoencoder.encode(video, tiled=False) for video in videos])
+        return np.concatenate([autoencoder.encode(to_pixels(video)[None]) for video in videos])
 
     to_latents = slowly if encode_clips is None else encode_clips
 

@@ -10,8 +10,9 @@ import numpy as np
 from experiments.tiny_world import evaluate
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model, Sampling, measure
+from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.demo.world import World
-from pusa_jax.inference.loading import LoRAs, load_module
+from pusa_jax.inference.loading import load_module, open_model
 from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.training.export import LORA
 
@@ -29,8 +30,9 @@ def load(folder: Path, loras: LoRAs = ()) -> Model:
     Raises:
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
-    codec, encoder = Codec(folder), TextEncoder(folder, "float32")
-    dit: Any = load_module(folder, "dit", "float32", loras)
+    model = open_model(folder, loras)
+    codec, encoder = Codec(folder), TextEncoder(model.folder, "float32")
+    dit: Any = load_module(model, "dit", "float32")
     length = dit.config.text_len
 
     @functools.cache

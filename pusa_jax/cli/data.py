@@ -125,9 +125,10 @@ def run_import(args: argparse.Namespace) -> int:
     def no_text():
         if args.model is None:
             return None
+        from pusa_jax.convert.folders.opened import ModelFolder
         from pusa_jax.inference.text_encoder import TextEncoder
 
-        return TextEncoder(Path(args.model), "bfloat16")("")
+        return TextEncoder(ModelFolder(args.model), "bfloat16")("")
 
     console = Console()
     outcome = import_folder(
@@ -163,11 +164,12 @@ def run_inspect(args: argparse.Namespace) -> int:
     check_writable(sheet)
     show = inspection.colours
     if args.model is not None:
-        from pusa_jax.inference.autoencoder import Autoencoder
+        from pusa_jax.convert.folders.opened import ModelFolder
+        from pusa_jax.inference.networks import LoadedNetwork
 
-        autoencoder = Autoencoder(Path(args.model))
-        clips.check_fits(clips.clip_shape, clips.text_shape, autoencoder.record)
-        show = autoencoder.decode
+        vae = LoadedNetwork(ModelFolder(args.model), "vae", "float32")
+        clips.check_fits(clips.clip_shape, clips.text_shape, vae.record)
+        show = inspection.decoded_by(vae.autoencoder())
     examples, record = inspection.measured(clips, args.count)
     captions = record.pop("captions")
     for name, value in record.items():

@@ -1,6 +1,7 @@
 """The command `pusa-jax`: parses, calls, reports; the one place where an error becomes one line."""
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -199,7 +200,7 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add("--height", type=int, help="pixels, divisible by 16 (default: 720; tiny model: 48)")
     add("--width", type=int, help="pixels, divisible by 16 (default: 1280; tiny model: 48)")
     add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
-    add("--fps", type=int, default=16, help="frames per second of the file; Wan2.1 makes 16")
+    add("--fps", type=int, help="frames per second of the file (default: the model's, 16)")
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
     add(
         "--dtype",
@@ -243,81 +244,75 @@ def _numbers(text: str) -> tuple[float, ...]:
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax.devices import processes
+    from pusa_jax.inference import jobs
+
+    processes.join()
+    job, model = _job(args)
+    prepared = jobs.prepare(job, args.output, model)
+    if args.dry_run:
+        if processes.is_first():
+            print(json.dumps(jobs.describe_plan(prepared), indent=2))
+        return 0
+    return make_video(prepared, keep_compiled=not args.no_compilation_cache)
+
+
+def _job(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The job that the flags ask for, and its model, opened.
+
+    What was left open is as published with the model, or best for the tiny one.
+    """
+    from pusa_jax.demo import shipped
+    from pusa_jax.devices import processes
     from pusa_jax.devices.sharding import parse_mesh
     from pusa_jax.inference import jobs
-    from pusa_jax.inference.settings import Settings
+    from pusa_jax.inference.loading import open_model
 
-    _fill_in_defaults(args)
-    processes.join()
-    seed = processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed
+    lora = weights.loras_of(args)
+    if args.model is None:
+        lora = lora or (shipped.LORA,)
+        model = open_model(shipped.FOLDER, lora)
+        best, negative, dtype = shipped.SETTINGS, shipped.NEGATIVE_PROMPT, "float32"
+    else:
+        model = open_model(args.model, lora)
+        best, negative = model.family.sampling, model.family.negative_prompt
+        dtype = "bfloat16"
+    asked = {
+        "height": args.height,
+        "width": args.width,
+        "num_frames": args.num_frames,
+        "fps": args.fps,
+        "num_steps": args.num_inference_steps,
+        "guidance_scale": args.cfg_scale,
+        "shift": args.shift,
+        "seed": processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed,
+        "original_timesteps": not args.exact_timesteps,
+        "tiled": not args.no_tiling,
+    }
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
     job = jobs.Job(
         task=args.task,
-        model=args.model,
+        model=str(model.folder.path),
         prompt=args.prompt,
-        negative_prompt=args.negative_prompt,
-        lora=args.lora,
+        negative_prompt=negative if args.negative_prompt is None else args.negative_prompt,
+        lora=lora,
         inputs=tuple(inputs),
         at=getattr(args, "cond_position", None),
         multipliers=getattr(args, "noise_multipliers", None),
         clip_start=getattr(args, "clip_start", None),
         fit=getattr(args, "fit", "crop"),
-        dtype=args.dtype,
-        fps=args.fps,
+        dtype=dtype if args.dtype is None else args.dtype,
         mesh=None if args.mesh is None else parse_mesh(args.mesh),
-        settings=Settings(
-            height=args.height,
-            width=args.width,
-            num_frames=args.num_frames,
-            num_steps=args.num_inference_steps,
-            guidance_scale=args.cfg_scale,
-            shift=args.shift,
-            seed=seed,
-            original_timesteps=not args.exact_timesteps,
-            tiled=not args.no_tiling,
-        ),
+        settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
     )
-    if args.dry_run:
-        plan = jobs.describe_plan(jobs.prepare(job, args.output))
-        if processes.is_first():
-            print(json.dumps(plan, indent=2))
-        return 0
-    return make_video(job, args.output, keep_compiled=not args.no_compilation_cache)
+    return job, model
 
 
-def _fill_in_defaults(args: argparse.Namespace) -> None:
-    """Settings that were left open: those published for the real weights, or the tiny model's."""
-    from pusa_jax.demo import shipped
-    from pusa_jax.inference.settings import Settings
-    from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT
-
-    is_tiny = args.model is None
-    best = shipped.SETTINGS if is_tiny else Settings()
-    args.lora = weights.loras_of(args)
-    defaults = {
-        "model": str(shipped.FOLDER),
-        "negative_prompt": shipped.NEGATIVE_PROMPT if is_tiny else PUSA_NEGATIVE_PROMPT,
-        "dtype": "float32" if is_tiny else "bfloat16",
-        "num_inference_steps": best.num_steps,
-        "cfg_scale": best.guidance_scale,
-        "height": best.height,
-        "width": best.width,
-        "num_frames": best.num_frames,
-    }
-    if is_tiny and not args.lora:
-        args.lora = (shipped.LORA,)
-    for name, value in defaults.items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-
-
-def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None = None) -> int:
+def make_video(prepared: Any, *, keep_compiled: bool, expect: str | None = None) -> int:
     """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
     from pusa_jax.progress import Console, no_progress
 
-    prepared = jobs.prepare(job, output)
     if keep_compiled:
         _keep_compiled()
     console = Console()
@@ -326,7 +321,8 @@ def make_video(job: Any, output: str, *, keep_compiled: bool, expect: str | None
     same = expect in (None, record["latents_sha256"])
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
-        print(f"{output}: {len(result.frames)} frames, seed {job.settings.seed}; {seconds}")
+        made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
+        print(f"{prepared.output}: {made}; {seconds}")
         if expect is not None:
             print(
                 f"latents are {'the same to the last bit' if same else 'NOT the same'} as before."
@@ -352,7 +348,7 @@ def _keep_compiled() -> None:
 def run_rerun(args: argparse.Namespace) -> int:
     """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
     from pusa_jax.devices import processes
-    from pusa_jax.inference.jobs import Job
+    from pusa_jax.inference import jobs
     from pusa_jax.media import video
 
     processes.join()
@@ -361,8 +357,7 @@ def run_rerun(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
     return make_video(
-        Job.from_record(record["job"]),
-        output,
+        jobs.prepare(jobs.Job.from_record(record["job"]), output),
         keep_compiled=not args.no_compilation_cache,
         expect=record["latents_sha256"],
     )
@@ -384,14 +379,14 @@ def run_plan_train(args: argparse.Namespace) -> int:
 
 def run_info(args: argparse.Namespace) -> int:
     """Prints what a file or folder holds."""
-    from pusa_jax.inference import loading
+    from pusa_jax.convert.folders.summary import summary
     from pusa_jax.media import video
 
     path = Path(args.path)
     if path.is_file() and path.suffix.lower() == ".mp4":
         print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
     else:
-        print(loading.summary(path))
+        print(summary(path))
     return 0
 
 

@@ -81,20 +81,20 @@ def run_infer(args: argparse.Namespace) -> int:
       ImportError: the topology's plugin is not installed.
     """
     from pusa_jax.devices import sharding, topologies
-    from pusa_jax.models.wan.config import preset
+    from pusa_jax.models.families import preset
 
     shape = None if args.mesh is None else sharding.parse_mesh(args.mesh)
     chosen = preset(args.preset)
     topology = topologies.parse_topology(args.topology)
     topologies.prepare_process(topology)
 
-    from pusa_jax.inference.settings import Settings
+    from pusa_jax.diffusion.config import SamplingConfig
     from pusa_jax.planning import inference
 
     run = inference.Run(
         name=args.preset,
         preset=chosen,
-        settings=Settings(
+        settings=SamplingConfig(
             height=args.height,
             width=args.width,
             num_frames=args.num_frames,

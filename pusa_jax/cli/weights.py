@@ -108,7 +108,9 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> int:
     """Writes weights in the form that other tools load."""
-    from pusa_jax.inference import loading
+    from pusa_jax.convert.folders.export import export_model
+    from pusa_jax.convert.folders.lora_files import export_lora
+    from pusa_jax.convert.folders.opened import ModelFolder
     from pusa_jax.progress import Console
     from pusa_jax.training.finished import is_workdir
 
@@ -122,10 +124,10 @@ def run_export(args: argparse.Namespace) -> int:
     elif given:
         raise ValueError(f"{given[0]} is for the workdir of a run, which {src} is not.")
     elif src.is_file():
-        written = [loading.export_lora(src, dst, args.naming)]
+        written = [export_lora(src, dst, args.naming)]
     else:
         console = Console()
-        written = loading.export(src, dst, args.layout, loras, console)
+        written = export_model(ModelFolder(src), dst, args.layout, loras, console)
         console.close()
     print("\n".join(str(path) for path in written))
     return 0
@@ -134,18 +136,17 @@ def run_export(args: argparse.Namespace) -> int:
 def run_extract(args: argparse.Namespace) -> int:
     """Makes a LoRA of the difference between two models."""
     from pusa_jax.convert.extract import extract_lora
+    from pusa_jax.convert.folders.lora_files import check_lora_destination
     from pusa_jax.convert.lora import write_lora
-    from pusa_jax.inference import loading
-    from pusa_jax.models.wan.config import BLOCK_LINEARS
     from pusa_jax.progress import Console
 
     dst, console = Path(args.dst), Console()
-    loading.check_lora_destination(dst)
+    check_lora_destination(dst)
     found = extract_lora(
         args.tuned,
         args.base,
         args.rank,
-        targets=args.targets or BLOCK_LINEARS,
+        targets=args.targets,
         dtype=args.dtype,
         on_progress=console,
     )

@@ -14,13 +14,15 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import UInt8
 
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data import lists, writing
 from pusa_jax.data.encoded import Card, Example
 from pusa_jax.data.lists import Clip
 from pusa_jax.diffusion.tasks import latent_frames
-from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
+from pusa_jax.media.pixels import to_pixels
 from pusa_jax.typing import Precision
 
 SIZE_MULTIPLE = 16
@@ -98,12 +100,13 @@ def encode_folder(
       FileExistsError: dst holds something else.
     """
     listed = lists.read_clips(Path(src))
+    folder = ModelFolder(model)
     on_progress("load", 0, 2)
-    autoencoder = Autoencoder(Path(model))
+    vae = LoadedNetwork(folder, "vae", "float32")
+    autoencoder, coder = vae.autoencoder(), vae.config
     on_progress("load", 1, 2)
-    text_encoder = TextEncoder(Path(model), config.dtype)
+    text_encoder = TextEncoder(folder, config.dtype)
     on_progress("load", 2, 2)
-    coder = autoencoder.config
     f = latent_frames(config.num_frames, coder.temporal_stride)
     h, w = (size // coder.spatial_stride for size in (config.height, config.width))
     shape = (f, h, w, coder.z_dim)
@@ -111,7 +114,7 @@ def encode_folder(
         clip_shape=shape,
         text_shape=(text_encoder.config.text_len, text_encoder.config.dim),
         pixels=(config.num_frames, config.height, config.width),
-        vae=autoencoder.record | {"tiled": config.tiled},
+        vae=vae.record | {"tiled": config.tiled},
         text_encoder=text_encoder.record | {"computed_in": config.dtype},
         clips=lists.fingerprint(listed),
         clips_per_shard=writing.clips_per_shard(len(listed), shape),
@@ -120,11 +123,14 @@ def encode_folder(
     def read(clip: Clip) -> np.ndarray:
         return read_frames(clip.find(), config)
 
+    tiles = folder.family.codec.dataset_tiles if config.tiled else None
+
     def encode(clip: Clip, frames: np.ndarray) -> Example:
+        latents = autoencoder.encode(to_pixels(frames)[None], tiles)[0]
         return Example(
             name=clip.name,
             caption=clip.caption,
-            latents=autoencoder.encode(frames, config.tiled).astype(ml_dtypes.bfloat16),
+            latents=latents.astype(ml_dtypes.bfloat16),
             text=text_encoder(clip.caption).astype(ml_dtypes.bfloat16),
         )
 

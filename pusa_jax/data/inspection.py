@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pusa_jax.data.encoded import EncodedClips, Example
+from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_uint8
 
@@ -34,6 +35,15 @@ def colours(latents: Latents) -> Frames:
     return to_uint8(np.clip(values / scale, -1, 1)).reshape(*latents.shape[:-1], 3)
 
 
+def decoded_by(autoencoder: Autoencoder) -> Callable[[Latents], Frames]:
+    """Latents as the pictures that an autoencoder makes of them."""
+
+    def show(latents: Latents) -> Frames:
+        return to_uint8(autoencoder.decode(latents[None].astype(np.float32))[0])
+
+    return show
+
+
 def contact_sheet(
     clips: list[Example], show: Callable[[Latents], Frames] = colours, frames: int = 6
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -41,7 +51,7 @@ def contact_sheet(
 
     Args:
       clips: at least one.
-      show: latents -> frames: `colours`, or a VAE's decoder.
+      show: latents -> frames: `colours`, or `decoded_by` an autoencoder.
       frames: per strip.
     """
     strips = [video.frame_strip(show(clip.latents), frames) for clip in clips]

@@ -16,9 +16,10 @@ from jaxtyping import UInt8
 
 from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
+from pusa_jax.inference.loading import load_parts, open_model
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.media import video
-from pusa_jax.progress import Console
+from pusa_jax.progress import Console, no_progress
 from pusa_jax.demo import shipped
 from pusa_jax.demo.world import WIDE, Scene, draw, render
 from pusa_jax.demo.judge import judge
@@ -97,7 +98,9 @@ def run_demo(output: Path) -> int:
     inputs = output / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
     folder, lora = str(shipped.FOLDER), (shipped.LORA,)
-    pipeline = PusaPipeline.from_pretrained(folder, dtype="float32", lora=lora)
+    model = open_model(folder, lora)
+    parts_of_model = load_parts(model, dtype="float32", mesh=None, on_progress=no_progress)
+    pipeline = PusaPipeline(**vars(parts_of_model))
     rows, verdicts = [], {}
     for i, (task, part) in enumerate(parts().items()):
         paths = []
@@ -119,7 +122,7 @@ def run_demo(output: Path) -> int:
             settings=dataclasses.replace(shipped.SETTINGS, seed=i),
         )
         console = Console()
-        prepared = jobs.prepare(job, output / f"{task}.mp4")
+        prepared = jobs.prepare(job, output / f"{task}.mp4", model)
         result, _ = jobs.run(prepared, console, pipeline)
         console.close()
         verdicts[task] = verdict(part, result.frames)

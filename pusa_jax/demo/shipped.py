@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pusa_jax.inference.settings import Settings
+from pusa_jax.diffusion.config import SamplingConfig
 
 FOLDER = Path(__file__).parent / "weights"
 """In the published layout; its README.md says how the weights came about and what they can do."""
@@ -13,4 +13,4 @@ LORA = (str(FOLDER / "pusa_lora.safetensors"), 1.0)
 NEGATIVE_PROMPT = ""
 """What the models were trained to be guided away from."""
 
-SETTINGS = Settings(height=48, width=48, num_frames=33, num_steps=10, guidance_scale=2.0)
+SETTINGS = SamplingConfig(height=48, width=48, num_frames=33, num_steps=10, guidance_scale=2.0)

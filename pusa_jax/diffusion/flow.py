@@ -6,7 +6,6 @@ and networks predict dx/dsigma = noise - clean. Everything is per latent frame: 
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -79,11 +78,15 @@ class NoiseTable(NamedTuple):
     Attributes:
       sigmas: noise level of each frame before every step and after the last, [S + 1, F].
       timesteps: what the network is told about each frame at each step, in its own units, [S, F]. A
-        table of its own because the original rounds it while the solver steps by exact sigmas.
+        table of its own because originals round it while their solvers step by exact sigmas.
+      step_sizes: change of sigma per step and frame, [S, F]; a family may stop a frame early.
+      levels: scheduled noise level of each step, before multipliers, [S]; experts go by it.
     """
 
     sigmas: Float[Array | np.ndarray, "steps_and_end F"]
     timesteps: Float[Array | np.ndarray, "S F"]
+    step_sizes: Float[Array | np.ndarray, "S F"]
+    levels: Float[Array | np.ndarray, " S"]
 
     @property
     def num_steps(self) -> int:
@@ -93,10 +96,8 @@ class NoiseTable(NamedTuple):
     def part(self, start: int, stop: int) -> "NoiseTable":
         """Steps start..stop of the plan: for progress, or to change the network in mid-run."""
         return NoiseTable(
-            sigmas=self.sigmas[start : stop + 1], timesteps=self.timesteps[start:stop]
+            sigmas=self.sigmas[start : stop + 1],
+            timesteps=self.timesteps[start:stop],
+            step_sizes=self.step_sizes[start:stop],
+            levels=self.levels[start:stop],
         )
-
-    def step_sizes(self) -> Float[Array, "S F"]:
-        """Change of sigma per step and frame; 0 where the network is told that a frame is clean."""
-        sigmas = jnp.asarray(self.sigmas)
-        return jnp.where(jnp.asarray(self.timesteps) == 0, 0, sigmas[1:] - sigmas[:-1])

@@ -4,6 +4,8 @@ Each function gives levels [S + 1, 1] and the timesteps [S, 1] that Wan's networ
 times the level. The levels of Pusa's own schedulers are `flow.pusa_schedule`.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -38,7 +40,7 @@ def euler_table(num_steps: int, shift: float) -> NoiseTable:
     _check(num_steps, shift)
     levels = np.linspace(1.0, float(_shift(np.float32(0.001), shift)), num_steps)
     sigmas = np.append(_shift(levels, shift), 0.0).astype(np.float32)[:, None]
-    return NoiseTable(sigmas=sigmas, timesteps=sigmas[:-1] * np.float32(1000))
+    return _table(sigmas, sigmas[:-1] * np.float32(1000))
 
 
 def _check(num_steps: int, shift: float) -> None:
@@ -58,7 +60,16 @@ def _shifted(first: float, num_steps: int, shift: float) -> Float[np.ndarray, " 
 
 
 def _whole_timesteps(sigmas: Float[np.ndarray, " steps_and_end"]) -> NoiseTable:
+    return _table(
+        sigmas.astype(np.float32)[:, None],
+        np.trunc(1000 * sigmas[:-1]).astype(np.float32)[:, None],
+    )
+
+
+def _table(sigmas: Float[np.ndarray, "steps_and_end 1"], timesteps: Any) -> NoiseTable:
     return NoiseTable(
-        sigmas=sigmas.astype(np.float32)[:, None],
-        timesteps=np.trunc(1000 * sigmas[:-1]).astype(np.float32)[:, None],
+        sigmas=sigmas,
+        timesteps=timesteps,
+        step_sizes=sigmas[1:] - sigmas[:-1],
+        levels=sigmas[:-1, 0],
     )

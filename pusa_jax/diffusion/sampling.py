@@ -1,12 +1,15 @@
 """The one sampling loop. Every task is a table of noise levels; the loop does not know tasks.
 
     noise, clean, multipliers --> start()  --> latents at the table's first row
-    for each row:  v = velocity(latents, timesteps[i]);  latents += v * (sigmas[i+1] - sigmas[i])
+    for each row:  v = velocity(latents, timesteps told)
+                   state = solver.step(state, v, row)          Euler: latents += v * step_sizes
 
-A run may be cut at any row (`NoiseTable.part`): the parts follow each other.
+`take_step` is one turn of the loop. `sample` runs it from the host, a compiled program per step, so
+that a run can be watched and its network changed; `integrate` runs it inside one program.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,52 +21,90 @@ from pusa_jax.diffusion.solvers import EULER, Solver
 from pusa_jax.typing import Latents, Velocity
 
 
+class Row(NamedTuple):
+    """One step of a run, or with a first axis S all of them.
+
+    Attributes:
+      timesteps: what the network is told about each frame, [F]; [1] where all share a level.
+      coefficients: what the solver needs to know of the step, see `Solver.coefficients`.
+    """
+
+    timesteps: Float[Array | np.ndarray, " F"] | Float[Array | np.ndarray, "S F"]
+    coefficients: Any
+
+
+def euler_rows(table: NoiseTable) -> list[Row]:
+    """The steps of a table for the Euler solver, on the host."""
+    timesteps, step_sizes = np.asarray(table.timesteps), np.asarray(table.step_sizes)
+    return [Row(*pair) for pair in zip(timesteps, step_sizes, strict=True)]
+
+
 def start(clean: Latents, noise: Latents, table: NoiseTable) -> Latents:
     """Latents entering the first step: noise, given frames mixed in at their own first level."""
     return interpolate(clean, noise, _every_clip(table.sigmas[0], clean))
 
 
-def integrate(
-    velocity: Velocity,
-    state: Any,
-    timesteps: Float[Array, "S F"] | Float[np.ndarray, "S F"],
-    rows: Any,
-    solver: Solver,
-) -> Any:
-    """The loop: asks the network, lets the solver step, once per row.
+def take_step(velocity: Velocity, solver: Solver, state: Any, row: Row) -> Any:
+    """One turn of the loop: asks the network, lets the solver step.
 
     Args:
       velocity: network with its prompt bound, see `typing.Velocity`.
-      state: the solver's, see `Solver.init`.
-      timesteps: what the network is told at each step; F = 1 where all frames share a level.
-      rows: the solver's table for these steps, see `Solver.coefficients`.
       solver: Euler for any table; multistep solvers where all frames share a level.
+      state: the solver's, see `Solver.init`.
+      row: the step.
 
     Returns:
-      the solver's state after the last row.
+      the solver's state at the next level.
     """
+    v = velocity(state.latents, _every_clip(row.timesteps, state.latents))  # dx/dsigma
+    return solver.step(state, v, row.coefficients)
 
-    def step(state, told_and_row):
-        told, row = told_and_row
-        v = velocity(state.latents, _every_clip(told, state.latents))
-        return solver.step(state, v, row), None
 
-    return jax.lax.scan(step, state, (jnp.asarray(timesteps), rows))[0]
+def sample(
+    step: Callable[[Any, int], Any],
+    state: Any,
+    num_steps: int,
+    on_step: Callable[[int, Any], None] = lambda done, state: None,
+) -> Any:
+    """The loop on the host.
+
+    Args:
+      step: (state, index of the step) -> state; usually a compiled `take_step`.
+      state: the solver's, and whatever else `step` carries along.
+      num_steps: how many steps there are.
+      on_step: told how many steps are done, and the state behind them.
+
+    Returns:
+      the state after the last step.
+    """
+    for i in range(num_steps):
+        state = step(state, i)
+        on_step(i + 1, state)
+    return state
+
+
+def integrate(velocity: Velocity, state: Any, rows: Row, solver: Solver) -> Any:
+    """The loop inside one program; `rows` have a first axis S. See `take_step`."""
+
+    def turn(state, row):
+        return take_step(velocity, solver, state, row), None
+
+    return jax.lax.scan(turn, state, jax.tree.map(jnp.asarray, rows))[0]
 
 
 def denoise(velocity: Velocity, latents: Latents, table: NoiseTable) -> Latents:
-    """Integrates the flow by Euler steps along a table of per-frame noise levels.
+    """Integrates the flow by Euler steps along a table of per-frame noise levels, in one program.
 
     Args:
       velocity: network with its prompt bound, see `typing.Velocity`.
       latents: at the levels of the table's first row.
-      table: a frame whose timestep is 0 does not move.
+      table: the plan.
 
     Returns:
       latents at the levels of the table's last row, same dtype as given.
     """
-    rows = table.step_sizes()
-    return integrate(velocity, EULER.init(latents), table.timesteps, rows, EULER).latents
+    rows = Row(table.timesteps, table.step_sizes)
+    return integrate(velocity, EULER.init(latents), rows, EULER).latents
 
 
 def _every_clip(

@@ -1,61 +1,93 @@
-"""The VAE of a folder, both ways, one latent frame at a time on the device."""
+"""The autoencoder runner: pixels to latents and back, chunk by chunk on one device.
 
-from pathlib import Path
+Chunks keep memory flat in the number of frames, tiles keep it flat in their size. What passes in
+and out passes through the host.
+"""
+
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from flax import nnx
+from jaxtyping import Array, Float
 
 from pusa_jax.inference import tiling
-from pusa_jax.inference.networks import Network
-from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.wan import vae
+from pusa_jax.models.family import Codec, CodecConfig, Tiles
 
-TILE, TILE_STRIDE = (34, 34), (18, 16)
-"""Latent cells of a tile and between tiles, as Pusa's data processing tiles if asked to."""
+OnPart = Callable[[int, int], None]
+"""Told how many chunks or tiles are done, and how many there are."""
+
+
+def _no_report(done: int, total: int) -> None:
+    pass
 
 
 class Autoencoder:
-    """The VAE of a folder, both ways, one latent frame at a time on the device."""
+    """One autoencoder with its compiled programs."""
 
-    def __init__(self, folder: Path):
-        """Loads and compiles nothing yet but the weights, see `Network`."""
-        network = Network(folder, "vae", "float32")
-        self.record, self.config, self._vae = network.record, network.config, network.module
-        self._encode_first, self._encode_next = jax.jit(vae.encode_first), jax.jit(vae.encode_next)
-        self._decode_first, self._decode_next = jax.jit(vae.decode_first), jax.jit(vae.decode_next)
+    def __init__(self, module: nnx.Module, codec: Codec, config: CodecConfig):
+        """Compiles nothing yet.
+
+        Args:
+          module: the network.
+          codec: how it is run.
+          config: of the network.
+        """
+        self.module, self.config = module, config
+        self._encode_first, self._encode_next = (
+            jax.jit(codec.encode_first),
+            jax.jit(codec.encode_next),
+        )
+        self._decode_first, self._decode_next = (
+            jax.jit(codec.decode_first),
+            jax.jit(codec.decode_next),
+        )
 
     def encode(
-        self, frames: UInt8[np.ndarray, "T H W 3"], tiled: bool
-    ) -> Float[np.ndarray, "F h w C"]:
-        """Pixel frames -> normalised latents, float32."""
-        if not tiled:
-            return np.asarray(self._encode(frames[None]))[0]
-        pixels = to_pixels(frames)[None]
-        latents = tiling.encode_tiled(self._encode, pixels, self.config, TILE, TILE_STRIDE)
-        return np.asarray(latents)[0]
+        self, pixels: Float[np.ndarray, "B T H W 3"], tiles: Tiles | None = None
+    ) -> Float[np.ndarray, "B F h w C"]:
+        """Pixel frames in [-1, 1] -> normalised latents, float32.
 
-    def _encode(self, frames: np.ndarray) -> Float[jax.Array, "1 F h w C"]:
+        Args:
+          pixels: 1 + stride * k frames.
+          tiles: None encodes in one piece.
+        """
+        if tiles is None:
+            return self._encode(pixels)
+        return tiling.encode_tiled(self._encode, pixels, self.config.spatial_stride, tiles)
+
+    def decode(
+        self,
+        latents: Float[Array | np.ndarray, "B F h w C"],
+        tiles: Tiles | None = None,
+        on_part: OnPart = _no_report,
+    ) -> Float[np.ndarray, "B T H W 3"]:
+        """Latents -> pixel frames clamped to [-1, 1], float32.
+
+        Args:
+          latents: normalised.
+          tiles: None decodes in one piece.
+          on_part: told about tiles, or where there are none about latent frames.
+        """
+        if tiles is None:
+            return np.clip(self._decode(np.asarray(latents), on_part), -1, 1)
+        stride = self.config.spatial_stride
+        return tiling.decode_tiled(self._decode, latents, stride, tiles, on_tile=on_part)
+
+    def _encode(self, pixels: np.ndarray) -> np.ndarray:
         stride = self.config.temporal_stride
-        latents, cache = self._encode_first(self._vae, _pixels(frames[:, :1]))
-        parts = [latents]
-        for i in range(1, frames.shape[1], stride):
-            chunk = _pixels(frames[:, i : i + stride])
-            latents, cache = self._encode_next(self._vae, chunk, cache)
-            parts.append(latents)
-        return jnp.concatenate(parts, axis=1)
+        latents, cache = self._encode_first(self.module, pixels[:, :1])
+        parts = [np.asarray(latents)]
+        for i in range(1, pixels.shape[1], stride):
+            latents, cache = self._encode_next(self.module, pixels[:, i : i + stride], cache)
+            parts.append(np.asarray(latents))
+        return np.concatenate(parts, axis=1)
 
-    def decode(self, latents: Shaped[np.ndarray, "F h w C"]) -> UInt8[np.ndarray, "T H W 3"]:
-        """Latents -> pixel frames."""
-        latents = latents[None].astype(np.float32)
-        pixels, cache = self._decode_first(self._vae, latents[:, :1])
+    def _decode(self, latents: np.ndarray, on_part: OnPart = _no_report) -> np.ndarray:
+        pixels, cache = self._decode_first(self.module, latents[:, :1])
         parts = [np.asarray(pixels)]
         for i in range(1, latents.shape[1]):
-            pixels, cache = self._decode_next(self._vae, latents[:, i : i + 1], cache)
+            pixels, cache = self._decode_next(self.module, latents[:, i : i + 1], cache)
             parts.append(np.asarray(pixels))
-        return to_uint8(np.clip(np.concatenate(parts, axis=1)[0], -1, 1))
-
-
-def _pixels(frames: np.ndarray) -> np.ndarray:
-    return to_pixels(frames) if frames.dtype == np.uint8 else frames
+            on_part(i + 1, latents.shape[1])
+        return np.concatenate(parts, axis=1)

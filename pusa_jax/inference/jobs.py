@@ -16,13 +16,13 @@ import pusa_jax
 from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
-from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import check_record, fits
-from pusa_jax.inference import loading
+from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
 from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import Configs, Settings, check_all, latent_shape
+from pusa_jax.inference.settings import check_all, latent_shape
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision
@@ -30,9 +30,6 @@ from pusa_jax.typing import Precision
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Fit = Literal["crop", "letterbox", "stretch"]
-
-MAX_FPS = 240
-"""Frames per second; more is a mistake, and from a million on the encoder fails."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,13 +59,10 @@ class Job:
     clip_start: int | None = None
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
-    fps: int = 16
     mesh: dict[str, int] | None = None
-    settings: Settings = Settings()
+    settings: SamplingConfig = SamplingConfig()
 
     def __post_init__(self):
-        if not 1 <= self.fps <= MAX_FPS:
-            raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
         for name in ("prompt", "negative_prompt"):
             text = getattr(self, name)
             try:
@@ -95,8 +89,10 @@ class Job:
             raise ValueError(f"the file describes no job: expected a table, got {record!r:.60}.")
         record = dict(record)
         fingerprints = record.pop("sha256", {})
-        check_record(Settings, record.get("settings"))
-        check_record(cls, record | {"settings": Settings(**record["settings"])})
+        if "fps" in record and isinstance(record.get("settings"), dict):  # videos up to 0.1
+            record["settings"] = record["settings"] | {"fps": record.pop("fps")}
+        check_record(SamplingConfig, record.get("settings"))
+        check_record(cls, record | {"settings": SamplingConfig(**record["settings"])})
         if not fits(fingerprints, dict[str, str]):
             raise ValueError("the file describes no job: it has no fingerprints of input files.")
         for path, expected in fingerprints.items():
@@ -106,7 +102,7 @@ class Job:
                 raise ValueError(f"input {path} has changed since the video was made.")
         tuples = {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
         tuples["lora"] = tuple((path, strength) for path, strength in record.get("lora", ()))
-        return cls(**record | tuples | {"settings": Settings(**record["settings"])})
+        return cls(**record | tuples | {"settings": SamplingConfig(**record["settings"])})
 
 
 def sha256_of(path: str | Path) -> str:
@@ -178,29 +174,33 @@ class Prepared:
 
     job: Job
     output: Path
-    configs: Configs
+    model: Model
     conditions: list[tasks.Condition]
     mesh: Mesh
 
 
-def prepare(job: Job, output: str | Path) -> Prepared:
+def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepared:
     """Finds everything that can be wrong with a job; reads inputs, but no weights.
+
+    Args:
+      job: what is to be made.
+      output: where.
+      model: the job's model and LoRA files, where they are open already.
 
     Raises:
       ValueError, OSError: one line saying what is wrong with output, model, settings, LoRA files,
         mesh or inputs.
     """
     check_output(output)
-    configs, settings = loading.check_configs(job.model), job.settings
+    model = open_model(job.model, job.lora) if model is None else model
+    configs, settings = model.configs, job.settings
     latents = latent_shape(settings, configs)
-    pusa_schedule(settings.num_steps, settings.shift)
-    loading.check_loras(job.lora, configs.dit)
     conditions = read_conditions(job, configs.vae.temporal_stride)
     check_all(conditions, latents[1])
     mesh = choose_mesh(job.mesh, configs.dit, guided=settings.guidance_scale != 1)
     check_memory(mesh, configs.dit, job.dtype)
-    loading.check_model(job.model, job.dtype)
-    return Prepared(job=job, output=Path(output), configs=configs, conditions=conditions, mesh=mesh)
+    check_model(model, job.dtype)
+    return Prepared(job=job, output=Path(output), model=model, conditions=conditions, mesh=mesh)
 
 
 def run(
@@ -220,9 +220,10 @@ def run(
     """
     job = prepared.job
     if pipeline is None:
-        pipeline = PusaPipeline.from_pretrained(
-            job.model, dtype=job.dtype, lora=job.lora, mesh=prepared.mesh, on_progress=on_progress
+        parts = load_parts(
+            prepared.model, dtype=job.dtype, mesh=prepared.mesh, on_progress=on_progress
         )
+        pipeline = PusaPipeline(**vars(parts))
     result = pipeline(
         job.prompt,
         conditions=prepared.conditions,
@@ -232,15 +233,8 @@ def run(
     )
     record = embedded_record(job, result, prepared.mesh)
     if processes.is_first():
-        video.write_video(prepared.output, result.frames, job.fps, record)
+        video.write_video(prepared.output, result.frames, job.settings.fps, record)
     return result, record
-
-
-def make_video(
-    job: Job, output: str | Path, on_progress: Progress = no_progress
-) -> tuple[Output, dict[str, Any]]:
-    """Prepares a job and runs it."""
-    return run(prepare(job, output), on_progress)
 
 
 def check_output(output: str | Path) -> None:
@@ -271,7 +265,7 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
 
 def describe_plan(prepared: Prepared) -> dict[str, Any]:
     """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, mesh, model."""
-    job, configs, mesh = prepared.job, prepared.configs, prepared.mesh
+    job, configs, mesh = prepared.job, prepared.model.configs, prepared.mesh
     shape = latent_shape(job.settings, configs)
     _, f, h, w, _ = shape
     _, ph, pw = configs.dit.patch_size

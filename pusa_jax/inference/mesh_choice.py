@@ -11,16 +11,13 @@ import os
 from collections.abc import Iterator, Mapping
 
 import jax
-from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.devices.topologies import GIB
-from pusa_jax.models.wan import sharding
-from pusa_jax.models.wan.config import DiTConfig
-from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.families import family_of
+from pusa_jax.models.family import DenoiserConfig
 from pusa_jax.typing import Precision
-from pusa_jax.weights.leaves import shapes_for
 
 PASSES = 2
 """Forwards of one step with guidance: prompt and negative prompt."""
@@ -46,7 +43,7 @@ def sensible_meshes(num_devices: int, num_heads: int, guided: bool) -> Iterator[
             yield {"data": data, "context": rest // tensor, "tensor": tensor}
 
 
-def choose_mesh(asked: MeshLike, config: DiTConfig, *, guided: bool = True) -> Mesh:
+def choose_mesh(asked: MeshLike, config: DenoiserConfig, *, guided: bool = True) -> Mesh:
     """The mesh of a run, found to go with devices and model before anything is loaded.
 
     Args:
@@ -70,22 +67,24 @@ def choose_mesh(asked: MeshLike, config: DiTConfig, *, guided: bool = True) -> M
     return mesh
 
 
-def check_mesh(mesh: Mesh, config: DiTConfig) -> None:
+def check_mesh(mesh: Mesh, config: DenoiserConfig) -> None:
     """Raises ValueError, in one line, if an axis of the mesh does not divide what it must."""
     tensor, heads = mesh.shape["tensor"], config.num_heads
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
-    shardings(shapes_for(_dit, config), sharding.DIT, mesh)
+    network = family_of(config).networks["dit"]
+    shardings(network.shapes(config), network.sharding, mesh)
 
 
-def check_memory(mesh: Mesh, config: DiTConfig, dtype: Precision) -> None:
+def check_memory(mesh: Mesh, config: DenoiserConfig, dtype: Precision) -> None:
     """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
 
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
-    leaves = shapes_for(_dit, dataclasses.replace(config, param_dtype=dtype))
-    placed = shardings(leaves, sharding.DIT, mesh)
+    network = family_of(config).networks["dit"]
+    leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))
+    placed = shardings(leaves, network.sharding, mesh)
     needed = sum(
         math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for path, leaf in leaves.items()
@@ -105,7 +104,3 @@ def memory_of(device: jax.Device, sharers: int) -> int | None:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return machine // sharers
     return (device.memory_stats() or {}).get("bytes_limit")
-
-
-def _dit(config: DiTConfig) -> WanDiT:
-    return WanDiT(config, rngs=nnx.Rngs(0))

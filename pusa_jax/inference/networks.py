@@ -3,14 +3,15 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from pusa_jax.convert.folders.converted import load_component
-from pusa_jax.convert.networks import COMPONENTS, Name, config_to_json
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.networks import config_to_json
+from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.models.family import Name
 from pusa_jax.typing import Precision
 from pusa_jax.weights.leaves import assemble
 
@@ -18,19 +19,24 @@ SAMPLED = 4096
 """Values of each leaf that a fingerprint is made of."""
 
 
-class Network:
+class LoadedNetwork:
     """A network of a folder with what a dataset's card says of it."""
 
-    def __init__(self, folder: Path, name: Name, dtype: Precision):
+    def __init__(self, folder: ModelFolder, name: Name, dtype: Precision):
         """Loads the weights, held and computed in `dtype`.
 
         Raises:
           FileNotFoundError, ValueError: one line saying what is missing or wrong.
         """
-        stored, leaves = load_component(folder, name, dtype)
+        stored, leaves = folder.load(name, dtype)
+        self.family = folder.family
         self.config = dataclasses.replace(stored, param_dtype=dtype, compute_dtype=dtype)
-        self.module = assemble(lambda: COMPONENTS[name].build(self.config), leaves)
+        self.module = assemble(lambda: self.family.networks[name].build(self.config), leaves)
         self.record = {"config": config_to_json(stored), "fingerprint": fingerprint(leaves)}
+
+    def autoencoder(self) -> Autoencoder:
+        """The network as an autoencoder to be run."""
+        return Autoencoder(self.module, self.family.codec, self.config)
 
 
 def fingerprint(leaves: Mapping[str, jax.Array]) -> str:
@@ -47,10 +53,10 @@ def fingerprint(leaves: Mapping[str, jax.Array]) -> str:
     return digest.hexdigest()[:16]
 
 
-def vae_record(folder: str | Path) -> dict[str, Any]:
+def vae_record(folder: ModelFolder) -> dict[str, Any]:
     """Configuration and fingerprint of the VAE of a folder, as the card of a dataset holds them.
 
     Raises:
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
-    return Network(Path(folder), "vae", "float32").record
+    return LoadedNetwork(folder, "vae", "float32").record

@@ -1,11 +1,11 @@
-"""Prompt and given frames in, video out: wires text encoder, VAE, DiT and sampler together.
+"""Prompt and given frames in, video out: wires text encoder, autoencoder, denoiser and sampler.
 
 This module owns the compiled programs. One program serves every task, step count, guidance scale,
 shift and multiplier of a latent shape, because those are data: rows of a noise table.
 
-DiT and text encoder run on a mesh, of one device or of all devices of all processes. The VAE runs
-on one device of each process, and what passes between them passes through the host, so that every
-process holds the same clip.
+Denoiser and text encoder run on a mesh, of one device or of all devices of all processes. The
+autoencoder runs on one device of each process, and what passes between them passes through the
+host, so that every process holds the same clip.
 """
 
 import dataclasses
@@ -18,32 +18,40 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.sampling import start
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.sampling import euler_rows, sample, start
+from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.diffusion.tasks import Condition
-from pusa_jax.inference import tiling
+from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.mesh_choice import MeshLike
-from pusa_jax.inference.settings import Configs, Settings, check_all, latent_shape
-from pusa_jax.inference.step import jitted_step, project_texts
+from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
+from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.schedule import noise_table
-from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
+from pusa_jax.models.families import family_of
+from pusa_jax.models.family import Tokenizer
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
-TILE = (30, 52)
-TILE_STRIDE = (15, 26)
-"""Latent cells of a VAE tile and the distance between tiles, as Pusa's pipelines use them."""
-
-
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expert:
+    """A denoiser and the noise levels it serves.
+
+    Attributes:
+      dit: the denoiser.
+      first_level: it serves scheduled levels from this one up to the next expert's.
+    """
+
+    dit: nnx.Module
+    first_level: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,7 @@ class Output:
     Attributes:
       frames: RGB [T, H, W, 3].
       latents: final latents [1, F, h, w, C], float32.
+      seed: of the noise.
       settings: what was used, prompts included, as plain values.
       seconds: wall time of each stage.
     """
@@ -83,7 +92,7 @@ class Stopwatch:
 
 
 class PusaPipeline:
-    """Wan2.1 text-to-video with Pusa's per-frame timesteps.
+    """Text-to-video and its conditioned tasks with Pusa's per-frame timesteps.
 
     Example:
       pipe = PusaPipeline.from_pretrained("Wan2.1-T2V-14B", lora=[("pusa_v1.safetensors", 1.4)])
@@ -94,28 +103,33 @@ class PusaPipeline:
     def __init__(
         self,
         *,
-        dit: WanDiT,
-        autoencoder: vae.WanVAE,
-        text_encoder: Callable[[], T5Encoder],
+        dit: nnx.Module | Sequence[Expert],
+        autoencoder: nnx.Module,
+        text_encoder: Callable[[], nnx.Module],
         tokenizer: Tokenizer,
         mesh: Mesh | None = None,
     ):
-        """Takes built models; `text_encoder` is called when a new prompt is met.
+        """Takes built models.
 
-        DiT and text encoder lie on `mesh`; default is a mesh of one device.
+        Args:
+          dit: the denoiser, or several of one shape, each for a range of noise levels.
+          autoencoder: lies on one device.
+          text_encoder: called when a new prompt is met.
+          tokenizer: of the text encoder.
+          mesh: of denoiser and text encoder; default is a mesh of one device.
         """
-        self.dit, self.autoencoder = dit, autoencoder
+        experts = [Expert(dit=dit)] if isinstance(dit, nnx.Module) else dit
+        self.experts = sorted(experts, key=lambda expert: -expert.first_level)
+        self.config = self.experts[0].dit.config
+        self.family = family_of(self.config)
+        self.autoencoder = Autoencoder(autoencoder, self.family.codec, autoencoder.config)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
         self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())
         self._texts: dict[str, Text] = {}
         self._compiled: dict[tuple, Callable] = {}
-        self._encode_text = jax.jit(encode_prompt, out_shardings=self._everywhere)
-        self._project_texts = jax.jit(project_texts)
-        self._encode_first = jax.jit(vae.encode_first)
-        self._encode_next = jax.jit(vae.encode_next)
-        self._decode_first = jax.jit(vae.decode_first)
-        self._decode_next = jax.jit(vae.decode_next)
+        self._encode_text = jax.jit(self.family.encode_prompt, out_shardings=self._everywhere)
+        self._prepare = jax.jit(prepare_prompts, static_argnums=0)
 
     @classmethod
     def from_pretrained(
@@ -143,18 +157,18 @@ class PusaPipeline:
             that the mesh does not go with devices or model.
         """
         # Here alone foreign weights enter; what runs without them needs fewer libraries.
-        from pusa_jax.inference.loading import load_parts
+        from pusa_jax.inference.loading import load_parts, open_model
 
-        loaded = load_parts(folder, dtype=dtype, lora=lora, mesh=mesh, on_progress=on_progress)
-        return cls(**vars(loaded))
+        model = open_model(folder, lora)
+        return cls(**vars(load_parts(model, dtype=dtype, mesh=mesh, on_progress=on_progress)))
 
     def __call__(
         self,
         prompt: str,
         *,
-        conditions: Sequence[Condition] = (),
-        negative_prompt: str = PUSA_NEGATIVE_PROMPT,
-        settings: Settings = Settings(),
+        conditions: Sequence[Given] = (),
+        negative_prompt: str | None = None,
+        settings: SamplingConfig | None = None,
         noise: Latents | None = None,
         on_progress: Progress = no_progress,
     ) -> Output:
@@ -162,57 +176,65 @@ class PusaPipeline:
 
         Args:
           prompt: may be empty.
-          conditions: given frames, see `diffusion.tasks`; none for text-to-video.
-          negative_prompt: used when the guidance scale is not 1.
-          settings: size, steps, guidance, seed.
+          conditions: given frames, see `diffusion.tasks`, or given latents; none for text-to-video.
+          negative_prompt: used when the guidance scale is not 1; None is the published one.
+          settings: size, steps, guidance, seed; None is what was published with the model.
           noise: initial noise instead of the seed's, for parity with other implementations.
           on_progress: told about each stage.
 
         Raises:
           ValueError: settings or conditions that cannot be sampled, before any work is done.
         """
-        shape = latent_shape(settings, Configs(dit=self.dit.config, vae=self.autoencoder.config))
+        settings = self.family.sampling if settings is None else settings
+        negative = self.family.negative_prompt if negative_prompt is None else negative_prompt
+        shape = latent_shape(settings, Configs(dit=self.config, vae=self.autoencoder.config))
         check_all(conditions, shape[1])
         watch = Stopwatch()
-        texts = self.encode_prompts((prompt, negative_prompt), on_progress)
+        texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
-        frames_given = self.encode_conditions(conditions, settings, on_progress)
+        given = self.encode_conditions(conditions, settings, on_progress)
         watch.lap("encode")
 
         if noise is None:
             noise = jax.random.normal(jax.random.key(settings.seed), shape, jnp.float32)
-        clean, multipliers = place(frames_given, noise)
-        original, dtype = settings.original_timesteps, self.dit.config.compute_dtype
-        table = noise_table(
-            settings.num_steps,
-            settings.shift,
+        clean, multipliers = place(given, noise)  # [1, F, h, w, C], [F]
+        table = self.family.table(
+            settings,
             multipliers,
-            rounding="bfloat16" if original and dtype == "bfloat16" else "none",
-            truncate=original and bool(conditions),
+            is_conditioned=bool(conditions),
+            compute_dtype=self.config.compute_dtype,
         )
-        latents = self._put(start(clean, noise, table))
-        with jax.set_mesh(self.mesh):
-            projected = self._project_texts(self.dit, texts)
+        rows = euler_rows(table)
+        state = self._put(EULER.init(start(clean, noise, table)))
         scale = self._put(np.float32(settings.guidance_scale))
+        experts = [self._expert_at(level) for level in table.levels]
+        with jax.set_mesh(self.mesh):
+            prepared = {
+                i: self._prepare(self.family, self.experts[i].dit, texts) for i in {*experts}
+            }
         on_progress("compile", 0, 1)
-        step = self._compiled_step(projected, scale, latents, self._put(table.part(0, 1)))
+        program = self._compiled_step(prepared[experts[0]], scale, state, self._put(rows[0]))
         on_progress("compile", 1, 1)
         watch.lap("compile")
-        on_progress("denoise", 0, table.num_steps)
-        for i in range(table.num_steps):
-            part = self._put(table.part(i, i + 1))
-            latents = step(self.dit, projected, scale, latents, part)
-            latents.block_until_ready()
-            on_progress("denoise", i + 1, table.num_steps)
-        watch.lap("denoise")
 
-        final = np.asarray(latents)
-        frames = self.decode(final, settings.tiled, on_progress)
+        def step(state, i):
+            expert = experts[i]
+            row = self._put(rows[i])
+            return program(self.experts[expert].dit, prepared[expert], scale, state, row)
+
+        def on_step(done, state):
+            state.latents.block_until_ready()
+            on_progress("denoise", done, len(rows))
+
+        on_progress("denoise", 0, len(rows))
+        latents = np.asarray(sample(step, state, len(rows), on_step).latents)
+        watch.lap("denoise")
+        frames = self.decode(latents, settings.tiled, on_progress)
         watch.lap("decode")
-        used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative_prompt}
+        used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative}
         return Output(
             frames=to_uint8(frames),
-            latents=final,
+            latents=latents,
             seed=settings.seed,
             settings=used,
             seconds=watch.seconds,
@@ -227,11 +249,17 @@ class PusaPipeline:
 
         return jax.tree.map(put, tree)
 
-    def _compiled_step(self, texts, scale, latents, table) -> Callable:
-        key = (latents.shape, *(leaf.shape for leaf in jax.tree.leaves(texts)))
+    def _expert_at(self, level: float) -> int:
+        """Which expert serves a scheduled noise level: the first whose range it reaches."""
+        return next(i for i, e in enumerate(self.experts) if level >= e.first_level)
+
+    def _compiled_step(self, prepared, scale, state, row) -> Callable:
+        """The program of a step; experts have one shape, so they share it."""
+        key = (state.latents.shape, *(leaf.shape for leaf in jax.tree.leaves(prepared)))
         if key not in self._compiled:
+            dit = self.experts[0].dit
             with jax.set_mesh(self.mesh):
-                step = jitted_step(self.mesh).lower(self.dit, texts, scale, latents, table)
+                step = jitted_step(self.family, self.mesh).lower(dit, prepared, scale, state, row)
             self._compiled[key] = step.compile()
         return self._compiled[key]
 
@@ -251,11 +279,11 @@ class PusaPipeline:
 
     def encode_conditions(
         self,
-        conditions: Sequence[Condition],
-        settings: Settings,
+        conditions: Sequence[Given],
+        settings: SamplingConfig,
         on_progress: Progress = no_progress,
     ) -> list[FrameCondition]:
-        """Pixel conditions -> latent frames in their places.
+        """Pixel conditions -> latent frames in their places; latent frames stay as they are.
 
         Raises:
           ValueError: given frames are not of the size in `settings`.
@@ -263,40 +291,34 @@ class PusaPipeline:
         given = []
         on_progress("encode", 0, len(conditions))
         for i, condition in enumerate(conditions):
-            if condition.frames.shape[1:3] != (settings.height, settings.width):
-                raise ValueError(
-                    f"given frames are {condition.frames.shape[1:3]}, the video is "
-                    f"{(settings.height, settings.width)}: fit them first (video.fit)."
-                )
-            latents = self.encode(to_pixels(condition.frames)[None], settings.tiled)
-            given += [
-                FrameCondition(  # cut on the host: on a device every place would be compiled for
-                    index=at,
-                    latents=jnp.asarray(latents[:, take : take + 1]),
-                    multiplier=multiplier,
-                )
-                for take, at, multiplier in zip(
-                    condition.take, condition.at, condition.multipliers, strict=True
-                )
-            ]
+            if isinstance(condition, FrameCondition):
+                given.append(condition)
+            else:
+                given += self._encode_condition(condition, settings)
             on_progress("encode", i + 1, len(conditions))
         return given
 
+    def _encode_condition(
+        self, condition: Condition, settings: SamplingConfig
+    ) -> list[FrameCondition]:
+        if condition.frames.shape[1:3] != (settings.height, settings.width):
+            raise ValueError(
+                f"given frames are {condition.frames.shape[1:3]}, the video is "
+                f"{(settings.height, settings.width)}: fit them first (video.fit)."
+            )
+        latents = self.encode(to_pixels(condition.frames)[None], settings.tiled)
+        return [
+            FrameCondition(  # cut on the host: on a device every place would be compiled for
+                index=at, latents=jnp.asarray(latents[:, take : take + 1]), multiplier=multiplier
+            )
+            for take, at, multiplier in zip(
+                condition.take, condition.at, condition.multipliers, strict=True
+            )
+        ]
+
     def encode(self, pixels: np.ndarray, tiled: bool) -> np.ndarray:
         """Pixel frames [1, T, H, W, 3] in [-1, 1] -> normalised latents [1, F, h, w, C]."""
-        if tiled:
-            config = self.autoencoder.config
-            return tiling.encode_tiled(self._encode_whole, pixels, config, TILE, TILE_STRIDE)
-        return self._encode_whole(pixels)
-
-    def _encode_whole(self, pixels) -> np.ndarray:
-        stride = self.autoencoder.config.temporal_stride
-        latents, cache = self._encode_first(self.autoencoder, pixels[:, :1])
-        parts = [np.asarray(latents)]
-        for i in range(1, pixels.shape[1], stride):
-            latents, cache = self._encode_next(self.autoencoder, pixels[:, i : i + stride], cache)
-            parts.append(np.asarray(latents))
-        return np.concatenate(parts, axis=1)
+        return self.autoencoder.encode(pixels, self._tiles(tiled))
 
     def decode(
         self,
@@ -306,23 +328,11 @@ class PusaPipeline:
     ) -> np.ndarray:
         """Latents [1, F, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1], on the host."""
         on_progress("decode", 0, 1)
-        if not tiled:
-            return np.clip(self._decode_whole(latents, on_progress)[0], -1, 1)
-        config = self.autoencoder.config
 
-        def on_tile(done, total):
+        def on_part(done: int, total: int) -> None:
             on_progress("decode", done, total)
 
-        return tiling.decode_tiled(
-            self._decode_whole, latents, config, TILE, TILE_STRIDE, on_tile=on_tile
-        )[0]
+        return self.autoencoder.decode(latents, self._tiles(tiled), on_part)[0]
 
-    def _decode_whole(self, latents, on_progress: Progress = no_progress) -> np.ndarray:
-        total = latents.shape[1]
-        pixels, cache = self._decode_first(self.autoencoder, latents[:, :1])
-        parts = [np.asarray(pixels)]
-        for i in range(1, total):
-            pixels, cache = self._decode_next(self.autoencoder, latents[:, i : i + 1], cache)
-            parts.append(np.asarray(pixels))
-            on_progress("decode", i + 1, total)
-        return np.concatenate(parts, axis=1)
+    def _tiles(self, tiled: bool):
+        return self.family.codec.sampling_tiles if tiled else None

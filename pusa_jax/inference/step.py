@@ -4,56 +4,57 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
 
-from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided, guided_together
-from pusa_jax.diffusion.sampling import denoise
+from pusa_jax.diffusion.sampling import Row, take_step
+from pusa_jax.diffusion.solvers import EULER, EulerState
 from pusa_jax.inference.mesh_choice import is_together
-from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.typing import Latents, Text
-
-BothTexts = tuple[Float[Array, "*axes L K P"], Float[Array, "*axes L K P"]]
-"""Keys and values of prompt and negative prompt, see `project_texts`."""
+from pusa_jax.models.family import Family, Prepared
+from pusa_jax.typing import Latents, Text, Timesteps, Velocity
 
 
-def velocity_of(dit: WanDiT):
-    """The DiT as a function of latents, timesteps and projected text, in float32 at the border."""
-
-    def velocity(latents, timesteps, text):
-        return dit(latents, timesteps, text).astype(latents.dtype)
-
-    return velocity
-
-
-def project_texts(dit: WanDiT, texts: tuple[Text, Text]) -> BothTexts:
-    """Keys and values of prompt and negative prompt, as `denoise_part` takes them.
+def prepare_prompts(family: Family, dit: nnx.Module, texts: tuple[Text, Text]) -> Prepared:
+    """What a denoiser attends to for prompt and negative prompt, as `guide` takes it.
 
     They are stacked along a new first axis; a mesh that runs the two passes of guidance beside each
     other has them along the batch axis.
     """
     if is_together(jax.sharding.get_abstract_mesh()):
-        return dit.project_text(jnp.concatenate(texts))
-    prompt, negative = (dit.project_text(text) for text in texts)
+        return family.prepare(dit, jnp.concatenate(texts))
+    prompt, negative = (family.prepare(dit, text) for text in texts)
     return jax.tree.map(lambda a, b: jnp.stack([a, b]), prompt, negative)
 
 
-def denoise_part(
-    dit: WanDiT, texts: BothTexts, scale: jax.Array, latents: Latents, table: NoiseTable
-) -> Latents:
-    """Guided steps of one part of a run: the program that is compiled, planned and benchmarked."""
-    together = is_together(jax.sharding.get_abstract_mesh())
-    guide = guided_together if together else guided
-    return denoise(guide(velocity_of(dit), texts, scale), latents, table)
+def guide(family: Family, dit: nnx.Module, prepared: Prepared, scale: jax.Array) -> Velocity:
+    """The guided velocity of a denoiser, its passes laid as the mesh has room for them.
 
-
-def jitted_step(mesh: Mesh) -> Any:
-    """`denoise_part` for a mesh, which is to be entered while it is lowered.
-
-    Weights that a step does not read, those of the projected text, stay among its arguments: they
-    are on the devices all the same.
+    Args:
+      family: of the denoiser.
+      dit: the denoiser.
+      prepared: prompt and negative prompt, see `prepare_prompts`.
+      scale: guidance scale; 1 is off.
     """
-    return jax.jit(
-        denoise_part, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True
-    )
+
+    def velocity(latents: Latents, timesteps: Timesteps, prompt: Prepared) -> Latents:
+        return family.velocity(dit, latents, timesteps, prompt)
+
+    together = is_together(jax.sharding.get_abstract_mesh())
+    return (guided_together if together else guided)(velocity, prepared, scale)
+
+
+def jitted_step(family: Family, mesh: Mesh) -> Any:
+    """The program of one Euler step, for a mesh that is to be entered while it is lowered.
+
+    It takes (dit, prepared, scale, state, row), see `diffusion.sampling.take_step`. Weights that a
+    step does not read, those that prepare the text, stay among its arguments: they are on the
+    devices all the same.
+    """
+
+    def step(
+        dit: nnx.Module, prepared: Prepared, scale: jax.Array, state: EulerState, row: Row
+    ) -> EulerState:
+        return take_step(guide(family, dit, prepared, scale), EULER, state, row)
+
+    return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True)

@@ -1,29 +1,24 @@
-"""Tokenizer and text encoder of a folder."""
-
-from pathlib import Path
+"""Tokenizer and text encoder of a folder, for captions one by one."""
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from pusa_jax.convert.folders.converted import tokenizer_folder
-from pusa_jax.inference.networks import Network
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan.text import Tokenizer, encode_prompt
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.typing import Precision
 
 
 class TextEncoder:
-    """Tokenizer and text encoder of a folder."""
+    """Captions -> text features."""
 
-    def __init__(self, folder: Path, dtype: Precision):
-        """Loads the weights, see `Network`."""
-        network = Network(folder, "text_encoder", dtype)
+    def __init__(self, folder: ModelFolder, dtype: Precision):
+        """Loads the weights, see `LoadedNetwork`."""
+        network = LoadedNetwork(folder, "text_encoder", dtype)
         self.record, self.config = network.record, network.config
         self._encoder = network.module
-        assert isinstance(self._encoder, T5Encoder)
-        self._tokenizer = Tokenizer(tokenizer_folder(folder), self.config.text_len)
-        self._encode = jax.jit(encode_prompt)
+        self._tokenizer = network.family.tokenizer(folder.tokenizer(), self.config.text_len)
+        self._encode = jax.jit(network.family.encode_prompt)
 
     def __call__(self, caption: str) -> Float[np.ndarray, "n E"]:
         """Features of the tokens of a caption, end of sentence included, padding left out."""

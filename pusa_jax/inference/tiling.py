@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from jaxtyping import Array, Float
 
-from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.family import Tiles
 
 HostFrames = Float[np.ndarray, "B n h w c"]
 OnTile = Callable[[int, int], None]
@@ -80,11 +80,10 @@ def spans(length: int, size: int, stride: int) -> list[Span]:
     ]
 
 
-def tiles(
-    size: tuple[int, int], tile: tuple[int, int], stride: tuple[int, int]
-) -> list[tuple[Span, Span]]:
+def tiles(size: tuple[int, int], geometry: Tiles) -> list[tuple[Span, Span]]:
     """(rows, columns) of every tile of a frame of `size` latent cells, row by row."""
-    rows, columns = (spans(*axis) for axis in zip(size, tile, stride, strict=True))
+    axes = zip(size, geometry.size, geometry.stride, strict=True)
+    rows, columns = (spans(*axis) for axis in axes)
     return list(itertools.product(rows, columns))
 
 
@@ -108,9 +107,8 @@ def blend(
 def encode_tiled(
     encode_tile: Callable[[HostFrames], Array | np.ndarray],
     video: Float[Array | np.ndarray, "B T H W 3"],
-    config: VAEConfig,
-    tile: tuple[int, int],
-    stride: tuple[int, int],
+    factor: int,
+    geometry: Tiles,
     on_tile: OnTile | None = None,
 ) -> Float[np.ndarray, "B F h w C"]:
     """Encodes a clip tile by tile; the latents are on the host.
@@ -119,29 +117,27 @@ def encode_tiled(
       encode_tile: RGB frames of one tile -> normalised latents, as `vae.encode` does; tiles at the
         right and bottom border may be smaller than the others.
       video: RGB in [-1, 1]; height and width divisible by the spatial stride.
-      config: of the VAE.
-      tile: height and width of a tile in latent cells, as for decoding.
-      stride: distance between tiles in latent cells.
+      factor: pixels per latent cell along height and width.
+      geometry: of the tiles.
       on_tile: progress.
 
     Raises:
       ValueError: the frame size does not divide, or the stride does not fit the tile.
     """
-    pixels, factor = np.asarray(video), config.spatial_stride
+    pixels = np.asarray(video)
     h, w = pixels.shape[2:4]
     if h % factor or w % factor:
         raise ValueError(f"height and width must be divisible by {factor}, got {h} x {w}.")
     cells = (h // factor, w // factor)
-    grid = tiles(cells, tile, stride)
+    grid = tiles(cells, geometry)
     return blend(_coded(encode_tile, pixels, grid, (factor, 1), on_tile), cells)
 
 
 def decode_tiled(
     decode_tile: Callable[[HostFrames], Array | np.ndarray],
     latents: Float[Array | np.ndarray, "B F h w C"],
-    config: VAEConfig,
-    tile: tuple[int, int],
-    stride: tuple[int, int],
+    factor: int,
+    geometry: Tiles,
     on_tile: OnTile | None = None,
 ) -> Float[np.ndarray, "B T H W 3"]:
     """Decodes latents tile by tile; arguments as for `encode_tiled`.
@@ -149,9 +145,9 @@ def decode_tiled(
     Returns:
       RGB clamped to [-1, 1], float32, on the host.
     """
-    codes, factor = np.asarray(latents), config.spatial_stride
+    codes = np.asarray(latents)
     h, w = codes.shape[2:4]
-    parts = _coded(decode_tile, codes, tiles((h, w), tile, stride), (1, factor), on_tile)
+    parts = _coded(decode_tile, codes, tiles((h, w), geometry), (1, factor), on_tile)
     return np.clip(blend(parts, (h * factor, w * factor)), -1, 1)
 
 

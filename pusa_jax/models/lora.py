@@ -7,7 +7,7 @@ rounds, differs between the tools that train and load adapters: `MERGE_RULES` ho
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -119,6 +119,16 @@ def merge(
     for path in dict.fromkeys(target.path for target in lora.modules):
         adapters = {t.layer: m for t, m in lora.modules.items() if t.path == path}
         merged[f"{path}/kernel"] = _add(leaves[f"{path}/kernel"], adapters, strength, rule)
+    return merged
+
+
+def merge_all(
+    leaves: Mapping[str, jax.Array | np.ndarray], adapters: Iterable[tuple[LoRA, float]]
+) -> dict[str, Any]:
+    """Merges several adapters with their strengths, in order; see `merge`."""
+    merged = dict(leaves)
+    for lora, strength in adapters:
+        merged = merge(merged, lora, strength)
     return merged
 
 

@@ -15,20 +15,15 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from pusa_jax.devices.sharding import Entry, Rules, fit, make_mesh, shardings
+from pusa_jax.devices.sharding import Entry, fit, make_mesh, shardings
 from pusa_jax.devices.topologies import Topology
-from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.sampling import Row
+from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.inference.mesh_choice import PASSES, is_together, sensible_meshes
-from pusa_jax.inference.pipeline import TILE
-from pusa_jax.inference.settings import Configs, Settings, latent_shape
+from pusa_jax.inference.settings import Configs, latent_shape
 from pusa_jax.inference.step import jitted_step
-from pusa_jax.models.t5 import T5Encoder, TextConfig
-from pusa_jax.models.wan import sharding as rules
-from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import DiTConfig, Preset
-from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.flops import VAE_DECODE_PER_PIXEL, text_encoder_flops, velocity_flops
-from pusa_jax.models.wan.text import encode_prompt
+from pusa_jax.models.family import DenoiserConfig, Name, NetworkConfig, Preset
 from pusa_jax.planning.report import Report, compile_report
 from pusa_jax.typing import Precision
 
@@ -44,11 +39,11 @@ class Run:
 
     name: str
     preset: Preset
-    settings: Settings = Settings()
+    settings: SamplingConfig = SamplingConfig()
     dtype: Precision = "bfloat16"
 
     @property
-    def dit(self) -> DiTConfig:
+    def dit(self) -> DenoiserConfig:
         """The DiT in this run's dtype."""
         return dataclasses.replace(
             self.preset.dit, param_dtype=self.dtype, compute_dtype=self.dtype
@@ -69,7 +64,7 @@ class Run:
         return 1 if self.settings.guidance_scale == 1 else PASSES
 
     @property
-    def text_encoder(self) -> TextConfig:
+    def text_encoder(self) -> NetworkConfig:
         """The text encoder in this run's dtype."""
         return dataclasses.replace(
             self.preset.text, param_dtype=self.dtype, compute_dtype=self.dtype
@@ -78,7 +73,7 @@ class Run:
     @property
     def step_flops(self) -> float:
         """Model FLOPs of one solver step."""
-        return float(self.passes * velocity_flops(self.dit, self.latent_shape))
+        return float(self.passes * self.preset.family.flops.velocity(self.dit, self.latent_shape))
 
     def __str__(self) -> str:
         """The run in words."""
@@ -90,38 +85,48 @@ class Run:
         )
 
 
-def abstract(build: Callable[[], nnx.Module], table: Rules, mesh: Mesh) -> Any:
-    """A network of shapes, with the shardings that a rule table gives its leaves."""
-    module = nnx.eval_shape(build)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        module,
-        shardings(module, table, mesh),
-    )
+def abstract(run: Run, name: Name, config: NetworkConfig, mesh: Mesh) -> Any:
+    """A network of shapes, with the shardings that its family's rules give its leaves."""
+    network = run.preset.family.networks[name]
+    module = nnx.eval_shape(lambda: network.build(config))
+    return _placed(module, shardings(module, network.sharding, mesh))
 
 
 def abstract_dit(run: Run, mesh: Mesh) -> Any:
-    """The DiT's shapes and shardings."""
-    return abstract(lambda: WanDiT(run.dit, rngs=nnx.Rngs(0)), rules.DIT, mesh)
+    """The denoiser's shapes and shardings."""
+    return abstract(run, "dit", run.dit, mesh)
 
 
 def abstract_step(run: Run, mesh: Mesh) -> tuple:
-    """Shapes and shardings of the arguments of one step, as `pipeline.jitted_step` takes them."""
-    config, f = run.dit, run.latent_shape[1]
+    """Shapes and shardings of the arguments of one step, as `step.jitted_step` takes them."""
+    family, config, f = run.preset.family, run.dit, run.latent_shape[1]
 
     def shape(dims: Sequence[int], dtype: DTypeLike, *axes: Entry) -> Any:
         sharding = NamedSharding(mesh, fit(dims, axes, mesh.shape))
         return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
 
-    layers, *prompt = config.num_layers, config.text_len, config.num_heads, config.head_dim
-    axes = ("context", "tensor", None)
-    if is_together(mesh):
-        text = shape((layers, PASSES, *prompt), config.compute_dtype, None, "data", *axes)
-    else:
-        text = shape((PASSES, layers, 1, *prompt), config.compute_dtype, None, None, None, *axes)
-    table = NoiseTable(sigmas=shape((2, f), jnp.float32), timesteps=shape((1, f), jnp.float32))
+    dit = abstract_dit(run, mesh)
+    together = is_together(mesh)
+    text = jax.ShapeDtypeStruct(
+        (PASSES if together else 1, config.text_len, config.text_dim), config.compute_dtype
+    )
+    axes = family.prepared_axes if together else (None, None, *family.prepared_axes[2:])
+    stack = () if together else (PASSES,)
+    prepared = jax.tree.map(
+        lambda leaf: shape((*stack, *leaf.shape), leaf.dtype, *(None,) * len(stack), *axes),
+        jax.eval_shape(family.prepare, dit, text),
+    )
+    row = Row(shape((f,), jnp.float32), shape((f,), jnp.float32))
     scale, latents = shape((), jnp.float32), shape(run.latent_shape, jnp.float32)
-    return abstract_dit(run, mesh), (text, text), scale, latents, table
+    return dit, prepared, scale, EULER.init(latents), row
+
+
+def _placed(tree: Any, where: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        where,
+    )
 
 
 def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Report:
@@ -134,7 +139,7 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
     mesh = make_mesh(mesh_shape, topology.devices())
     return compile_report(
         f"one step of {run}",
-        jitted_step(mesh),
+        jitted_step(run.preset.family, mesh),
         abstract_step(run, mesh),
         topology=topology,
         mesh=mesh,
@@ -157,16 +162,16 @@ def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Re
       ValueError, ImportError: see `plan_inference`.
     """
     mesh, config = make_mesh(mesh_shape, topology.devices()), run.text_encoder
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    ids = jax.ShapeDtypeStruct((1, config.text_len), jnp.int32, sharding=everywhere)
-    encoder = abstract(lambda: T5Encoder(config, rngs=nnx.Rngs(0)), rules.TEXT, mesh)
+    family, everywhere = run.preset.family, NamedSharding(mesh, PartitionSpec())
+    ids = jax.ShapeDtypeStruct((1, run.dit.text_len), jnp.int32, sharding=everywhere)
+    encoder = abstract(run, "text_encoder", config, mesh)
     return compile_report(
         f"the text encoder for one prompt of {run}",
-        jax.jit(encode_prompt, out_shardings=everywhere),
+        jax.jit(family.encode_prompt, out_shardings=everywhere),
         (encoder, ids, ids),
         topology=topology,
         mesh=mesh,
-        model_flops=float(text_encoder_flops(config)),
+        model_flops=float(family.flops.text_encoder(config)),
         resident=abstract_dit(run, mesh),
     )
 
@@ -178,22 +183,23 @@ def plan_decode(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> 
       ValueError, ImportError: see `plan_inference`.
     """
     mesh, config = make_mesh(mesh_shape, topology.devices()), run.preset.vae
+    family, codec = run.preset.family, run.preset.family.codec
     alone = make_mesh({}, mesh.devices.flatten()[:1])
     sharding = NamedSharding(alone, PartitionSpec())
-    autoencoder = abstract(lambda: vae.WanVAE(config, rngs=nnx.Rngs(0)), rules.VAE, alone)
-    tile = jax.ShapeDtypeStruct((1, 1, *TILE, config.z_dim), jnp.float32, sharding=sharding)
-    pixels, cache = jax.eval_shape(vae.decode_first, autoencoder, tile)
-    cache = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), cache
+    autoencoder = abstract(run, "vae", config, alone)
+    tile = jax.ShapeDtypeStruct(
+        (1, 1, *codec.sampling_tiles.size, config.z_dim), jnp.float32, sharding=sharding
     )
+    pixels, cache = jax.eval_shape(codec.decode_first, autoencoder, tile)
+    cache = _placed(cache, jax.tree.map(lambda leaf: sharding, cache))
     size = math.prod(pixels.shape[2:4]) * config.temporal_stride
     return compile_report(
         f"the VAE for four frames of one tile of {run}",
-        jax.jit(vae.decode_next),
+        jax.jit(codec.decode_next),
         (autoencoder, tile, cache),
         topology=topology,
         mesh=alone,
-        model_flops=VAE_DECODE_PER_PIXEL * size,
+        model_flops=family.flops.decode_per_pixel * size,
         resident=abstract_dit(run, mesh),
     )
 

@@ -14,8 +14,10 @@ from typing import Any, Literal, TypeVar
 
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.models.adapters import AdapterConfig
+from pusa_jax.models.families import preset
+from pusa_jax.models.family import Preset
 from pusa_jax.models.remat import Remat
-from pusa_jax.models.wan.config import DiTConfig, Preset, VAEConfig, preset
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.training.step import Recipe, Sharding
@@ -58,7 +60,9 @@ class ModelConfig:
         Raises:
           ValueError: there is no such preset.
         """
-        own = Preset(dit=self.dit, vae=self.vae or VAEConfig()) if self.dit else preset(self.preset)
+        own = preset(self.preset or "wan2.1-t2v-14b")
+        if self.dit:
+            own = dataclasses.replace(own, dit=self.dit, vae=self.vae or VAEConfig())
         dit = dataclasses.replace(
             own.dit,
             param_dtype=self.dtype,

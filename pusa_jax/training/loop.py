@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from pusa_jax.convert.folders.converted import component_names
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_to_json
 from pusa_jax.data.batches import Batches, Clips
 from pusa_jax.devices import processes
@@ -121,7 +122,7 @@ def check_clips(run: RunConfig, clips: Clips) -> None:
         vae = {"config": config_to_json(run.model.networks().vae), "fingerprint": ""}
     else:
         is_there = "vae" in component_names(run.model.weights)
-        vae = vae_record(run.model.weights) if is_there else None
+        vae = vae_record(ModelFolder(run.model.weights)) if is_there else None
     clips.check_fits(run.clip_shape, run.text_shape, vae)
 
 

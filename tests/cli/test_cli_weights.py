@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from pusa_jax.cli.main import main
 from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
-from pusa_jax.inference.settings import Settings
 from pusa_jax.media import video
 from pusa_jax.testing.published import write_published_folder
 
@@ -161,7 +161,7 @@ def test_info_counts_parameters_of_a_folder(published, capsys):
 
 def test_a_folder_can_be_sampled_from_python(published):
     """The program of the README, on a tiny model."""
-    settings = Settings(height=32, width=48, num_frames=9, num_steps=1)
+    settings = SamplingConfig(height=32, width=48, num_frames=9, num_steps=1)
     pipe = PusaPipeline.from_pretrained(published, dtype="float32")
     image = video.fit(np.zeros((40, 40, 3), np.uint8), settings.height, settings.width, "crop")
     result = pipe("a red dog", conditions=tasks.image_to_video(image), settings=settings)

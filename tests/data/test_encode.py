@@ -17,11 +17,12 @@ pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data import writing
 from pusa_jax.data.encode import EncodeConfig, read_frames
 from pusa_jax.data.encoded import Card, EncodedClips, Example
 from pusa_jax.data.lists import Clip, fingerprint, read_clips
-from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
@@ -294,13 +295,15 @@ def test_real_clips_through_the_command_line(world, capsys):
 
     clips = EncodedClips(world / "ds")
     assert clips.clip_shape == (3, 4, 6, 16) and clips.text_shape == (32, 32)
-    autoencoder, text = Autoencoder(world / "model"), TextEncoder(world / "model", "float32")
+    model = ModelFolder(world / "model")
+    autoencoder = LoadedNetwork(model, "vae", "float32").autoencoder()
+    text = TextEncoder(model, "float32")
     frames = read_frames(
         world / "src" / "train" / "b.mp4", EncodeConfig(height=32, width=48, num_frames=9)
     )
     pixels = to_pixels(frames)[None]
-    first, cache = jax.jit(vae.encode_first)(autoencoder._vae, pixels[:, :1])
-    second, _ = jax.jit(vae.encode_next)(autoencoder._vae, pixels[:, 1:5], cache)
+    first, cache = jax.jit(vae.encode_first)(autoencoder.module, pixels[:, :1])
+    second, _ = jax.jit(vae.encode_next)(autoencoder.module, pixels[:, 1:5], cache)
     stored = clips.example(1)
     assert stored.name == "b.mp4"
     wanted = np.concatenate([first, second], axis=1)[0].astype(ml_dtypes.bfloat16)

@@ -11,8 +11,8 @@ from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
-from pusa_jax.inference.settings import Settings
 from pusa_jax.testing.published import write_published_folder
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -75,17 +75,17 @@ def test_nothing_is_compiled_after_the_first_run(folder, events, programs, tmp_p
     try:
         pipe = build(folder, 1.4, mesh)
         first = tasks.complete(CLIP, 5, 4)  # runs every program there is
-        pipe("a dog", conditions=first, settings=Settings(**SIZE, num_steps=2))
+        pipe("a dog", conditions=first, settings=SamplingConfig(**SIZE, num_steps=2))
         assert COMPILED in events
         events.clear()
         for name, (conditions, changes) in RUNS.items():
-            pipe("a dog", conditions=conditions, settings=Settings(**SIZE, **changes))
+            pipe("a dog", conditions=conditions, settings=SamplingConfig(**SIZE, **changes))
             assert COMPILED not in events, name
 
         jax.clear_caches()  # as if in a new process
         events.clear()
         pipe = build(folder, 0.7, mesh)
-        pipe("a dog", conditions=first, settings=Settings(**SIZE, num_steps=2))
+        pipe("a dog", conditions=first, settings=SamplingConfig(**SIZE, num_steps=2))
         assert events.count(FOUND) == events.count(ASKED) > 0
     finally:
         keep_compiled(programs)

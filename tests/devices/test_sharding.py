@@ -18,9 +18,9 @@ from pusa_jax.devices.sharding import (
     unused_rules,
 )
 from pusa_jax.diffusion.guidance import guided, guided_together
+from pusa_jax.models.families import PRESETS, preset
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan import sharding
-from pusa_jax.models.wan.config import PRESETS, preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing.compare import assert_close

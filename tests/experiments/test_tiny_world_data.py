@@ -16,6 +16,7 @@ from pusa_jax.weights.leaves import assemble
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from experiments.tiny_world.codec import trained_leaves
 from experiments.tiny_world.dataset import encode_world
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data.encoded import EncodedClips
 from pusa_jax.inference.text_encoder import TextEncoder
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text_encoder(folder):
-    return TextEncoder(folder, "float32")
+    return TextEncoder(ModelFolder(folder), "float32")
 
 
 def test_every_word_of_every_caption_is_one_token(text_encoder):

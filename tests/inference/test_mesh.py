@@ -9,15 +9,15 @@ from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import mesh_choice
 from pusa_jax.inference.mesh_choice import choose_mesh, memory_of
 from pusa_jax.inference.pipeline import PusaPipeline
-from pusa_jax.inference.settings import Settings
 from pusa_jax.models.wan import sharding
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.testing.published import DIT, write_published_folder
 
-SETTINGS = Settings(height=48, width=80, num_frames=9, num_steps=2, tiled=False)
+SETTINGS = SamplingConfig(height=48, width=80, num_frames=9, num_steps=2, tiled=False)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
 
 

@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
-from pusa_jax.inference.settings import Settings
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
@@ -18,7 +18,7 @@ from pusa_jax.testing.tokenizer import save_tiny_tokenizer
 DIT = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, text_len=8, freq_dim=16)
 VAE = VAEConfig(dim=4, dim_mult=(1, 1, 1, 1), num_res_blocks=1)
 TEXT = TextConfig(dim=16, dim_attn=16, dim_ffn=16, num_heads=2, num_layers=1, text_len=8)
-SETTINGS = Settings(height=32, width=48, num_frames=17, num_steps=2, seed=3, tiled=False)
+SETTINGS = SamplingConfig(height=32, width=48, num_frames=17, num_steps=2, seed=3, tiled=False)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,9 @@ def test_every_task_runs_and_shares_one_compiled_step(pipe):
         "loop": tasks.loop(image, 5),
     }
     for i, conditions in enumerate(runs.values()):
-        settings = Settings(**vars(SETTINGS) | {"num_steps": 1 + i % 3, "guidance_scale": 1.0 + i})
+        settings = SamplingConfig(
+            **vars(SETTINGS) | {"num_steps": 1 + i % 3, "guidance_scale": 1.0 + i}
+        )
         output = pipe("a red ball rolls", conditions=conditions, settings=settings)
         assert output.frames.shape == (17, 32, 48, 3) and output.frames.dtype == np.uint8
         assert np.isfinite(output.latents).all()
@@ -60,7 +62,7 @@ def test_every_task_runs_and_shares_one_compiled_step(pipe):
 
 def test_a_seed_decides_the_result_to_the_last_bit(pipe):
     first, second = (pipe("a ball", settings=SETTINGS) for _ in range(2))
-    other = pipe("a ball", settings=Settings(**vars(SETTINGS) | {"seed": 4}))
+    other = pipe("a ball", settings=SamplingConfig(**vars(SETTINGS) | {"seed": 4}))
     assert first.latents_sha256() == second.latents_sha256() != other.latents_sha256()
 
 
@@ -95,7 +97,7 @@ def test_stages_are_reported_apart(pipe):
 )
 def test_settings_that_do_not_fit_are_refused(pipe, change, message):
     with pytest.raises(ValueError, match=message):
-        pipe("", settings=Settings(**vars(SETTINGS) | change))
+        pipe("", settings=SamplingConfig(**vars(SETTINGS) | change))
 
 
 def test_given_frames_of_another_size_are_refused(pipe):

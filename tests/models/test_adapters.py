@@ -12,8 +12,8 @@ from pusa_jax.models.adapters import (
     init_adapters,
     merge_adapters,
 )
+from pusa_jax.models.families import preset
 from pusa_jax.models.lora import Target, merge
-from pusa_jax.models.wan.config import preset
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.weights.leaves import shapes_of

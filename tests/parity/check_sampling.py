@@ -1,5 +1,7 @@
 """Pusa's denoise loops with the golden files' analytic model, and whole runs with the tiny DiT."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ from golden import Comparison, Golden
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.sampling import denoise, start
-from pusa_jax.inference.step import project_texts, velocity_of
+from pusa_jax.inference.step import prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
+from pusa_jax.models.wan.family import WAN21, velocity
 from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.models.wan.vae import decode, encode
 from pusa_jax.testing.compare import relative_error, to_house_layout
@@ -57,7 +60,7 @@ def compare_tables(golden, case, table):
     else:
         yield Comparison("timesteps", float(np.linalg.norm(gap) / np.linalg.norm(told)), 2e-6)
     steps = golden.tensor(f"out.{name}.dsigma")
-    ours = np.broadcast_to(np.asarray(table.step_sizes()), steps.shape)
+    ours = np.broadcast_to(np.asarray(table.step_sizes), steps.shape)
     yield Comparison("step sizes", relative_error(ours, steps), 2e-6)
 
 
@@ -90,7 +93,7 @@ CHECKS = {"sched_trace_pipeline": check_trace}
 
 @jax.jit
 def dit_steps(dit, texts, scale, latents, table):
-    return denoise(guided(velocity_of(dit), texts, scale), latents, table)
+    return denoise(guided(functools.partial(velocity, dit), texts, scale), latents, table)
 
 
 def check_pipeline(golden: Golden, case: dict):
@@ -103,7 +106,7 @@ def check_pipeline(golden: Golden, case: dict):
     prompts = tuple(
         jnp.asarray(golden.tensor(f"in.{group}.context_{side}")) for side in ("pos", "neg")
     )
-    texts = [project_texts(dit, prompts) for dit in experts]
+    texts = [prepare_prompts(WAN21, dit, prompts) for dit in experts]
 
     vae = load_vae(golden.weights("vae"), golden.config["vae"]) if case.get("real_vae") else None
     given = encode_images(vae, golden.tensor(f"in.{name}.images"), case) if vae else None

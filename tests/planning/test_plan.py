@@ -16,27 +16,32 @@ from pusa_jax.cli.plan import add_plan_arguments
 from pusa_jax.cli.train import parse
 from pusa_jax.devices import topologies
 from pusa_jax.devices.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
-from pusa_jax.inference.settings import Settings
-from pusa_jax.inference.step import project_texts
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.inference.step import prepare_prompts
+from pusa_jax.models import families
+from pusa_jax.models.families import preset
+from pusa_jax.models.family import Preset
 from pusa_jax.models.t5 import TextConfig
-from pusa_jax.models.wan import config
-from pusa_jax.models.wan.config import Preset, preset
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.models.wan.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.planning import inference, report
 from pusa_jax.planning.collectives import Traffic
 from pusa_jax.testing import published
 
 TINY = Preset(
-    dit=published.DIT, vae=published.VAE, text=dataclasses.replace(published.TEXT, vocab=64)
+    family=WAN21,
+    dit=published.DIT,
+    vae=published.VAE,
+    text=dataclasses.replace(published.TEXT, vocab=64),
 )
-SMALL = Settings(height=64, width=96, num_frames=9)
+SMALL = SamplingConfig(height=64, width=96, num_frames=9)
 RUN = inference.Run(name="tiny", preset=TINY, settings=SMALL)
 SIZES = ["--height", "64", "--width", "96", "--num_frames", "9"]
 
 
 @pytest.fixture
 def tiny_preset(monkeypatch):
-    monkeypatch.setitem(config.PRESETS, "tiny", TINY)
+    monkeypatch.setitem(families.PRESETS, "tiny", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def run(*argv):
     ],
 )
 def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
-    settings = Settings(height=size[0], width=size[1])
+    settings = SamplingConfig(height=size[0], width=size[1])
     run = inference.Run(name=name, preset=preset(name), settings=settings)
     once = velocity_flops(run.dit, run.latent_shape, timesteps=1) + text_flops(run.dit)
     assert tokens(run.dit, run.latent_shape) == count
@@ -98,7 +103,8 @@ def test_prompts_lie_where_the_pipeline_puts_them(sizes):
     config = RUN.dit
     text = jax.ShapeDtypeStruct((1, config.text_len, config.text_dim), jnp.bfloat16)
     with jax.set_mesh(mesh):
-        projected = jax.jit(project_texts).lower(dit, (text, text)).compile()
+        prepare = jax.jit(prepare_prompts, static_argnums=0)
+        projected = prepare.lower(WAN21, dit, (text, text)).compile()
     for wanted, shape, found in zip(
         texts, projected.out_info, projected.output_shardings, strict=True
     ):
@@ -265,8 +271,10 @@ ELSEWHERE = """
 import argparse, sys
 from pusa_jax.cli.plan import add_plan_arguments
 from pusa_jax.cli.train import parse
-from pusa_jax.models.wan import config
-config.PRESETS["tiny"] = config.Preset(dit=config.DiTConfig(
+import dataclasses
+from pusa_jax.models import families
+from pusa_jax.models.wan.config import DiTConfig
+families.PRESETS["tiny"] = dataclasses.replace(families.preset("wan2.1-t2v-14b"), dit=DiTConfig(
     dim=512, ffn_dim=1024, num_heads=4, num_layers=2, text_dim=32, text_len=32, freq_dim=64))
 parser = argparse.ArgumentParser()
 add_plan_arguments(parser)

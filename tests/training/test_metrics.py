@@ -9,7 +9,7 @@ import pytest
 
 from pusa_jax.devices.topologies import CHIPS
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.wan.config import preset
+from pusa_jax.models.families import preset
 from pusa_jax.models.wan.flops import text_flops, velocity_flops
 from pusa_jax.training import metrics
 from pusa_jax.training.metrics import Meter, Recorder, read_records, step_flops

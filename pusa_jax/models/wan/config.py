@@ -4,7 +4,6 @@ import dataclasses
 from typing import Literal
 
 from pusa_jax.models.remat import Remat
-from pusa_jax.models.t5 import TextConfig
 from pusa_jax.typing import Precision
 
 BLOCK_LINEARS = r"blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)"
@@ -109,34 +108,3 @@ class VAEConfig:
     def temporal_stride(self) -> int:
         """Pixel frames per latent frame after the first."""
         return 2 ** sum(self.temporal_downsample)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One published model with the sampling defaults Pusa V1.0 uses with it."""
-
-    dit: DiTConfig
-    vae: VAEConfig = VAEConfig()
-    text: TextConfig = TextConfig()
-    num_steps: int = 30
-    shift: float = 5.0
-    guidance_scale: float = 3.0
-    fps: int = 16
-
-
-PRESETS = {
-    "wan2.1-t2v-1.3b": Preset(dit=DiTConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30)),
-    "wan2.1-t2v-14b": Preset(dit=DiTConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)),
-}
-"""Published name -> preset."""
-
-
-def preset(name: str) -> Preset:
-    """Returns the preset of a published model.
-
-    Raises:
-      ValueError: the name is unknown; the message lists the known ones.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(sorted(PRESETS))}.")
-    return PRESETS[name]

@@ -6,9 +6,36 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float
 
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable, pusa_schedule
+from pusa_jax.typing import Precision
 
 Rounding = Literal["none", "bfloat16"]
+
+
+def sampling_table(
+    settings: SamplingConfig,
+    multipliers: Float[np.ndarray, " F"],
+    *,
+    is_conditioned: bool,
+    compute_dtype: Precision,
+) -> NoiseTable:
+    """Plans a sampling run as the original does, or with exact timesteps.
+
+    Args:
+      settings: steps, shift, and whether timesteps are rounded as in the original.
+      multipliers: one per latent frame, 1 where free.
+      is_conditioned: whether frames are given; the original truncates timesteps then.
+      compute_dtype: of the DiT; the original rounds timesteps to it.
+    """
+    original = settings.original_timesteps
+    return noise_table(
+        settings.num_steps,
+        settings.shift,
+        multipliers,
+        rounding="bfloat16" if original and compute_dtype == "bfloat16" else "none",
+        truncate=original and is_conditioned,
+    )
 
 
 def noise_table(
@@ -39,6 +66,12 @@ def noise_table(
     timesteps = (told[:, None] * multipliers[None]).astype(dtype)
     if truncate:
         timesteps = np.trunc(timesteps.astype(np.float32)).astype(dtype)
+    sigmas = schedule[:, None] * multipliers[None]
+    # Parity: a frame that the network is told to be clean does not move, whatever its level.
+    step_sizes = np.where(timesteps == 0, np.float32(0), sigmas[1:] - sigmas[:-1])
     return NoiseTable(
-        sigmas=schedule[:, None] * multipliers[None], timesteps=timesteps.astype(np.float32)
+        sigmas=sigmas,
+        timesteps=timesteps.astype(np.float32),
+        step_sizes=step_sizes,
+        levels=schedule[:-1],
     )

@@ -13,7 +13,8 @@ from pusa_jax.convert.wan.dit import (
     layout_of,
     original_rules,
 )
-from pusa_jax.models.wan.config import PRESETS, DiTConfig
+from pusa_jax.models.families import PRESETS
+from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.weights.leaves import shapes_of
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pusa_jax.models.families import preset
 from pusa_jax.models.layers import patchify, time_features, unpatchify
 from pusa_jax.models.rope import rotary_table, rotate
-from pusa_jax.models.wan.config import DiTConfig, preset
+from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import assert_close, random_module
 from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of

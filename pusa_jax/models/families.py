@@ -1,0 +1,50 @@
+"""All families and presets: the only module that names them.
+
+A new family is one line in `FAMILIES` and one in `PRESETS`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pusa_jax.models.family import Family, Preset
+from pusa_jax.models.wan import family as wan
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (wan.WAN21,)}
+"""Name -> family."""
+
+PRESETS: Mapping[str, Preset] = {**wan.PRESETS}
+"""Published name -> sizes of the networks."""
+
+
+def preset(name: str) -> Preset:
+    """Returns the preset of a published model.
+
+    Raises:
+      ValueError: the name is unknown; the message lists the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; known: {', '.join(sorted(PRESETS))}.")
+    return PRESETS[name]
+
+
+def family_named(name: str) -> Family:
+    """Returns a family.
+
+    Raises:
+      ValueError: the name is unknown; the message lists the known ones.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"unknown model family {name!r}; known: {', '.join(sorted(FAMILIES))}.")
+    return FAMILIES[name]
+
+
+def family_of(dit: Any) -> Family:
+    """Returns the family that a denoiser's configuration belongs to.
+
+    Raises:
+      ValueError: no family has denoisers of such a configuration.
+    """
+    for family in FAMILIES.values():
+        if isinstance(dit, family.networks["dit"].config):
+            return family
+    raise ValueError(f"{type(dit).__name__} configures the denoiser of no known family.")

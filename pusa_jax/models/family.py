@@ -1,0 +1,213 @@
+"""The contract of a model family: all that sampling, training and planning know of a model.
+
+A family is a frozen record of functions and data; there is nothing to subclass. What differs
+between families is a field here, never a question in the rooms above (`if family == ...`).
+`families.py` is the only module that names them all.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from pusa_jax.devices.sharding import Entry, Rules
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.typing import Latents, Precision, Text, Timesteps
+from pusa_jax.weights.leaves import shapes_for
+
+Name = Literal["dit", "vae", "text_encoder"]
+"""Networks of a model, by the names of their folders."""
+
+Prepared = Any
+"""What a denoiser attends to, computed once per prompt (Wan: keys and values of every block)."""
+
+
+@runtime_checkable
+class NetworkConfig(Protocol):
+    """A frozen dataclass: what a network is, and in which precision it is held and computes."""
+
+    @property
+    def param_dtype(self) -> Precision: ...  # noqa: D102
+    @property
+    def compute_dtype(self) -> Precision: ...  # noqa: D102
+
+
+@runtime_checkable
+class DenoiserConfig(NetworkConfig, Protocol):
+    """What every denoiser's configuration says of its inputs and of how it can be cut."""
+
+    @property
+    def num_heads(self) -> int: ...  # noqa: D102
+    @property
+    def num_layers(self) -> int: ...  # noqa: D102
+    @property
+    def patch_size(self) -> tuple[int, int, int]: ...  # noqa: D102
+    @property
+    def in_dim(self) -> int: ...  # noqa: D102
+    @property
+    def text_len(self) -> int: ...  # noqa: D102
+    @property
+    def text_dim(self) -> int: ...  # noqa: D102
+
+
+@runtime_checkable
+class CodecConfig(NetworkConfig, Protocol):
+    """What every autoencoder's configuration says of its latents."""
+
+    @property
+    def z_dim(self) -> int: ...  # noqa: D102
+    @property
+    def spatial_stride(self) -> int: ...  # noqa: D102
+    @property
+    def temporal_stride(self) -> int: ...  # noqa: D102
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Prompts -> ids and mask, int32 [B, L]."""
+
+    vocab_size: int
+
+    def __call__(  # noqa: D102
+        self, prompts: list[str]
+    ) -> tuple[Int[np.ndarray, "B L"], Int[np.ndarray, "B L"]]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """One network of a family.
+
+    Attributes:
+      config: class of its configurations.
+      build: configuration -> module, with any parameters; remembered by its identity.
+      sharding: how its leaves are cut over a mesh.
+    """
+
+    config: type
+    build: Callable[[Any], nnx.Module]
+    sharding: Rules
+
+    def shapes(self, config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path -> shape of every leaf."""
+        return shapes_for(self.build, config)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Overlapping tiles of an autoencoder, in latent cells (height, width).
+
+    Attributes:
+      size: of a tile.
+      stride: from one tile to the next.
+    """
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Codec:
+    """How an autoencoder is run: chunk by chunk with a cache, so that memory is flat in time.
+
+    Attributes:
+      encode_first: (module, pixels [B, 1, H, W, 3] in [-1, 1]) -> latents [B, 1, h, w, C], cache.
+      encode_next: (module, pixels [B, stride, H, W, 3], cache) -> latents [B, 1, h, w, C], cache.
+      decode_first: (module, latents [B, 1, h, w, C]) -> pixels [B, 1, H, W, 3], cache.
+      decode_next: (module, latents [B, 1, h, w, C], cache) -> pixels [B, stride, H, W, 3], cache.
+      sampling_tiles: geometry while sampling.
+      dataset_tiles: geometry while a dataset is encoded.
+    """
+
+    encode_first: Callable[..., tuple[Array, Any]]
+    encode_next: Callable[..., tuple[Array, Any]]
+    decode_first: Callable[..., tuple[Array, Any]]
+    decode_next: Callable[..., tuple[Array, Any]]
+    sampling_tiles: Tiles
+    dataset_tiles: Tiles
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Flops:
+    """Floating-point operations by formula; a multiply-add counts as two.
+
+    Attributes:
+      velocity: (denoiser's configuration, latent shape [B, F, h, w, C]) -> one forward.
+      prepare: (denoiser's configuration, clips) -> `Family.prepare`.
+      text_encoder: (its configuration) -> one padded prompt.
+      decode_per_pixel: of the autoencoder, for each pixel of each decoded frame.
+    """
+
+    velocity: Callable[..., int]
+    prepare: Callable[..., int]
+    text_encoder: Callable[..., int]
+    decode_per_pixel: float
+
+
+@runtime_checkable
+class MakeTable(Protocol):
+    """Plans a run: see `Family.table`."""
+
+    def __call__(  # noqa: D102
+        self,
+        settings: SamplingConfig,
+        multipliers: Float[np.ndarray, " F"],
+        *,
+        is_conditioned: bool,
+        compute_dtype: Precision,
+    ) -> NoiseTable: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """One model family.
+
+    Attributes:
+      name: in manifests, checkpoints and videos.
+      networks: by the names of their folders.
+      codec: how the autoencoder is run.
+      tokenizer: (folder, text length) -> tokenizer.
+      encode_prompt: (text encoder, ids, mask) -> text features [B, L, E].
+      prepare: (denoiser, text) -> what it attends to, once per prompt.
+      prepared_axes: mesh axes of each leaf of `prepare`; the second axis is the batch.
+      velocity: (denoiser, latents, timesteps told, prepared) -> dx/dsigma in the latents' dtype.
+      table: noise levels, timesteps told and step sizes of a run; all rounding of the original.
+      lora_targets: regular expression of the layers that published adapters are laid around.
+      flops: of the networks.
+      sampling: published settings.
+      negative_prompt: published with them.
+    """
+
+    name: str
+    networks: Mapping[Name, Network]
+    codec: Codec
+    tokenizer: Callable[[Path, int], Tokenizer]
+    encode_prompt: Callable[[Any, Int[Array, "B L"], Int[Array, "B L"]], Text]
+    prepare: Callable[[Any, Text], Prepared]
+    prepared_axes: tuple[Entry, ...]
+    velocity: Callable[[Any, Latents, Timesteps, Prepared], Latents]
+    table: MakeTable
+    lora_targets: str
+    flops: Flops
+    sampling: SamplingConfig
+    negative_prompt: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One published model: the sizes of its networks.
+
+    Attributes:
+      family: what it belongs to.
+      dit, vae, text: configurations of the networks.
+    """
+
+    family: Family
+    dit: Any
+    vae: Any
+    text: Any

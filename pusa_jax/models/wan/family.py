@@ -1,0 +1,91 @@
+"""Wan2.1 as a family: the record of functions that sampling, training and planning take."""
+
+from flax import nnx
+
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.models.family import Codec, Family, Flops, Network, Preset, Tiles
+from pusa_jax.models.t5 import T5Encoder, TextConfig
+from pusa_jax.models.wan import flops, sharding, vae
+from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig, VAEConfig
+from pusa_jax.models.wan.dit import TextKV, WanDiT
+from pusa_jax.models.wan.schedule import sampling_table
+from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
+from pusa_jax.typing import Latents, Text, Timesteps
+
+
+def build_dit(config: DiTConfig) -> WanDiT:
+    """The denoiser with any parameters."""
+    return WanDiT(config, rngs=nnx.Rngs(0))
+
+
+def build_vae(config: VAEConfig) -> vae.WanVAE:
+    """The autoencoder with any parameters."""
+    return vae.WanVAE(config, rngs=nnx.Rngs(0))
+
+
+def build_text_encoder(config: TextConfig) -> T5Encoder:
+    """The text encoder with any parameters."""
+    return T5Encoder(config, rngs=nnx.Rngs(0))
+
+
+def prepare(dit: WanDiT, text: Text) -> TextKV:
+    """Keys and values of a prompt for every block."""
+    return dit.project_text(text)
+
+
+def velocity(dit: WanDiT, latents: Latents, timesteps: Timesteps, text: TextKV) -> Latents:
+    """Noise - clean, which Wan predicts as it is, in the dtype of the latents."""
+    return dit(latents, timesteps, text).astype(latents.dtype)
+
+
+WAN21 = Family(
+    name="wan2.1",
+    networks={
+        "dit": Network(config=DiTConfig, build=build_dit, sharding=sharding.DIT),
+        "vae": Network(config=VAEConfig, build=build_vae, sharding=sharding.VAE),
+        "text_encoder": Network(
+            config=TextConfig, build=build_text_encoder, sharding=sharding.TEXT
+        ),
+    },
+    codec=Codec(
+        encode_first=vae.encode_first,
+        encode_next=vae.encode_next,
+        decode_first=vae.decode_first,
+        decode_next=vae.decode_next,
+        # Pusa's pipelines: tile_size (30, 52), tile_stride (15, 26).
+        sampling_tiles=Tiles(size=(30, 52), stride=(15, 26)),
+        # Pusa's data processing, if asked to tile: (34, 34), (18, 16).
+        dataset_tiles=Tiles(size=(34, 34), stride=(18, 16)),
+    ),
+    tokenizer=Tokenizer,
+    encode_prompt=encode_prompt,
+    prepare=prepare,
+    prepared_axes=(None, "data", "context", "tensor", None),  # [layers, B, L, K, P]
+    velocity=velocity,
+    table=sampling_table,
+    lora_targets=BLOCK_LINEARS,
+    flops=Flops(
+        velocity=flops.velocity_flops,
+        prepare=flops.text_flops,
+        text_encoder=flops.text_encoder_flops,
+        decode_per_pixel=flops.VAE_DECODE_PER_PIXEL,
+    ),
+    sampling=SamplingConfig(),
+    negative_prompt=PUSA_NEGATIVE_PROMPT,
+)
+
+PRESETS = {
+    "wan2.1-t2v-1.3b": Preset(
+        family=WAN21,
+        dit=DiTConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30),
+        vae=VAEConfig(),
+        text=TextConfig(),
+    ),
+    "wan2.1-t2v-14b": Preset(
+        family=WAN21,
+        dit=DiTConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
+        vae=VAEConfig(),
+        text=TextConfig(),
+    ),
+}
+"""Published name -> sizes."""
