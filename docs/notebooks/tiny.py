@@ -20,6 +20,7 @@ The tiny model knows one world: one coloured shape that moves over a plain backg
 
 # %%
 import dataclasses
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -37,6 +38,7 @@ from pusa_jax.tiny_world.clips import WIDE, draw, render
 from pusa_jax.tiny_world.stick import judge
 
 warnings.filterwarnings("ignore", message="IProgress")  # no progress bars here
+os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # nor word of PyTorch, which is not needed
 
 # %% [markdown]
 """
@@ -188,8 +190,8 @@ display(Markdown("\n".join(verdicts)))
 
 # %% [markdown]
 """
-One scene and one seed prove nothing: `make experiments` asks the same of 204 scenes over 3 seeds
-([what it found](../choosing.md)).
+One scene and one seed prove nothing: `make experiments` asks the same of 204 scenes over 3 seeds;
+what it found is on the page about multipliers, solver and steps.
 
 ## 5. Other tasks, the same loop
 
