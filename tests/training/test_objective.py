@@ -10,7 +10,7 @@ from pusa_jax.training.objective import ObjectiveConfig, clip_losses, exercise, 
 KEYS = clip_keys(jax.random.key(0), jnp.arange(64))
 CLEAN = jax.random.normal(jax.random.key(1), (64, 5, 2, 2, 3))
 TEXT = jax.random.normal(jax.random.key(2), (64, 4, 6))
-NO_TEXT = jnp.full((1, 4, 6), 7.0)
+NO_TEXT = jnp.full((1, 4, 6), 7.0, "float32")
 
 
 def run(count=64, **config):
