@@ -45,6 +45,9 @@ TILE_STRIDE = (15, 26)
 BothTexts = tuple[Float[Array, "*axes L K P"], Float[Array, "*axes L K P"]]
 """Keys and values of prompt and negative prompt, see `project_texts`."""
 
+Given = Condition | FrameCondition
+"""Pixel frames that are encoded first, or a latent frame as it is: of an earlier run, say."""
+
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
 
 
@@ -138,10 +141,13 @@ def latent_shape(settings: Settings, configs: Configs) -> tuple[int, int, int, i
     return (1, f, settings.height // stride, settings.width // stride, configs.vae.z_dim)
 
 
-def check_all(conditions: Sequence[Condition], num_latent_frames: int) -> None:
+def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:
     """Raises ValueError unless conditions fit the clip and each other, see `check_conditions`."""
-    places = [place for condition in conditions for place in condition.at]
-    multipliers = [m for condition in conditions for m in condition.multipliers]
+    places, multipliers = [], []
+    for given in conditions:
+        encoded = isinstance(given, FrameCondition)
+        places += (given.index,) if encoded else given.at
+        multipliers += (given.multiplier,) if encoded else given.multipliers
     check_conditions(places, multipliers, num_latent_frames)
 
 
@@ -270,7 +276,7 @@ class PusaPipeline:
         self,
         prompt: str,
         *,
-        conditions: Sequence[Condition] = (),
+        conditions: Sequence[Given] = (),
         negative_prompt: str = PUSA_NEGATIVE_PROMPT,
         settings: Settings = Settings(),
         noise: Latents | None = None,
@@ -280,7 +286,7 @@ class PusaPipeline:
 
         Args:
           prompt: may be empty.
-          conditions: given frames, see `diffusion.tasks`; none for text-to-video.
+          conditions: given frames, see `diffusion.tasks`, or given latents; none for text-to-video.
           negative_prompt: used when the guidance scale is not 1.
           settings: size, steps, guidance, seed.
           noise: initial noise instead of the seed's, for parity with other implementations.
@@ -369,11 +375,11 @@ class PusaPipeline:
 
     def encode_conditions(
         self,
-        conditions: Sequence[Condition],
+        conditions: Sequence[Given],
         settings: Settings,
         on_progress: Progress = no_progress,
     ) -> list[FrameCondition]:
-        """Pixel conditions -> latent frames in their places.
+        """Pixel conditions -> latent frames in their places; latent frames stay as they are.
 
         Raises:
           ValueError: given frames are not of the size in `settings`.
@@ -381,6 +387,9 @@ class PusaPipeline:
         given = []
         on_progress("encode", 0, len(conditions))
         for i, condition in enumerate(conditions):
+            if isinstance(condition, FrameCondition):
+                given.append(condition)
+                continue
             if condition.frames.shape[1:3] != (settings.height, settings.width):
                 raise ValueError(
                     f"given frames are {condition.frames.shape[1:3]}, the video is "

@@ -1,0 +1,89 @@
+"""The shipped pipeline on recorded texts, with everything that its compiled step is given kept."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.text import Tokenizer
+from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.pipeline import PusaPipeline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """One call of the compiled step: guidance scale, plan of the step, latents around it."""
+
+    scale: float
+    table: NoiseTable
+    before: np.ndarray
+    after: np.ndarray
+
+
+class RecordedTexts(T5Encoder):
+    """A text encoder that looks features up by the first id, see `RowTokenizer`."""
+
+    def __init__(self, features: np.ndarray):
+        self.features = nnx.Param(jnp.asarray(features))
+
+    def __call__(self, ids, mask):
+        return self.features[...][ids[:, 0]]
+
+
+class RowTokenizer(Tokenizer):
+    """Gives a prompt's place among the known ones as its ids; no row is padding."""
+
+    def __init__(self, prompts: list[str], text_len: int):
+        self.prompts, self.text_len = prompts, text_len
+
+    def __call__(self, prompts):
+        rows = np.asarray([[self.prompts.index(prompt)] for prompt in prompts], np.int32)
+        ids = np.broadcast_to(rows, (len(prompts), self.text_len))
+        return ids, np.ones_like(ids)
+
+
+class WatchedPipeline(PusaPipeline):
+    """`PusaPipeline` that keeps the steps of its last run."""
+
+    def __init__(self, dit: WanDiT, autoencoder: WanVAE, texts: Mapping[str, np.ndarray]):
+        """Takes the features [L, E] of every prompt that will be asked for."""
+        features = np.stack([*texts.values()])
+        super().__init__(
+            dit=dit,
+            autoencoder=autoencoder,
+            text_encoder=lambda: RecordedTexts(features),
+            tokenizer=RowTokenizer([*texts], features.shape[1]),
+        )
+        self.steps: list[Step] = []
+
+    def __call__(self, *args, **kwargs):
+        self.steps = []
+        return super().__call__(*args, **kwargs)
+
+    def _compiled_step(self, *given):
+        step = super()._compiled_step(*given)
+
+        def watched(dit, texts, scale, latents, table):
+            after = step(dit, texts, scale, latents, table)
+            kept = {"before": np.asarray(latents), "after": np.asarray(after)}
+            self.steps.append(Step(scale=float(scale), table=NoiseTable(*table), **kept))
+            return after
+
+        return watched
+
+    def told(self) -> np.ndarray:
+        """Timesteps [S, F] of the last run."""
+        return np.concatenate([step.table.timesteps for step in self.steps])
+
+    def step_sizes(self) -> np.ndarray:
+        """Changes of sigma [S, F] of the last run."""
+        return np.concatenate([step.table.step_sizes() for step in self.steps])
+
+    def trace(self) -> np.ndarray:
+        """Latents [S + 1, F, H, W, C] before the first step of the last run and after each."""
+        return np.concatenate([self.steps[0].before, *(step.after for step in self.steps)])
