@@ -46,10 +46,45 @@ def test_schedule_falls_from_one_to_zero_for_any_number_of_steps(steps):
     assert schedule[0] == 1 and schedule[-1] == 0 and (np.diff(schedule) < 0).all()
 
 
-@pytest.mark.parametrize("bad", [{"num_steps": 0}, {"shift": 0.0}, {"strength": 1.5}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"num_steps": 0},
+        {"shift": 0.0},
+        {"shift": np.inf},
+        {"shift": np.nan},
+        {"strength": 0.0},
+        {"strength": 1.5},
+    ],
+)
 def test_a_schedule_out_of_range_is_refused(bad):
     with pytest.raises(ValueError, match="got"):
         pusa_schedule(**{"num_steps": 4, "shift": 5.0} | bad)
+
+
+def test_a_run_may_start_from_a_lower_level():
+    half = pusa_schedule(4, 1.0, strength=0.5)
+    np.testing.assert_allclose(half, [0.5, 0.375, 0.25, 0.125, 0])
+    assert np.array_equal(pusa_schedule(4, 5.0, strength=1.0), pusa_schedule(4, 5.0))
+
+
+def test_levels_are_counted_from_both_ends_as_torch_does():
+    """torch.linspace(1, 0, 6): the second half is counted back from the end."""
+    assert pusa_schedule(5, 1.0).tolist() == np.float32([1, 0.8, 0.6, 0.4, 0.2, 0]).tolist()
+
+
+def test_a_frame_told_to_be_clean_does_not_move_and_one_told_otherwise_does():
+    sigmas = np.asarray([[0.002, 0.0005], [0.001, 0.0002]], np.float32)
+    table = NoiseTable(sigmas=sigmas, timesteps=np.asarray([[1.0, 0.0]], np.float32))
+    np.testing.assert_allclose(table.step_sizes(), [[-0.001, 0]], rtol=1e-5)
+
+
+def test_small_bfloat16_timesteps_keep_their_fraction_unless_truncated():
+    kept, cut = (
+        noise_table(50, 5.0, np.ones(1), rounding="bfloat16", truncate=truncate).timesteps[-1, 0]
+        for truncate in (False, True)
+    )
+    assert (kept, cut) == (92.5, 92)
 
 
 def test_timesteps_pass_through_bfloat16_and_truncation_as_published():

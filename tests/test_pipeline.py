@@ -11,7 +11,7 @@ from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.models.wan.tiny_tokenizer import save_tiny_tokenizer
 from pusa_jax.models.wan.vae import WanVAE
-from pusa_jax.pipeline import PusaPipeline, Settings
+from pusa_jax.pipeline import Configs, PusaPipeline, Settings, latent_shape
 from pusa_jax.testing import random_module
 
 DIT = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, text_len=8, freq_dim=16)
@@ -87,7 +87,8 @@ def test_stages_are_reported_apart(pipe):
     ("change", "message"),
     [
         ({"height": 40}, "height must be divisible by 16, got 40; nearest are 32 and 48"),
-        ({"width": 8}, "width must be divisible by 16, got 8"),
+        ({"width": 8}, "width must be divisible by 16, got 8; nearest are 16 and 32"),
+        ({"width": 0}, "width must be divisible by 16, got 0"),
         ({"num_frames": 18}, "nearest are 17 and 21"),
         ({"num_steps": 0}, "steps must be at least 1"),
     ],
@@ -97,7 +98,20 @@ def test_settings_that_do_not_fit_are_refused(pipe, change, message):
         pipe("", settings=Settings(**vars(SETTINGS) | change))
 
 
+def test_latent_shapes_follow_the_two_networks():
+    coarse = dataclasses.replace(DIT, patch_size=(1, 2, 4))
+    fields = {"z_dim": 2, "latent_mean": (0.0,) * 2, "latent_std": (1.0,) * 2}
+    small = VAEConfig(dim=4, dim_mult=(1, 1, 1), temporal_downsample=(True, False), **fields)
+    configs = Configs(dit=coarse, vae=small)
+    assert latent_shape(Settings(height=24, width=48, num_frames=5), configs) == (1, 3, 6, 12, 2)
+    with pytest.raises(ValueError, match="height must be divisible by 8, got 12; nearest are 8"):
+        latent_shape(Settings(height=12, width=48, num_frames=5), configs)
+    with pytest.raises(ValueError, match="width must be divisible by 16, got 40; nearest are 32"):
+        latent_shape(Settings(height=24, width=40, num_frames=5), configs)
+
+
 def test_given_frames_of_another_size_are_refused(pipe):
-    small = np.zeros((16, 16, 3), np.uint8)
-    with pytest.raises(ValueError, match="fit them first"):
-        pipe("", conditions=tasks.image_to_video(small), settings=SETTINGS)
+    for height, width in ((32, 32), (48, 48)):
+        other = np.zeros((height, width, 3), np.uint8)
+        with pytest.raises(ValueError, match="fit them first"):
+            pipe("", conditions=tasks.image_to_video(other), settings=SETTINGS)

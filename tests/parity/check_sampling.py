@@ -14,7 +14,7 @@ from hand_loop import given_latents, run_two_experts, run_without_conditions
 from watched import WatchedPipeline
 
 from pusa_jax.diffusion import tasks
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import DiTConfig, Precision, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.pipeline import Output, Settings
@@ -97,7 +97,7 @@ class AnalyticDiT(WanDiT):
 
 
 @remembered
-def analytic_pipeline(golden: Golden, dtype: str) -> WatchedPipeline:
+def analytic_pipeline(golden: Golden, dtype: Precision) -> WatchedPipeline:
     config = DiTConfig(dim=2, ffn_dim=1, num_heads=1, num_layers=1, compute_dtype=dtype)
     texts = {side: np.full((1, 1), x, np.float32) for side, x in ANALYTIC_PROMPTS.items()}
     return WatchedPipeline(AnalyticDiT(config, golden.tensor("in.g")), any_vae(), texts)
