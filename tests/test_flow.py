@@ -77,6 +77,9 @@ def test_a_frame_told_to_be_clean_does_not_move_and_one_told_otherwise_does():
     sigmas = np.asarray([[0.002, 0.0005], [0.001, 0.0002]], np.float32)
     table = NoiseTable(sigmas=sigmas, timesteps=np.asarray([[1.0, 0.0]], np.float32))
     np.testing.assert_allclose(table.step_sizes(), [[-0.001, 0]], rtol=1e-5)
+    start_at = CLEAN[:, :2]
+    moved = denoise(lambda x, t: 1000 * jnp.ones_like(x), start_at, table) - start_at
+    assert np.allclose(moved[:, 0], -1, atol=1e-5) and not moved[:, 1].any()
 
 
 def test_small_bfloat16_timesteps_keep_their_fraction_unless_truncated():
