@@ -69,8 +69,10 @@ def test_a_run_may_start_from_a_lower_level():
 
 
 def test_levels_are_counted_from_both_ends_as_torch_does():
-    """torch.linspace(1, 0, 6): the second half is counted back from the end."""
+    """torch.linspace counts the second half back from the end; to the last bit this shows."""
     assert pusa_schedule(5, 1.0).tolist() == np.float32([1, 0.8, 0.6, 0.4, 0.2, 0]).tolist()
+    assert pusa_schedule(7, 1.0)[3] == np.float32(0.57142854)  # torch.linspace(1, 0, 8)[3]
+    assert np.float32(0.57142854) != np.float32(4 / 7)
 
 
 def test_a_frame_told_to_be_clean_does_not_move_and_one_told_otherwise_does():

@@ -183,6 +183,9 @@ def test_given_frames_come_from_their_place_in_the_clip_and_go_to_theirs(pipe):
         (take,) = condition.take
         encoded = pipe.encode(to_pixels(condition.frames)[None], False)
         assert np.array_equal(frame.latents, encoded[:, take : take + 1])
+    extension = tasks.extend(IMAGES, 4, at=(0, 2), multipliers=(0.1, 0.4))
+    given = pipe.encode_conditions(extension, SETTINGS)
+    assert [(c.index, c.multiplier) for c in given] == [(0, 0.1), (2, 0.4)]
 
 
 def test_latents_of_an_earlier_run_are_given_as_they_are(pipe):
