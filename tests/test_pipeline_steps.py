@@ -96,6 +96,8 @@ def test_a_bfloat16_network_is_told_bfloat16_numbers(bfloat16_pipe):
     bfloat16_pipe("a ball", settings=SETTINGS)
     assert np.array_equal(bfloat16_pipe.told(), exact().astype(ml_dtypes.bfloat16))
     assert np.array_equal(bfloat16_pipe.told()[:, 0], [1000, 908, 716])
+    sizes = np.diff(pusa_schedule(SETTINGS.num_steps, SETTINGS.shift))  # never rounded
+    np.testing.assert_allclose(bfloat16_pipe.step_sizes()[:, 0], sizes, rtol=1e-6)
 
 
 def test_steps_and_shift_decide_the_schedule(pipe):
