@@ -139,5 +139,5 @@ def test_a_model_family_imports_no_other_family():
 
 
 def test_packages_import_nothing_of_ours():
-    for module in set(MODULES) - set(PLACED):
+    for module in set(MODULES) - set(PLACED) - {"__init__", "__main__"}:
         assert not list(imports_of(module)), module
