@@ -94,8 +94,8 @@ def chosen(room: str | None, sample: int | None, seed: int) -> dict[str, Mutant]
             f"{room} is not in tests/mutants/rooms.toml, which has {', '.join(rooms())}."
         )
     every = [m for file in ([room] if room else rooms()) for m in mutants_of(file)]
-    if sample is not None:
-        every = random.Random(seed).sample(every, min(sample, len(every)))
+    if sample is not None:  # shuffled first, so that a larger sample holds the smaller one
+        every = random.Random(seed).sample(every, len(every))[:sample]
     return {key_of(m): m for m in every}
 
 
