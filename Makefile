@@ -9,6 +9,8 @@
 #   make lint          ruff and pyright
 #   make test-newest   most of it without PyTorch on Python 3.12 with the newest jax, if there is one
 #   make docs          the pages of docs/ as a site, into site/
+#   make mutants       breaks the code in one place after another and lists what no test notices; hours,
+#                      goes on when interrupted; ROOM=pusa_jax/diffusion/flow.py one file, SAMPLE=100 a part
 #   make clean         removes the environments made here
 #
 # Each target makes the environment it needs and refreshes it when pyproject.toml changes.
@@ -28,7 +30,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo tiny-world experiments experiments-quick test train-debug lint test-newest docs clean
+.PHONY: help demo tiny-world experiments experiments-quick test train-debug lint test-newest docs mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -70,6 +72,10 @@ test-newest:
 docs:
 	@$(MAKE) --no-print-directory VENV=$(VENVDOCS) $(VENVDOCS)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(VENVDOCS)/bin/mkdocs build --strict
+
+# Not part of the checks: a percentage to look at, not a limit to hold.
+mutants: $(VENV)/mutants.stamp
+	$(VENV)/bin/python tests/mutants --workers $(WORKERS) $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) $(VENV312) $(VENVDOCS)

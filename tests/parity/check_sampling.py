@@ -129,7 +129,7 @@ def recorded_pipeline(golden: Golden, boundary: float | None) -> WatchedPipeline
         load_dit(golden.weights(name), golden.config[name])
         for name in (("dit",) if boundary is None else ("dit", "dit2"))
     ]
-    levels = (boundary or 0, 0)[-len(dits) :]
+    levels = (boundary or 0.0, 0.0)[-len(dits) :]
     experts = [Expert(dit=dit, first_level=x) for dit, x in zip(dits, levels, strict=True)]
     with_vae = "vae" in golden.config
     vae = load_vae(golden.weights("vae"), golden.config["vae"]) if with_vae else any_vae()
