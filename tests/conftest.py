@@ -1,5 +1,6 @@
 """Strict flags for the whole suite, and the options and closing table of the parity tests."""
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,14 @@ def programs(tmp_path_factory):
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         keep_compiled(folder)
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """Programs of a file are dropped behind it: a worker would grow to gigabytes otherwise."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_addoption(parser):
