@@ -216,9 +216,7 @@ def _entry(
     offset = start + tensor.offset * dtype.itemsize
     entry = FileTensor(mapped, offset, tensor.shape, tensor.strides, dtype)
     if (tensor.offset + entry.extent) * dtype.itemsize > size:
-        raise ValueError(
-            f"{mapped.path} is damaged: tensor {name!r} reaches beyond its storage."
-        )
+        raise ValueError(f"{mapped.path} is damaged: tensor {name!r} reaches beyond its storage.")
     return entry
 
 
