@@ -89,7 +89,9 @@ def merged(leaves, adapters, scale):
         for path, a in adapters.items()
         if path.endswith("/lora_a")
     }
-    return {path: np.asarray(leaf + added.get(path, 0), leaf.dtype) for path, leaf in leaves.items()}
+    return {
+        path: np.asarray(leaf + added.get(path, 0), leaf.dtype) for path, leaf in leaves.items()
+    }
 
 
 def frozen(leaves) -> Frozen:

@@ -55,7 +55,9 @@ def test_kaiming_is_uniform_within_the_root_of_the_inputs():
 
 
 def test_fresh_adapters_are_float32_and_add_nothing():
-    adapters = init_adapters(SHAPES, AdapterConfig(rank=2, targets=BLOCK_LINEARS), jax.random.key(0))
+    adapters = init_adapters(
+        SHAPES, AdapterConfig(rank=2, targets=BLOCK_LINEARS), jax.random.key(0)
+    )
     assert {x.dtype for x in adapters.values()} == {jnp.dtype("float32")}
     assert not any(x.any() for p, x in adapters.items() if p.endswith("lora_b"))
     assert sorted(adapters) == sorted(

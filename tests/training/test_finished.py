@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
-from small import DIT, LORA, base, batch, recipe, settings
+from small import DIT, LORA, base, batch, merged, recipe, settings
 
 from pusa_jax.cli.main import main
 from pusa_jax.convert.files.open import open_tensors
