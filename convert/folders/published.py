@@ -242,8 +242,11 @@ def _recognise(
     """Networks of a family, each with the files that hold one; the denoiser comes first."""
     networks = FOREIGN[family].networks
     for name in sorted(networks, key=lambda name: name != "dit"):
-        layouts = ((file, networks[name].layout_of(source)) for file, source in opened.items())
-        if candidates := [(file, layout) for file, layout in layouts if layout]:
+        candidates: list[tuple[Path, Layout]] = []
+        for file, source in opened.items():
+            if layout := networks[name].layout_of(source):
+                candidates.append((file, layout))
+        if candidates:
             yield name, candidates
 
 

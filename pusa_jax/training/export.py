@@ -84,7 +84,7 @@ def export_model(
     if with_base and run.model.weights == RANDOM:
         raise ValueError("this run began with random weights: there is no VAE to come along.")
     base = ModelFolder(run.model.weights) if with_base else None
-    others = [name for name in base.names if name != "dit"] if base else []
+    others: list[Name] = [name for name in base.names if name != "dit"] if base else []
 
     def networks() -> Iterator[tuple[Name, Any, Leaves]]:
         yield "dit", run.recipe.dit, _in_dtype(result, dtype)
