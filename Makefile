@@ -8,6 +8,9 @@
 #   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
 #   make lint          ruff and pyright
 #   make test-newest   most of it without PyTorch on Python 3.12 with the newest jax, if there is one
+#   make docs          the pages of docs/ as a site, into site/
+#   make mutants       breaks the code in one place after another and lists what no test notices; hours,
+#                      goes on when interrupted; ROOM=pusa_jax/diffusion/flow.py one file, SAMPLE=100 a part
 #   make clean         removes the environments made here
 #
 # Each target makes the environment it needs and refreshes it when pyproject.toml changes.
@@ -15,6 +18,7 @@
 
 VENV ?= .venv
 VENV312 ?= .venv-newest
+VENVDOCS ?= .venv-docs
 WORKERS ?= 2
 
 # $(call first,CANDIDATES,CONDITION ON sys): the first that runs, fits, and can make an environment.
@@ -26,7 +30,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo tiny-world experiments experiments-quick test train-debug lint test-newest clean
+.PHONY: help demo tiny-world experiments experiments-quick test train-debug lint test-newest docs mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -65,8 +69,16 @@ test-newest:
 	  $(VENV312)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile -m "not torch and not slow and not long" --golden-dir tests/golden; \
 	fi
 
+docs:
+	@$(MAKE) --no-print-directory VENV=$(VENVDOCS) $(VENVDOCS)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(VENVDOCS)/bin/mkdocs build --strict
+
+# Not part of the checks: a percentage to look at, not a limit to hold.
+mutants: $(VENV)/mutants.stamp
+	$(VENV)/bin/python tests/mutants --workers $(WORKERS) $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
 clean:
-	rm -rf $(VENV) $(VENV312)
+	rm -rf $(VENV) $(VENV312) $(VENVDOCS)
 
 $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"

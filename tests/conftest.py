@@ -1,5 +1,6 @@
 """Strict flags for the whole suite, and the options and closing table of the parity tests."""
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -26,15 +27,27 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory):
-    """Programs compiled once serve all workers and child processes, and go with the files."""
+    """Programs compiled once serve all workers and child processes, and go with the files.
+
+    Runs that share a folder, as those of tests/mutants do, name it as JAX does.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder / "programs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        keep_compiled(folder / "programs")
-        yield folder / "programs"
+        keep_compiled(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """Programs of a file are dropped behind it: a worker would grow to gigabytes otherwise."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_addoption(parser):

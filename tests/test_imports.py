@@ -167,5 +167,5 @@ def test_only_two_modules_name_a_family(module):
 
 
 def test_packages_import_nothing_of_ours():
-    for module in set(MODULES) - set(PLACED):
+    for module in set(MODULES) - set(PLACED) - {"__init__", "__main__"}:
         assert not list(imports_of(module)), module

@@ -1,7 +1,7 @@
 """`pusa-jax train` and `pusa-jax plan train`: from flags to a run, and from a run to a screen.
 
-    pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]
-    pusa-jax plan train --config=configs/FILE.py --topology=v5e:4x4 [--json] [--config.FIELD=VALUE]
+    pusa-jax train --config=NAME_OR_FILE --workdir=FOLDER [--config.FIELD=VALUE ...]
+    pusa-jax plan train --config=NAME_OR_FILE --topology=v5e:4x4 [--json] [--config.FIELD=VALUE]
 
 Config files follow ml_collections: `get_config()` returns nested values, and every one of them can
 be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+import pusa_jax
 from pusa_jax.data.batches import Clips, NoiseClips
 from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import parse_topology, prepare_process
@@ -25,17 +26,24 @@ from pusa_jax.progress import Console
 from pusa_jax.training.config import RANDOM, RunConfig, build, unknown
 from pusa_jax.training.loop import OnStep, train
 
-USAGE = "usage: pusa-jax train --config=configs/FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]"
+USAGE = "usage: pusa-jax train --config=NAME_OR_FILE --workdir=FOLDER [--config.FIELD=VALUE ...]"
+
+CONFIGS = Path(pusa_jax.__file__).parent / "configs"
+"""Configs that come along; in a checkout a link to the folder `configs` at its top."""
+
+NO_CONFIGS = {"common", "__init__"}
+"""Modules there that are no configs."""
 
 HELP = f"""{USAGE}
 
 Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
 any of its values can be set on the command line. The same command goes on where a stopped run
-ended.
+ended. Configs that come along go by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
+fvdm_ptss_1.3b.
 
-  pusa-jax train --config=configs/debug.py --workdir=runs/debug           (CPU, under a minute)
+  pusa-jax train --config=debug --workdir=runs/debug                      (CPU, under a minute)
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p
-  pusa-jax train --config=configs/pusa_v1_lora_14b.py --workdir=runs/pusa (the paper's run)
+  pusa-jax train --config=pusa_v1_lora_14b --workdir=runs/pusa    (the paper's run)
   pusa-jax export --src runs/pusa --dst pusa-lora                         (what it has trained)"""
 
 
@@ -110,9 +118,7 @@ def parse(argv: Sequence[str]) -> tuple[RunConfig, flags.FlagValues]:
       ValueError: one line that says which flag is missing, unknown or wrong.
       FileNotFoundError: there is no such config file.
     """
-    file = Path(_config_file(argv).partition(":")[0])
-    if file.suffix and not file.is_file():
-        raise FileNotFoundError(f"there is no config file {file}.")
+    argv = _with_shipped_config(argv)
     try:
         values, rest = _flags(argv)
     except (AttributeError, KeyError) as error:
@@ -124,6 +130,30 @@ def parse(argv: Sequence[str]) -> tuple[RunConfig, flags.FlagValues]:
     return build(RunConfig, plain(values.config)), values
 
 
+def _with_shipped_config(argv: Sequence[str]) -> list[str]:
+    """The flags with the name of a config that comes along, `debug`, replaced by its file.
+
+    A name that ends in .py is a file of the user's; where there is none, the one that comes along.
+
+    Raises:
+      FileNotFoundError: neither the one nor the other.
+    """
+    value = _config_file(argv)
+    name, colon, argument = value.partition(":")
+    if not name or Path(name).is_file():
+        return list(argv)
+    shipped = {path.stem: path for path in CONFIGS.glob("*.py") if path.stem not in NO_CONFIGS}
+    file = shipped.get(Path(name).name.removesuffix(".py"))
+    if file is None:
+        raise FileNotFoundError(
+            f"there is no config file {name}, and none of that name comes along; there are "
+            f"{', '.join(sorted(shipped))}."
+        )
+    found = f"{file}{colon}{argument}"
+    swapped = {value: found, f"--config={value}": f"--config={found}"}
+    return [swapped.get(arg, arg) for arg in argv]
+
+
 def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     """Parsed flags, and what is none."""
     argv, values = ["train", *argv], flags.FlagValues()
@@ -131,12 +161,7 @@ def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("topology", "local", "Chips to plan for.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print one JSON object.", flag_values=values)
-    # A config imports its neighbours as `configs.NAME`, wherever their folder lies.
-    sys.path.insert(0, str(Path(_config_file(argv).partition(":")[0]).resolve().parent.parent))
-    try:
-        return values, values(argv)[1:]
-    finally:
-        sys.path.pop(0)
+    return values, values(argv)[1:]
 
 
 def plain(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def place(
       clean latents (zero where a frame is free) and the multiplier of every frame (1 where free).
 
     Raises:
-      ValueError: see `check_conditions`.
+      ValueError: see `check_conditions`, or given latents are not a frame of the clip.
     """
     multipliers = np.ones(like.shape[1], np.float32)
     check_conditions(
@@ -81,6 +81,11 @@ def place(
     )
     clean = np.zeros(like.shape, like.dtype)  # on the host: a device would compile for every place
     for condition in conditions:
+        if condition.latents.shape != clean[:, :1].shape:
+            raise ValueError(
+                f"given latents must be {clean[:, :1].shape}, one frame of the clip, "
+                f"got {condition.latents.shape}."
+            )
         clean[:, condition.index] = np.asarray(condition.latents)[:, 0]
         multipliers[condition.index] = condition.multiplier
     return jnp.asarray(clean), multipliers

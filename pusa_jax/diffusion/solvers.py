@@ -15,9 +15,8 @@ References: UniPC arXiv 2302.04867 (its B2(h) form), DPM-Solver++ arXiv 2211.010
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -45,9 +44,7 @@ class Solver:
     step: Callable[[Any, Latents, Any], Any]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EulerState:
+class EulerState(NamedTuple):
     """The latents and nothing else."""
 
     latents: Latents
@@ -70,9 +67,7 @@ EULER = Solver(
 )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MultistepState:
+class MultistepState(NamedTuple):
     """What a multistep solver remembers; float32.
 
     Attributes:
@@ -86,9 +81,7 @@ class MultistepState:
     clean: Float[Array, "P B F H W C"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MultistepRows:
+class MultistepRows(NamedTuple):
     """The table of a multistep solver.
 
     Attributes:

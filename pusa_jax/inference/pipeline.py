@@ -207,7 +207,7 @@ class PusaPipeline:
         rows = euler_rows(table)
         state = self._put(EULER.init(start(clean, noise, table)))
         scale = self._put(np.float32(settings.guidance_scale))
-        experts = [self._expert_at(level) for level in table.levels]
+        experts = [self._expert_at(float(level)) for level in table.levels]
         with jax.set_mesh(self.mesh):
             prepared = {
                 i: self._prepare(self.family, self.experts[i].dit, texts) for i in {*experts}

@@ -59,6 +59,9 @@ DIALECTS = {
     "lycoris": named(lambda m: f"lycoris_{flat(diffusers(m))}", *KOHYA),
     "diffusers": named(lambda m: f"transformer.{diffusers(m)}"),
     "bare": named(str, "lora_A", "lora_B"),
+    "two prefixes": named(lambda m: f"model.diffusion_model.{m}"),
+    "model": named(lambda m: f"dit.{m}"),
+    "flat transformer": named(lambda m: f"lora_transformer_{flat(diffusers(m))}", *KOHYA),
     "linear layer": named(str, "lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
     "dotted": named(str, "lora.down.weight", "lora.up.weight"),
     "underscore": {
@@ -176,7 +179,20 @@ def one(**changes):
         (one(**{"blocks.0.ffn.0.alpha": (2,)}), "must be one number"),
         (one(**{"transformer.blocks.0.ffn.0.lora_down.weight": (2, 6)}), "are the same part"),
         (one(**{"blocks.0.ffn.0.dora_scale": (5,)}), "belongs to DoRA"),
+        (one(**{"blocks.0.ffn.0.lora_magnitude_vector": (5,)}), "belongs to DoRA"),
         (one(**{"blocks.0.ffn.2.hada_w1_a": (5, 2)}), "belongs to LoHa"),
+        (one(**{"blocks.0.ffn.2.lokr_w1": (5, 2)}), "belongs to LoKr"),
+        (one(**{"blocks.0.ffn.0.lora_mid.weight": (2, 2)}), "belongs to LoCon"),
+        (one(**{"blocks.0.ffn.0.set_weight": (5, 6)}), "belongs to a replaced weight"),
+        (
+            one(
+                **{
+                    "patch_embedding.lora_A": (2, 3, 1, 2, 2),
+                    "patch_embedding.lora_B": (5, 2, 1, 2, 2),
+                }
+            ),
+            r"factors \[2, 3, 1, 2, 2\] and \[5, 2, 1, 2, 2\], which must be",
+        ),
     ],
 )
 def test_what_is_no_lora_gives_one_line(source, message):
@@ -249,3 +265,36 @@ def test_factors_are_written_in_bfloat16_by_default():
         parse_lora(ArrayTensors(DIALECTS["comfy"]), WAN21.lora), WAN21.lora
     ).arrays
     assert {array.dtype for array in arrays.values()} == {np.dtype(ml_dtypes.bfloat16)}
+
+
+def test_factors_that_are_whole_numbers_are_refused():
+    arrays = {name: array.astype(np.int32) for name, array in one().arrays.items()}
+    with pytest.raises(ValueError, match="factors of int32 and int32, must be floating"):
+        parse_lora(ArrayTensors(arrays))
+
+
+@pytest.mark.parametrize(
+    ("settings", "alpha"),
+    [
+        ({}, None),
+        ({"lora_alpha": 0}, 0.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"ffn.0": 3}}, 3.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"fn.0": 3, "0.ffn": 4}}, 6.0),
+        ({"lora_alpha": 6, "alpha_pattern": None}, 6.0),
+    ],
+)
+def test_settings_give_an_alpha_to_the_layers_they_name(settings, alpha):
+    (module,) = parse_lora(one(), settings).modules.values()
+    assert module.alpha == alpha
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"use_dora": True, "lora_alpha": 6}, "its settings say DoRA"),
+        ({"lora_alpha": "6"}, "lora_alpha='6', which must be a number"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        parse_lora(one(), settings)

@@ -20,6 +20,7 @@ from pusa_jax.convert.tables import (
     bind,
     dump,
     load,
+    shape_of,
 )
 
 FLAT = Transform(lambda w: w.reshape(len(w), -1).T, lambda k: k.T.reshape(-1, 2, len(k) // 2))
@@ -177,6 +178,15 @@ def test_ignored_tensors_may_be_there_or_not():
     for source in (extra, checkpoint()):
         assert len(bind(source, RULES, ABSTRACT, ignored=ignored)) == len(RULES)
     assert violations(extra, ignored={"tied": "…"}) == [("unexpected", "blocks.7.mask [1]")]
+    near = checkpoint(**{name: np.zeros(1) for name in ("tied.2", "a.tied", "blocks.x.mask")})
+    assert [what.split()[0] for _, what in violations(near, ignored=ignored)] == [
+        "a.tied",
+        "blocks.x.mask",
+        "tied.2",
+    ]
+    assert len(load(extra, RULES, ABSTRACT, ignored=ignored)) == len(RULES)
+    many = checkpoint(**{"blocks.12.mask": np.zeros(1)})
+    assert len(bind(many, RULES, ABSTRACT, ignored=ignored)) == len(RULES)
 
 
 def test_mixed_and_wide_dtypes_need_a_choice():
@@ -206,3 +216,28 @@ def test_a_table_that_is_no_bijection_is_refused_both_ways(rules, problem):
     )
     with pytest.raises(ConversionError, match=problem):
         list(dump(random_leaves(), rules))
+
+
+def test_shapes_have_names_and_no_values():
+    source = LeafTensors(ABSTRACT, RULES)
+    assert source.tensors["blocks.2.q.weight"].shape == (5, 4)
+    with pytest.raises(TypeError, match=r"blocks/q/bias is a shape without values; blocks\.0\.q"):
+        source.read("blocks.0.q.bias")
+
+
+def test_a_tensor_is_read_in_parts_on_the_way_back():
+    source = LeafTensors(random_leaves(), RULES)
+    part = source.read("blocks.1.q.weight", (slice(1, 3), slice(0, 2)))
+    np.testing.assert_array_equal(part, source.read("blocks.1.q.weight")[1:3, :2])
+
+
+def test_values_of_one_byte_need_a_choice_as_well():
+    source = checkpoint(**{"scale": np.zeros((), ml_dtypes.float8_e4m3fn)})
+    ((kind, what),) = violations(source)
+    assert kind == "wrong dtype" and "scale is float8_e4m3fn; convert with dtype" in what
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4,)])
+def test_a_size_is_read_off_no_empty_tensor_and_off_none_of_another_rank(shape):
+    with pytest.raises(ValueError, match=r"w must be there with 2 axes, got \["):
+        shape_of(ArrayTensors({"w": np.zeros(shape)}), "w", 2)

@@ -289,7 +289,7 @@ def test_an_example_is_the_same_bytes_in_every_process():
     program = """
 import hashlib, sys
 import numpy as np
-from pusa_jax.training import data
+from pusa_jax.data import encoded as data
 for i in range(8):
     latents, text = np.full((1, 1, 1, 2), i, np.float32), np.zeros((i, 3), np.float32)
     example = data.Example(name=str(i), caption="x", latents=latents, text=text)
@@ -306,7 +306,7 @@ def test_a_shard_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(tm
     program = """
 import os, resource, signal, sys
 from pathlib import Path
-from pusa_jax.training import data
+from pusa_jax.data import encoded as data
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:

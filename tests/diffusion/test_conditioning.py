@@ -1,10 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pusa_jax.diffusion import tasks
-from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.guidance import guided
+from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions, place
+from pusa_jax.diffusion.guidance import guided, guided_together
 
 LIKE = jnp.zeros((1, 5, 2, 3, 4))
 
@@ -37,6 +38,27 @@ def test_impossible_conditions_are_refused(conditions, message):
         place(conditions, LIKE)
 
 
+@pytest.mark.parametrize(("indices", "multipliers"), [([0, 1], [0.2]), ([0], [0.2, 0.3])])
+def test_every_place_needs_its_own_multiplier(indices, multipliers):
+    with pytest.raises(ValueError, match=f"got {len(multipliers)} multipliers for {len(indices)}"):
+        check_conditions(indices, multipliers, 5)
+
+
+def test_every_frame_may_be_given_if_one_is_left_to_sample():
+    check_conditions(range(5), [0.0, 0.0, 0.0, 0.0, 1.0], 5)
+    check_conditions(range(4), [0.0] * 4, 5)
+
+
+def test_a_given_frame_has_the_shape_of_one_of_the_clip():
+    small = FrameCondition(index=0, latents=jnp.ones((1, 1, 1, 1, 4)), multiplier=0.2)
+    with pytest.raises(ValueError, match="one frame of the clip, got"):
+        place([small], LIKE)
+
+
+def test_what_is_laid_out_has_the_dtype_of_the_clip():
+    assert place([given(0, 0.2)], LIKE.astype(jnp.bfloat16))[0].dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_guidance_moves_away_from_the_negative_prompt(scale):
     x, t = jnp.ones((1, 5, 2, 3, 4)), jnp.ones((1, 5))
@@ -48,6 +70,33 @@ def test_guidance_off_leaves_the_negative_pass_out():
     x, t = jnp.ones((1, 5, 2, 3, 4)), jnp.ones((1, 5))
     velocity = guided(lambda x, t, text: x * text, jnp.asarray([2.0, jnp.nan]), jnp.float32(1))
     assert jnp.array_equal(velocity(x, t), 2 * x)
+
+
+def test_guidance_off_asks_the_network_once():
+    x, t, asked = jnp.ones((1, 5, 2, 3, 4)), jnp.ones((1, 5)), []
+
+    def velocity(x, t, text):
+        jax.debug.callback(lambda text: asked.append(float(text)), text)
+        return x * text
+
+    for scale, prompts in ((1, [2.0]), (3, [2.0, 0.5])):
+        jax.block_until_ready(guided(velocity, jnp.asarray([2.0, 0.5]), jnp.float32(scale))(x, t))
+        jax.effects_barrier()
+        assert asked == prompts
+        asked.clear()
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_both_passes_as_one_batch_are_the_same_guidance(scale):
+    x, t = jax.random.normal(jax.random.key(0), (2, 5, 2, 3, 4)), jnp.arange(10.0).reshape(2, 5)
+
+    def velocity(x, t, text):
+        return (x + t[:, :, None, None, None]) * text.reshape(-1, 1, 1, 1, 1)
+
+    prompts, negatives = jnp.asarray([2.0, 3.0]), jnp.asarray([0.5, -1.0 if scale > 1 else jnp.nan])
+    together = guided_together(velocity, jnp.concatenate([prompts, negatives]), jnp.float32(scale))
+    in_turn = guided(velocity, jnp.stack([prompts, negatives]), jnp.float32(scale))
+    assert jnp.allclose(together(x, t), in_turn(x, t), atol=1e-5)
 
 
 def picture(value, height=4, width=6):

@@ -46,10 +46,51 @@ def test_schedule_falls_from_one_to_zero_for_any_number_of_steps(steps):
     assert schedule[0] == 1 and schedule[-1] == 0 and (np.diff(schedule) < 0).all()
 
 
-@pytest.mark.parametrize("bad", [{"num_steps": 0}, {"shift": 0.0}, {"strength": 1.5}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"num_steps": 0},
+        {"shift": 0.0},
+        {"shift": np.inf},
+        {"shift": np.nan},
+        {"strength": 0.0},
+        {"strength": 1.5},
+    ],
+)
 def test_a_schedule_out_of_range_is_refused(bad):
     with pytest.raises(ValueError, match="got"):
         pusa_schedule(**{"num_steps": 4, "shift": 5.0} | bad)
+
+
+def test_a_run_may_start_from_a_lower_level():
+    half = pusa_schedule(4, 1.0, strength=0.5)
+    np.testing.assert_allclose(half, [0.5, 0.375, 0.25, 0.125, 0])
+    assert np.array_equal(pusa_schedule(4, 5.0, strength=1.0), pusa_schedule(4, 5.0))
+
+
+def test_levels_are_counted_from_both_ends_as_torch_does():
+    """torch.linspace counts the second half back from the end; to the last bit this shows."""
+    assert pusa_schedule(5, 1.0).tolist() == np.float32([1, 0.8, 0.6, 0.4, 0.2, 0]).tolist()
+    assert pusa_schedule(7, 1.0)[3] == np.float32(0.57142854)  # torch.linspace(1, 0, 8)[3]
+    assert np.float32(0.57142854) != np.float32(4 / 7)
+
+
+def test_a_frame_told_to_be_clean_does_not_move_and_one_told_otherwise_does():
+    table = noise_table(2, 1.0, np.asarray([0.003, 0.0015]), truncate=True)
+    assert table.timesteps.tolist() == [[3, 1], [1, 0]]
+    np.testing.assert_allclose(table.step_sizes, [[-0.0015, -0.00075], [-0.0015, 0]], rtol=1e-5)
+    assert (table.sigmas[1] > 0).all()
+    start_at = CLEAN[:, :2]
+    moved = denoise(lambda x, t: 1000 * jnp.ones_like(x), start_at, table.part(1, 2)) - start_at
+    assert np.allclose(moved[:, 0], -1.5, atol=1e-5) and not moved[:, 1].any()
+
+
+def test_small_bfloat16_timesteps_keep_their_fraction_unless_truncated():
+    kept, cut = (
+        noise_table(50, 5.0, np.ones(1), rounding="bfloat16", truncate=truncate).timesteps[-1, 0]
+        for truncate in (False, True)
+    )
+    assert (kept, cut) == (92.5, 92)
 
 
 def test_timesteps_pass_through_bfloat16_and_truncation_as_published():

@@ -7,6 +7,7 @@ from flax import nnx
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.settings import Configs, latent_shape
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
@@ -90,7 +91,8 @@ def test_stages_are_reported_apart(pipe):
     ("change", "message"),
     [
         ({"height": 40}, "height must be divisible by 16, got 40; nearest are 32 and 48"),
-        ({"width": 8}, "width must be divisible by 16, got 8"),
+        ({"width": 8}, "width must be divisible by 16, got 8; nearest are 16 and 32"),
+        ({"width": 0}, "width must be divisible by 16, got 0"),
         ({"num_frames": 18}, "nearest are 17 and 21"),
         ({"num_steps": 0}, "steps must be at least 1"),
     ],
@@ -100,7 +102,21 @@ def test_settings_that_do_not_fit_are_refused(pipe, change, message):
         pipe("", settings=SamplingConfig(**vars(SETTINGS) | change))
 
 
+def test_latent_shapes_follow_the_two_networks():
+    coarse = dataclasses.replace(DIT, patch_size=(1, 2, 4))
+    fields = {"z_dim": 2, "latent_mean": (0.0,) * 2, "latent_std": (1.0,) * 2}
+    small = VAEConfig(dim=4, dim_mult=(1, 1, 1), temporal_downsample=(True, False), **fields)
+    configs = Configs(dit=coarse, vae=small)
+    fits = SamplingConfig(height=24, width=48, num_frames=5)
+    assert latent_shape(fits, configs) == (1, 3, 6, 12, 2)
+    with pytest.raises(ValueError, match="height must be divisible by 8, got 12; nearest are 8"):
+        latent_shape(SamplingConfig(height=12, width=48, num_frames=5), configs)
+    with pytest.raises(ValueError, match="width must be divisible by 16, got 40; nearest are 32"):
+        latent_shape(SamplingConfig(height=24, width=40, num_frames=5), configs)
+
+
 def test_given_frames_of_another_size_are_refused(pipe):
-    small = np.zeros((16, 16, 3), np.uint8)
-    with pytest.raises(ValueError, match="fit them first"):
-        pipe("", conditions=tasks.image_to_video(small), settings=SETTINGS)
+    for height, width in ((32, 32), (48, 48)):
+        other = np.zeros((height, width, 3), np.uint8)
+        with pytest.raises(ValueError, match="fit them first"):
+            pipe("", conditions=tasks.image_to_video(other), settings=SETTINGS)

@@ -6,6 +6,7 @@ from flax import nnx
 from small import merged
 
 from pusa_jax.models.adapters import (
+    AdaptedLinear,
     AdapterConfig,
     adapted_layers,
     as_lora,
@@ -112,3 +113,29 @@ def test_rank_zero_is_refused():
 def test_targets_that_match_nothing_list_the_layers():
     with pytest.raises(ValueError, match=r"'blocks/q' matches no layer; there are blocks/ffn/up"):
         adapted_layers(SHAPES, "blocks/q")
+
+
+@pytest.mark.parametrize("part", ["blocks/self_attn", "self_attn/q"])
+def test_targets_name_whole_paths(part):
+    with pytest.raises(ValueError, match="matches no layer"):
+        adapted_layers(SHAPES, part)
+
+
+def test_no_two_layers_begin_alike():
+    shapes = {f"{x}/kernel": jax.ShapeDtypeStruct((2, 8, 6), jnp.float32) for x in "pq"}
+    fresh = init_adapters(shapes, AdapterConfig(rank=3, targets="."), jax.random.key(0))
+    layers = np.concatenate([fresh["p/lora_a"], fresh["q/lora_a"]])
+    assert len(np.unique(layers)) == layers.size
+
+
+def test_an_adapted_layer_computes_in_the_dtype_of_its_base():
+    base = nnx.Linear(4, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    layer = AdaptedLinear(base, jnp.ones((4, 2)), jnp.ones((2, 3)), 0.5)
+    assert layer(jnp.ones((1, 4))).dtype == jnp.bfloat16
+
+
+def test_a_merge_is_rounded_once():
+    kernel = jnp.full((1, 1), 1.0, jnp.bfloat16)  # the next value is 1 + 2^-7
+    adapters = {"q/lora_a": jnp.full((1, 1), 2.0**-8 + 2.0**-17), "q/lora_b": jnp.ones((1, 1))}
+    merged = merge_adapters({"q/kernel": kernel}, adapters, 1.0)["q/kernel"]
+    assert merged.dtype == jnp.bfloat16 and merged[0, 0] == 1 + 2.0**-7

@@ -32,7 +32,9 @@ def model(dtype=jnp.float32):
         ("pusa", 8.0, 1.4),
         ("file_alpha", None, 1.4),
         ("file_alpha", 8.0, 1.4 * 8 / 2),
+        ("file_alpha", 0.0, 0.0),
         ("lightx2v", None, 1.4 / 2),
+        ("lightx2v", 0.0, 0.0),
         ("lightx2v", 8.0, 8 / 2),
     ],
 )
@@ -91,7 +93,9 @@ def test_bfloat16_rounds_where_the_tool_rounds(rule):
         (Target("blocks/q", 3), {}, "the model has no blocks/q of layer 3"),
         (Target("blocks/q"), {}, "the model has no blocks/q"),
         (Target("head", 0), {}, "the model has no head of layer 0"),
+        (Target("blocks/q", -1), {}, "the model has no blocks/q of layer -1"),
         (Target("head"), {"into": 5}, "head is 4x5 in the LoRA and 4x6 in the model"),
+        (Target("head"), {"out": 5}, "head is 5x6 in the LoRA and 4x6 in the model"),
     ],
 )
 def test_adapters_without_a_layer_are_named(target, shape, message):

@@ -1,140 +1,160 @@
-"""Pusa's denoise loops with the golden files' analytic model, and whole runs with the tiny DiT."""
+"""Pusa's pipelines, run by the shipped `PusaPipeline`: with an analytic model, with the tiny DiT.
 
-import functools
+Noise and text features are the recorded ones. Given frames are pixels where the recording has a
+VAE, else recorded latents. What cannot go through `PusaPipeline` yet is in `hand_loop`.
+"""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from check_dit import load_dit
 from check_vae import load_vae
-from golden import Comparison, Golden
+from flax import nnx
+from golden import Comparison, Golden, remembered
+from hand_loop import given_latents, run_without_conditions
+from watched import WatchedPipeline
 
-from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.guidance import guided
-from pusa_jax.diffusion.sampling import denoise, start
-from pusa_jax.inference.step import prepare_prompts
-from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.wan.family import WAN21, velocity
-from pusa_jax.models.wan.schedule import noise_table
-from pusa_jax.models.wan.vae import decode, encode
-from pusa_jax.testing.compare import relative_error, to_house_layout
+from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.inference.pipeline import Expert, Output
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.testing.compare import random_module, relative_error, to_house_layout
+from pusa_jax.typing import Precision
+
+SIDES = ("pos", "neg")
+ANALYTIC_PROMPTS = {"pos": 0.05, "neg": -0.02}
+VAE = VAEConfig(dim=4, dim_mult=(1, 1, 1, 1), num_res_blocks=1)
 
 
-def plan(golden: Golden, case: dict, given: dict | None = None):
-    """Start latents and noise table of a recorded pipeline run, built by our own functions."""
+def any_vae() -> WanVAE:
+    """Decodes what is not compared."""
+    return random_module(lambda: WanVAE(VAE, rngs=nnx.Rngs(0)))
+
+
+def run(pipe: WatchedPipeline, golden: Golden, case: dict, prompts: tuple[str, str]) -> Output:
+    """A recorded run, done by the pipeline."""
     group = golden.meta["inputs_of"][case["name"]]
     noise = to_house_layout(golden.tensor(f"in.{group}.noise"))
-    if given is None:
-        recorded = to_house_layout(golden.tensor(f"in.{group}.cond_latents"))
-        given = {i: recorded[:, i : i + 1] for i in range(recorded.shape[1])}
-    conditions = [
-        FrameCondition(index=i, latents=given[i], multiplier=m)
-        for i, m in zip(case["cond_frame_latent_indices"], case["noise_multipliers"], strict=True)
-    ]
-    clean, multipliers = place(conditions, noise)
-    table = noise_table(
-        case["steps"],
-        case["shift"],
-        multipliers,
-        rounding="bfloat16" if case.get("torch_dtype") == "bfloat16" else "none",
-        truncate=not case["pipeline"].endswith("t2v"),
+    _, f, h, w, _ = noise.shape
+    stride = pipe.autoencoder.config.temporal_stride
+    settings = SamplingConfig(
+        height=h * pipe.autoencoder.config.spatial_stride,
+        width=w * pipe.autoencoder.config.spatial_stride,
+        num_frames=tasks.pixel_frames(f, stride),
+        num_steps=case["steps"],
+        guidance_scale=case["cfg"],
+        shift=case["shift"],
+        tiled=False,
     )
-    return start(clean, noise, table), table
-
-
-def latents_after_each_step(velocity, latents, table):
-    out = [latents]
-    one = jax.jit(lambda x, row: denoise(velocity, x, row))
-    for i in range(table.num_steps):
-        out.append(one(out[-1], table.part(i, i + 1)))
-    return jnp.moveaxis(jnp.concatenate(out), -1, 1)
-
-
-def compare_tables(golden, case, table):
-    name = case["name"]
-    told = golden.tensor(f"out.{name}.timesteps").astype(np.float64)
-    whole = table.timesteps.shape == told.shape and not case["pipeline"].endswith("t2v")
-    gap = np.abs(np.broadcast_to(np.asarray(table.timesteps, np.float64), told.shape) - told)
-    if whole or case.get("torch_dtype") == "bfloat16":
-        yield Comparison("timesteps", float(gap.max()), 0.0, "units")
+    if case.get("real_vae"):
+        given = given_pixels(golden.tensor(f"in.{case['name']}.images"), case, stride)
     else:
-        yield Comparison("timesteps", float(np.linalg.norm(gap) / np.linalg.norm(told)), 2e-6)
-    steps = golden.tensor(f"out.{name}.dsigma")
-    ours = np.broadcast_to(np.asarray(table.step_sizes), steps.shape)
-    yield Comparison("step sizes", relative_error(ours, steps), 2e-6)
+        given = given_latents(golden, case)
+    prompt, negative = prompts
+    return pipe(prompt, conditions=given, negative_prompt=negative, settings=settings, noise=noise)
 
 
-def analytic_velocity(golden: Golden):
-    """The model of the trace files: linear in latents, timestep and the prompt's mean."""
-    gain = jnp.asarray(golden.tensor("in.g"))
+def given_pixels(images: np.ndarray, case: dict, stride: int) -> list[tasks.Condition]:
+    """Pictures one by one, or a clip in one pass."""
+    wanted = case["cond_frame_latent_indices"], case["noise_multipliers"]
+    if case["pipeline"].endswith("v2v"):
+        return tasks.video_at(images, *wanted, stride)
+    return tasks.images_at([*images], *wanted)
 
-    def velocity(x, timesteps, prompt):
-        neighbour = jnp.roll(x, -1, axis=-1)
-        told = (timesteps / 1000)[:, :, None, None, None] * gain[None, None, None, None]
-        return 0.3 * x - 0.2 * neighbour + 0.1 * x.mean(1, keepdims=True) + told + prompt
 
-    return velocity
+def compare(golden: Golden, case: dict, told, step_sizes, trace, limit: float):
+    """What the network was told, how far each frame was moved and where it lay after each step."""
+    name = case["name"]
+    recorded = golden.tensor(f"out.{name}.timesteps").astype(np.float64)
+    gap = np.abs(np.broadcast_to(np.asarray(told, np.float64), recorded.shape) - recorded)
+    if case["pipeline"].endswith("t2v") and case.get("torch_dtype") != "bfloat16":
+        yield Comparison("timesteps", float(np.linalg.norm(gap) / np.linalg.norm(recorded)), 2e-6)
+    else:
+        yield Comparison("timesteps", float(gap.max()), 0.0, "units")
+    yield Comparison(
+        "step sizes", relative_error(step_sizes, golden.tensor(f"out.{name}.dsigma")), 2e-6
+    )
+    if case.get("torch_dtype") == "bfloat16":
+        return  # the recorded latents mix bfloat16 and float32
+    ours = jnp.moveaxis(jnp.asarray(trace), -1, 1)
+    yield Comparison("latents", relative_error(ours, golden.tensor(f"out.{name}.latents")), limit)
+
+
+class AnalyticDiT(WanDiT):
+    """The model of the trace files: linear in latents, timestep and a number for the prompt."""
+
+    def __init__(self, config: DiTConfig, gain: np.ndarray):
+        self.config, self.gain = config, nnx.Param(jnp.asarray(gain))
+
+    def project_text(self, text):
+        number = text[None, :, :, :, None]
+        return number, number
+
+    def __call__(self, latents, timesteps, text):
+        neighbour = jnp.roll(latents, -1, axis=-1)
+        told = (timesteps / 1000)[:, :, None, None, None] * self.gain[...][None, None, None, None]
+        mean = latents.mean(1, keepdims=True)
+        return 0.3 * latents - 0.2 * neighbour + 0.1 * mean + told + text[0].mean()
+
+
+@remembered
+def analytic_pipeline(golden: Golden, dtype: Precision) -> WatchedPipeline:
+    config = DiTConfig(dim=2, ffn_dim=1, num_heads=1, num_layers=1, compute_dtype=dtype)
+    texts = {side: np.full((1, 1), x, np.float32) for side, x in ANALYTIC_PROMPTS.items()}
+    return WatchedPipeline(AnalyticDiT(config, golden.tensor("in.g")), any_vae(), texts)
 
 
 def check_trace(golden: Golden, case: dict):
-    latents, table = plan(golden, case)
-    yield from compare_tables(golden, case, table)
-    if case.get("torch_dtype") == "bfloat16":
-        return  # the recorded latents mix bfloat16 and float32
-    prompts, scale = jnp.asarray([0.05, -0.02]), jnp.float32(case["cfg"])
-    velocity = guided(analytic_velocity(golden), prompts, scale)
-    ours = latents_after_each_step(velocity, latents, table)
-    expected = golden.tensor(f"out.{case['name']}.latents")
-    yield Comparison("latents", relative_error(ours, expected), 1e-5)
+    pipe = analytic_pipeline(golden, case.get("torch_dtype", "float32"))
+    if case["pipeline"] == "multi_frames" and not case["cond_frame_latent_indices"]:
+        numbers = jnp.asarray([*ANALYTIC_PROMPTS.values()])
+
+        def velocity(latents, timesteps, number):
+            return pipe.experts[0].dit(latents, timesteps, (number, number))
+
+        trace, table = run_without_conditions(
+            golden, case, velocity, numbers[:, None, None, None, None, None]
+        )
+        yield from compare(golden, case, table.timesteps, table.step_sizes, trace, 1e-5)
+        return
+    run(pipe, golden, case, SIDES)
+    yield from compare(golden, case, pipe.told(), pipe.step_sizes(), pipe.trace(), 1e-5)
 
 
-CHECKS = {"sched_trace_pipeline": check_trace}
+@remembered
+def recorded_pipeline(golden: Golden, boundary: float | None) -> WatchedPipeline:
+    """The networks of a file and the texts of all its groups."""
+    dits = [
+        load_dit(golden.weights(name), golden.config[name])
+        for name in (("dit",) if boundary is None else ("dit", "dit2"))
+    ]
+    levels = (boundary or 0.0, 0.0)[-len(dits) :]
+    experts = [Expert(dit=dit, first_level=x) for dit, x in zip(dits, levels, strict=True)]
+    with_vae = "vae" in golden.config
+    vae = load_vae(golden.weights("vae"), golden.config["vae"]) if with_vae else any_vae()
+    groups = sorted(set(golden.meta["inputs_of"].values()))
+    texts = {f"{g} {side}": context(golden, g, side)[0] for g in groups for side in SIDES}
+    return WatchedPipeline(experts, vae, texts)
 
 
-@jax.jit
-def dit_steps(dit, texts, scale, latents, table):
-    return denoise(guided(functools.partial(velocity, dit), texts, scale), latents, table)
+def context(golden: Golden, group: str, side: str) -> np.ndarray:
+    """Recorded text features [1, L, E]."""
+    return golden.tensor(f"in.{group}.context_{side}")
 
 
 def check_pipeline(golden: Golden, case: dict):
-    """A whole run with the tiny DiT: start, every step, and the decoded frames where recorded."""
-    name, group = case["name"], golden.meta["inputs_of"][case["name"]]
-    experts = [load_dit(golden.weights("dit"), golden.config["dit"])]
+    """A whole run with the tiny DiT, or with two of them, each for its range of noise levels."""
     boundary = case.get("switch_DiT_boundary")
-    if boundary is not None:
-        experts.append(load_dit(golden.weights("dit2"), golden.config["dit2"]))
-    prompts = tuple(
-        jnp.asarray(golden.tensor(f"in.{group}.context_{side}")) for side in ("pos", "neg")
-    )
-    texts = [prepare_prompts(WAN21, dit, prompts) for dit in experts]
-
-    vae = load_vae(golden.weights("vae"), golden.config["vae"]) if case.get("real_vae") else None
-    given = encode_images(vae, golden.tensor(f"in.{name}.images"), case) if vae else None
-    latents, table = plan(golden, case, given)
-    yield from compare_tables(golden, case, table)
-
-    trace = [latents]
-    for i in range(table.num_steps):
-        low = int(boundary is not None and table.sigmas[i].max() < boundary)
-        row = table.part(i, i + 1)
-        trace.append(dit_steps(experts[low], texts[low], jnp.float32(case["cfg"]), trace[-1], row))
-    expected = golden.tensor(f"out.{name}.latents")
-    ours = jnp.moveaxis(jnp.concatenate(trace), -1, 1)
-    yield Comparison("latents", relative_error(ours, expected), 1e-4)
-    if vae:
-        frames = to_uint8(np.asarray(decode(vae, trace[-1]))[0])
-        gap = np.abs(frames.astype(int) - golden.tensor(f"out.{name}.frames").astype(int))
+    pipe, group = recorded_pipeline(golden, boundary), golden.meta["inputs_of"][case["name"]]
+    output = run(pipe, golden, case, (f"{group} pos", f"{group} neg"))
+    yield from compare(golden, case, pipe.told(), pipe.step_sizes(), pipe.trace(), 1e-4)
+    last = np.moveaxis(golden.tensor(f"out.{case['name']}.latents")[-1:], 1, -1)
+    yield Comparison("final latents", relative_error(output.latents, last), 1e-4)
+    if case.get("real_vae"):
+        frames = golden.tensor(f"out.{case['name']}.frames").astype(int)
+        gap = np.abs(output.frames.astype(int) - frames)
         yield Comparison("frames", float(gap.max()), 1.0, "of 255")
 
 
-def encode_images(vae, images, case):
-    """Latents at the conditioned places: pictures one by one, or a clip in one pass."""
-    places = case["cond_frame_latent_indices"]
-    if case["pipeline"].endswith("v2v"):
-        latents = encode(vae, jnp.asarray(to_pixels(images))[None])
-        return {i: latents[:, i : i + 1] for i in places}
-    encoded = (encode(vae, jnp.asarray(to_pixels(image))[None, None]) for image in images)
-    return dict(zip(places, encoded, strict=True))
-
-
-CHECKS["pipeline_e2e"] = check_pipeline
+CHECKS = {"sched_trace_pipeline": check_trace, "pipeline_e2e": check_pipeline}

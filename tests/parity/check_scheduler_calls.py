@@ -30,7 +30,12 @@ def check(golden: Golden, case: dict):
     def moved(now, later, velocity):
         """The sample after one step of each frame from one level to another."""
         rows = np.concatenate([levels(now), levels(later)])
-        table = NoiseTable(sigmas=rows, timesteps=np.ones_like(times))
+        table = NoiseTable(
+            sigmas=rows,
+            timesteps=np.ones_like(times),
+            step_sizes=rows[1:] - rows[:-1],
+            levels=rows[:-1].max(1),
+        )
         return denoise(lambda x, t: velocity, sample, table)
 
     drawn = {

@@ -1,20 +1,24 @@
 """The VAE with recorded weights: whole clips, and Pusa's tiling with its clamped output."""
 
-import functools
+import dataclasses
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 from flax import nnx
 from golden import Comparison, Golden, remembered
+from watched import WatchedPipeline
 
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.tables import load
 from pusa_jax.convert.wan.vae import original_rules
-from pusa_jax.inference import tiling
+from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import VAEConfig
-from pusa_jax.testing.compare import relative_error, to_house_layout
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.family import WAN21
+from pusa_jax.testing.compare import random_module, relative_error, to_house_layout
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 LIMIT = 5e-5
@@ -56,16 +60,23 @@ def check_whole(golden: Golden, case: dict):
         yield Comparison("decoded", relative_error(actual, expected), LIMIT)
 
 
+@remembered
+def vae_pipeline(golden: Golden) -> WatchedPipeline:
+    """The shipped pipeline around a recorded VAE; its other networks are never asked."""
+    config = DiTConfig(dim=2, ffn_dim=1, num_heads=1, num_layers=1)
+    dit = random_module(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
+    return WatchedPipeline(dit, load_vae(golden.weights(), golden.config), {"": np.zeros((1, 1))})
+
+
 def check_tiled(golden: Golden, case: dict):
-    model, name, source = load_vae(golden.weights(), golden.config), case["name"], case["input"]
-    encode, decode = (functools.partial(f, model) for f in (ENCODE, DECODE))
+    """The pipeline's own encoding and decoding, its tiles made as small as the recorded ones."""
+    pipe, name, source = vae_pipeline(golden), case["name"], case["input"]
     video, latents = (tensor(golden, f"in.{source}.{what}") for what in ("video", "latent"))
-    if case["tiled"]:
-        geometry = model.config, tuple(case["tile_size"]), tuple(case["tile_stride"])
-        encoded = tiling.encode_tiled(encode, video, *geometry)
-        decoded = tiling.decode_tiled(decode, latents, *geometry)
-    else:
-        encoded, decoded = encode(video), np.clip(decode(latents), -1, 1)
+    tile, stride = tuple(case["tile_size"]), tuple(case["tile_stride"])
+    codec = dataclasses.replace(WAN21.codec, sampling_tiles=Tiles(size=tile, stride=stride))
+    with mock.patch.object(pipe, "family", dataclasses.replace(WAN21, codec=codec)):
+        encoded = pipe.encode(np.asarray(video), case["tiled"])
+        decoded = pipe.decode(latents, case["tiled"])[None]
     for what, actual in (("latent", encoded), ("decoded", decoded)):
         expected = tensor(golden, f"out.{name}.{what}")
         yield Comparison(what, relative_error(actual, expected), LIMIT)

@@ -10,7 +10,7 @@ from pusa_jax.training.objective import ObjectiveConfig, clip_losses, exercise, 
 KEYS = clip_keys(jax.random.key(0), jnp.arange(64))
 CLEAN = jax.random.normal(jax.random.key(1), (64, 5, 2, 2, 3))
 TEXT = jax.random.normal(jax.random.key(2), (64, 4, 6))
-NO_TEXT = jnp.full((1, 4, 6), 7.0)
+NO_TEXT = jnp.full((1, 4, 6), 7.0, "float32")
 
 
 def run(count=64, **config):
@@ -67,11 +67,45 @@ def test_errors_are_means_over_a_frame():
     assert np.array_equal(frame_errors(target.at[:, 1].set(2.0), target), [[0.0, 4.0]])
 
 
-def test_dropout_of_all_text_is_refused():
-    with pytest.raises(ValueError, match=r"text_dropout must be in \[0, 1\), got 1.0"):
-        ObjectiveConfig(text_dropout=1.0)
+@pytest.mark.parametrize("share", [1.0, -0.1])
+def test_dropout_of_all_text_or_of_less_than_none_is_refused(share):
+    with pytest.raises(ValueError, match=rf"text_dropout must be in \[0, 1\), got {share}"):
+        ObjectiveConfig(text_dropout=share)
 
 
 def test_first_frame_clean_shows_the_clean_frame():
     task = run(levels=LevelConfig(sampler="first_frame_clean"))
     assert np.array_equal(task.noised[:, 0], CLEAN[:, 0])
+
+
+def test_the_defaults_are_those_of_the_original():
+    config = ObjectiveConfig()
+    assert (config.weighting, config.text_dropout) == ("pusa", 0.0)
+    levels = config.levels
+    assert (levels.sampler, levels.shift, levels.rounding) == ("independent", 5.0, "bfloat16")
+
+
+def test_a_frame_of_pure_noise_counts_though_its_weight_is_zero():
+    drawn = levels([[1.0, 0.5]], [[0.0, 2.0]])
+    assert clip_losses(jnp.asarray([[4.0, 2.0]]), drawn, "pusa")[0] == 3.0
+
+
+def test_a_clip_without_noise_has_no_loss():
+    assert clip_losses(jnp.ones((1, 2)), levels([[0.0, 0.0]], [[0.0, 0.0]]), "pusa")[0] == 0
+
+
+def test_errors_are_taken_in_float32_whatever_the_network_computes_in():
+    predicted, target = jnp.ones((1, 1, 1, 1, 1), "bfloat16"), jnp.full((1, 1, 1, 1, 1), 1.001)
+    assert frame_errors(predicted, target)[0, 0] == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_text_keeps_its_dtype_where_it_is_dropped():
+    text = TEXT[:3].astype("bfloat16")
+    config = ObjectiveConfig(text_dropout=0.3)
+    assert exercise(KEYS[:3], CLEAN[:3], text, NO_TEXT, config).text.dtype == jnp.bfloat16
+
+
+def test_every_frame_of_every_clip_has_noise_of_its_own():
+    task = run(3)
+    noise = np.asarray(task.target + CLEAN[:3]).reshape(15, -1)
+    assert np.abs(np.corrcoef(noise) - np.eye(15)).max() < 0.95

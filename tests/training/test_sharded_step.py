@@ -1,6 +1,7 @@
 """The training step on meshes: losses and gradients of one device, arrays where they belong."""
 
 import dataclasses
+import functools
 
 import jax
 import pytest
@@ -8,8 +9,10 @@ from small import recipe
 
 from experiments import train_matrix
 from pusa_jax.devices.sharding import make_mesh, unused_rules
+from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan import sharding as rules
 from pusa_jax.training.layout import placement, shardings_of
+from pusa_jax.training.step import train_step
 
 pytestmark = pytest.mark.long
 
@@ -72,3 +75,17 @@ def test_zero_cuts_what_is_trained_and_leaves_the_base_whole():
     assert kernel == jax.P(None, None, "tensor")
     fsdp = placement(recipe(), mesh, 8, (3, 4, 4, 4), (6, 12))
     assert shardings_of(zero.state) == shardings_of(fsdp.state)
+
+
+def test_gradients_are_cut_even_where_neither_weights_nor_moments_are():
+    of = recipe(AdapterConfig(rank=8, targets="blocks/ffn/up"))
+    of = dataclasses.replace(of, sharding="zero")
+    mesh = make_mesh({"data": 8})
+    with jax.set_mesh(mesh):
+        placed = placement(of, mesh, 8, (3, 4, 4, 4), (6, 12))
+        on_all = jax.tree.map(lambda leaf: leaf.update(sharding=placed.everywhere), placed.state)
+        step = jax.jit(functools.partial(train_step, of))
+        after = step.lower(on_all, placed.frozen, placed.batch).compile().output_shardings[0]
+    for path, moment in after.opt_state[0].mu.items():  # lies where its gradient does
+        wanted = placed.state.params[path].sharding
+        assert wanted.spec != jax.P() and moment.is_equivalent_to(wanted, 3), path

@@ -10,8 +10,8 @@ from small import LORA, base, batch, frozen, random_adapters, recipe
 from pusa_jax.diffusion.timesteps import LevelConfig, clip_keys, level_table
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.objective import exercise, exercise_at
-from pusa_jax.training.state import learning_rate
-from pusa_jax.training.step import first_state, loss_of, network, train_step
+from pusa_jax.training.state import OptimizerConfig, fresh_state, learning_rate, updated
+from pusa_jax.training.step import LEVEL_BINS, first_state, loss_of, network, train_step
 
 KEY = jax.random.key(5)
 
@@ -133,9 +133,21 @@ def test_the_loss_of_one_batch_falls():
     assert 0 < gap < np.abs(state.params[path]).max()
 
 
+def draws(key, step):
+    """Levels of the four clips of a step."""
+    keys, given = clip_keys(jax.random.fold_in(key, step), jnp.arange(4)), batch(4)
+    no_text = frozen({}).no_text
+    return exercise(keys, given["latents"], given["text"], no_text, recipe().objective).levels
+
+
 def test_metrics_add_up():
-    _, metrics, _ = run(LORA, 1)
+    state, metrics, _ = run(LORA, 1)
     assert metrics["error_counts"].sum() == 4 * 3
+    drawn = draws(state.key, 0)
+    counts, _ = np.histogram(drawn.sigmas, np.linspace(0, 1, LEVEL_BINS + 1))
+    assert np.array_equal(metrics["error_counts"], counts)
+    unweighted = metrics["losses"] / drawn.weights.mean(axis=1)
+    assert_close(metrics["error_sums"].sum(), unweighted.sum() * 3, 1e-5)
     assert_close(metrics["losses"].mean(), metrics["loss"], 1e-6)
     assert metrics["learning_rate"] == np.float32(1e-5)
 
@@ -163,12 +175,55 @@ def test_learning_rates():
     assert at(0, 5, 10, 20, learning_rate=1.0, warmup_steps=10) == [0, 0.5, 1, 1]
     assert at(10, 15, 20, learning_rate=1.0, warmup_steps=10, decay="linear") == [1, 0.5, 0]
     assert at(0, 10, 20, learning_rate=1.0, decay="cosine") == [1, 0.5, 0]
+    assert at(10, 20, learning_rate=1.0, warmup_steps=20, decay="cosine") == [0.5, 1]
+
+
+def test_the_rate_that_is_told_is_the_one_of_the_step():
+    of = recipe(warmup_steps=10, learning_rate=1.0)
+    rate = jax.jit(lambda *given: train_step(of, *given)[1]["learning_rate"])
+    assert rate(*start(of), batch(2)) == 0
+
+
+def after_one(grads, params=(3.0, 4.0), **config):
+    """State before and after one update of a single leaf, and the norm that is told."""
+    config = OptimizerConfig(learning_rate=0.1, **config)
+    state = fresh_state({"x": jnp.asarray(params, "bfloat16")}, config, 10, KEY)
+    return state, *updated(state, {"x": jnp.asarray(grads)}, config, 10)
+
+
+@pytest.mark.parametrize(("clip", "factor"), [(0.0, 1.0), (1.0, 0.2), (6.0, 1.0)])
+def test_gradients_are_clipped_to_the_norm_and_told_before(clip, factor):
+    _, after, norm = after_one([3.0, 4.0], clip_norm=clip)
+    (mu,) = (x.mu for x in jax.tree.leaves(after.opt_state, is_leaf=lambda x: hasattr(x, "mu"))
+             if hasattr(x, "mu"))  # fmt: skip
+    assert_close(mu["x"], 0.1 * factor * np.asarray([3.0, 4.0]), 1e-6)
+    assert norm == 5
+
+
+def test_weights_decay_by_the_learning_rate_without_a_gradient():
+    before, after, _ = after_one([0.0, 0.0], weight_decay=0.5)
+    assert before.params["x"].dtype == after.params["x"].dtype == np.float32
+    assert_close(after.params["x"], before.params["x"] * (1 - 0.1 * 0.5), 1e-6)
+    assert (before.step, after.step) == (0, 1) and after.key is before.key
+
+
+def test_the_average_keeps_its_share_of_the_past():
+    before, after, _ = after_one([3.0, 4.0], ema_decay=0.9)
+    assert np.array_equal(before.ema["x"], before.params["x"])
+    assert_close(after.ema["x"], 0.9 * before.params["x"] + 0.1 * after.params["x"], 1e-6)
+    assert not np.array_equal(after.ema["x"], before.ema["x"])
+    assert after_one([3.0, 4.0])[1].ema == {}
 
 
 @pytest.mark.parametrize(
     ("field", "message"),
     [
         ({"learning_rate": -1.0}, "learning_rate must not be negative, got -1.0"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
+        ({"clip_norm": float("nan")}, "clip_norm must not be negative, got nan"),
+        ({"beta1": 1.0}, r"beta1 must be in \[0, 1\), got 1.0"),
+        ({"beta2": -0.1}, r"beta2 must be in \[0, 1\), got -0.1"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), got 1.0"),
         ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
     ],

@@ -83,6 +83,9 @@ def test_heads_are_128_wide_where_no_config_says_otherwise():
         ({}, "width 24 needs a config.json with num_heads that divide it, got None"),
         ({"num_heads": 5}, "got 5"),
         ({"num_heads": "2"}, "got '2'"),
+        ({"num_heads": 0}, "got 0"),
+        ({"num_heads": -2}, "got -2"),
+        ({"num_heads": 2, "patch_size": [1, 4, 2]}, "patch_size"),
         ({"num_heads": 2, "dim": 5120}, "config.json has dim=5120, the tensors have 24"),
     ],
 )
@@ -149,3 +152,21 @@ def test_every_published_tensor_has_its_place(preset, layout):
     assert sum(np.prod(s.shape, dtype=int) for s in shapes.values()) == listed["parameters"]
     back = LeafTensors(shapes, TABLES[layout](config)).tensors
     assert {n: list(t.shape) for n, t in back.items()} == listed["tensors"]
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_what_no_tensor_tells_is_taken_from_the_config(layout):
+    published = PUBLISHED[layout] | {"text_len": 77, "eps": 1e-4}
+    config = config_from_source(checkpoint(layout), published)
+    assert (config.text_len, config.eps) == (77, 1e-4)
+
+
+def test_given_heads_are_taken_though_128_would_divide_the_width():
+    config = DiTConfig(dim=256, ffn_dim=8, num_heads=4, num_layers=1, text_dim=8, freq_dim=16)
+    assert config_from_source(checkpoint("original", config), {"num_heads": 4}) == config
+
+
+@pytest.mark.parametrize("field", ["in_channels", "out_channels"])
+def test_channels_that_are_not_the_tensors_are_refused(field):
+    with pytest.raises(ValueError, match=f"{field}=16, the tensors have 3"):
+        config_from_source(checkpoint("diffusers"), PUBLISHED["diffusers"] | {field: 16})

@@ -131,3 +131,37 @@ def test_the_full_size_model_has_the_published_number_of_tensors_and_parameters(
     assert sum(leaf.size for leaf in shapes.values()) == 126_892_531
     for rules in TABLES.values():
         assert len(LeafTensors(shapes, rules(VAEConfig())).tensors) == 194
+
+
+def test_a_kernel_of_single_frames_keeps_height_and_width_apart():
+    rules = original_rules(CONFIG)
+    rule = next(r for r in rules if r.target.endswith("resample/kernel"))
+    weight = np.arange(5 * 4 * 9, dtype=np.float32).reshape(5, 4, 3, 3)
+    kernel = rule.transform.to_leaf(weight)
+    for h, w, c, o in np.ndindex(kernel.shape):
+        assert kernel[h, w, c, o] == weight[o, c, h, w]
+
+
+@pytest.mark.parametrize(
+    ("path", "original", "diffusers"),
+    [
+        ("norm1/scale", "residual.0.gamma", "norm1.gamma"),
+        ("conv1/kernel", "residual.2.weight", "conv1.weight"),
+        ("norm2/scale", "residual.3.gamma", "norm2.gamma"),
+        ("conv2/bias", "residual.6.bias", "conv2.bias"),
+    ],
+)
+def test_the_parts_of_a_block_have_their_published_names(path, original, diffusers):
+    for number, stage in ((0, "encoder.down_blocks.0"), (2, "encoder.down_blocks.2")):
+        target = f"encoder/downsamples/{number}/{path}"
+        names = [{r.target: r.source for r in TABLES[x](CONFIG)}[target] for x in TABLES]
+        assert names == [f"encoder.downsamples.{number}.{original}", f"{stage}.{diffusers}"]
+
+
+def test_the_layers_between_encoder_and_decoder_have_their_published_names():
+    for table, encoder, decoder in (
+        (original_rules, "conv1.weight", "conv2.weight"),
+        (diffusers_rules, "quant_conv.weight", "post_quant_conv.weight"),
+    ):
+        names = {r.target: r.source for r in table(CONFIG)}
+        assert (names["conv1/kernel"], names["conv2/kernel"]) == (encoder, decoder)

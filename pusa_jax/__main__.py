@@ -1,0 +1,7 @@
+"""`python -m pusa_jax` is the command `pusa-jax`."""
+
+import sys
+
+from pusa_jax.cli.main import main
+
+sys.exit(main())
