@@ -270,7 +270,7 @@ def test_factors_are_written_in_bfloat16_by_default():
 def test_factors_that_are_whole_numbers_are_refused():
     arrays = {name: array.astype(np.int32) for name, array in one().arrays.items()}
     with pytest.raises(ValueError, match="factors of int32 and int32, must be floating"):
-        parse_lora(ArrayTensors(arrays))
+        parse_lora(ArrayTensors(arrays), WAN21.lora)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_factors_that_are_whole_numbers_are_refused():
     ],
 )
 def test_settings_give_an_alpha_to_the_layers_they_name(settings, alpha):
-    (module,) = parse_lora(one(), settings).modules.values()
+    (module,) = parse_lora(one(), WAN21.lora, settings).modules.values()
     assert module.alpha == alpha
 
 
@@ -297,4 +297,4 @@ def test_settings_give_an_alpha_to_the_layers_they_name(settings, alpha):
 )
 def test_settings_of_another_kind_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        parse_lora(one(), settings)
+        parse_lora(one(), WAN21.lora, settings)

@@ -137,5 +137,5 @@ def test_an_adapted_layer_computes_in_the_dtype_of_its_base():
 def test_a_merge_is_rounded_once():
     kernel = jnp.full((1, 1), 1.0, jnp.bfloat16)  # the next value is 1 + 2^-7
     adapters = {"q/lora_a": jnp.full((1, 1), 2.0**-8 + 2.0**-17), "q/lora_b": jnp.ones((1, 1))}
-    merged = merge_adapters({"q/kernel": kernel}, adapters, 1.0)["q/kernel"]
-    assert merged.dtype == jnp.bfloat16 and merged[0, 0] == 1 + 2.0**-7
+    got = merge({"q/kernel": kernel}, as_lora(adapters, 1.0))["q/kernel"]
+    assert got.dtype == jnp.bfloat16 and got[0, 0] == 1 + 2.0**-7
