@@ -25,7 +25,7 @@ from pusa_jax.convert.tables import ConversionError, Leaf, bind
 from pusa_jax.files.staging import MARKER
 from pusa_jax.models.families import FAMILIES
 from pusa_jax.models.family import Family, Name, Network
-from pusa_jax.weights.streaming import place
+from pusa_jax.weights.streaming import read_to_devices
 
 SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}\.safetensors")
 
@@ -146,7 +146,7 @@ class Published:
     ) -> dict[str, jax.Array]:
         """Reads the leaves of a network to where they are to lie; raises as `leaves`."""
         return {
-            leaf.path: place(leaf.read, leaf.shape, leaf.dtype, shardings.get(leaf.path))
+            leaf.path: read_to_devices(leaf.read, leaf.shape, leaf.dtype, shardings.get(leaf.path))
             for leaf in self.networks[name].leaves(dtype)
         }
 
