@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     pipe = PusaPipeline.from_pretrained(
         folder / "converted", dtype="float32", mesh=make_mesh({"context": 4, "tensor": 2})
     )
-    save_tree(folder / "saved", leaves_of(pipe.dit).items())
+    save_tree(folder / "saved", leaves_of(pipe.experts[0].dit).items())
 
 
 if __name__ == "__main__":
