@@ -10,7 +10,7 @@ import numpy as np
 
 from pusa_jax.convert.tables import Index, Shape, TensorInfo
 
-RESIDENT_BYTES = 2**28
+RESIDENT_BYTES = 2**25
 """After so many bytes a mapping lets go of the pages that were looked at; they are read again when
 they are needed. So the pages of a large file do not pile up in the memory of the process."""
 
