@@ -11,7 +11,6 @@ them and the factors.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +18,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pusa_jax.convert.folders.converted import OpenComponent, open_component
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.models.adapters import adapted_layers
 from pusa_jax.models.lora import LoRA, LowRank, Target
-from pusa_jax.models.wan.config import BLOCK_LINEARS
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,21 +51,22 @@ class Extraction:
 
 
 def extract_lora(
-    tuned: Path | str,
-    base: Path | str,
+    tuned: ModelFolder,
+    base: ModelFolder,
     rank: int,
     *,
-    targets: str = BLOCK_LINEARS,
+    targets: str | None = None,
     dtype: DTypeLike = "bfloat16",
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Extraction:
     """Finds the adapters that bring one DiT as near to another as their rank allows.
 
     Args:
-      tuned: folder or file of the model to come near to, in any layout.
-      base: folder or file of the model to add to.
+      tuned: holds the model to come near to.
+      base: holds the model to add to.
       rank: of the adapters.
-      targets: regular expression on the paths of linear layers, as in training.
+      targets: regular expression on the paths of linear layers, as in training; default: those that
+        published adapters of the family are laid around.
       dtype: of the factors.
       on_progress: told about the layers done.
 
@@ -75,21 +74,23 @@ def extract_lora(
       FileNotFoundError, ValueError: no DiT, two of other shapes or without difference, `targets`
         that match nothing, a rank that the layers cannot have, or values that are no numbers.
     """
-    new, old = open_component(tuned, "dit"), open_component(base, "dit")
-    _check_same(new, old, tuned, base)
-    shapes = {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in new.shapes.items()}
+    shapes = _shapes_of_both(tuned, base)
+    targets = tuned.family.lora_targets if targets is None else targets
     adapted = [f"{path}/kernel" for path in adapted_layers(shapes, targets)]
     largest = min(min(shapes[path].shape[-2:]) for path in adapted)
     if not 1 <= rank <= largest:
         raise ValueError(f"rank must be 1 to {largest} for these layers, got {rank}.")
-    layers = {path: range(shapes[path].shape[0]) if _is_stack(path) else [None] for path in adapted}
+    layers = {
+        path: range(shapes[path].shape[0]) if len(shapes[path].shape) == 3 else [None]
+        for path in adapted
+    }
     done, total = 0, sum(map(len, layers.values()))
     modules: dict[Target, LowRank] = {}
     energies: dict[Target, tuple[float, float]] = {}
     on_progress("extract", 0, total)
     for path in adapted:
-        deltas = _differences(new, old, path)
-        if not _is_stack(path):
+        deltas = _differences(tuned, base, path)
+        if layers[path] == [None]:
             deltas = [np.stack(list(deltas))]
         for layer, delta in zip(layers[path], deltas, strict=True):
             target = Target(path.removesuffix("/kernel"), layer)
@@ -104,8 +105,10 @@ def extract_lora(
             done += 1
             on_progress("extract", done, total)
     if not modules:
-        raise ValueError(f"{tuned} and {base} do not differ in the layers that targets name.")
-    others = {path: _energy(new, old, path) for path in new.shapes if path not in adapted}
+        raise ValueError(
+            f"{tuned.path} and {base.path} do not differ in the layers that targets name."
+        )
+    others = {path: _energy(tuned, base, path) for path in shapes if path not in adapted}
     kept, whole = (sum(parts) for parts in zip(*energies.values(), strict=True))
     least = min(energies, key=lambda target: energies[target][0] / energies[target][1])
     rest = sum(others.values())
@@ -118,35 +121,33 @@ def extract_lora(
     )
 
 
-def _check_same(
-    new: OpenComponent, old: OpenComponent, tuned: Path | str, base: Path | str
-) -> None:
-    shapes = new.shapes, old.shapes
-    for path in sorted(new.shapes.keys() | old.shapes.keys()):
-        there, here = (each.get(path, "missing") for each in shapes)
+def _shapes_of_both(new: ModelFolder, old: ModelFolder) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape of the leaves of both denoisers, which must be those of one model."""
+    for folder in (new, old):
+        folder.check(["dit"])
+    shapes = new.shapes("dit"), old.shapes("dit")
+    for path in sorted(shapes[0].keys() | shapes[1].keys()):
+        there, here = (each[path].shape if path in each else "missing" for each in shapes)
         if there != here:
             raise ValueError(
-                f"{tuned} and {base} are models of other sizes: {path} is {there} in the one and "
-                f"{here} in the other."
+                f"{new.path} and {old.path} are models of other sizes: {path} is {there} in the "
+                f"one and {here} in the other."
             )
+    return shapes[0]
 
 
-def _differences(new: OpenComponent, old: OpenComponent, path: str) -> Iterator[np.ndarray]:
+def _differences(new: ModelFolder, old: ModelFolder, path: str) -> Iterator[np.ndarray]:
     """The difference of a leaf in float32, row by row: of a stack, layer by layer."""
 
-    def rows(component: OpenComponent) -> Iterator[np.ndarray]:
-        for piece in component.pieces(path):
+    def rows(folder: ModelFolder) -> Iterator[np.ndarray]:
+        for piece in folder.pieces("dit", path):
             yield from piece
 
     for a, b in zip(rows(new), rows(old), strict=True):
         yield np.asarray(a, np.float32) - np.asarray(b, np.float32)
 
 
-def _is_stack(path: str) -> bool:
-    return path.startswith("blocks/")
-
-
-def _energy(new: OpenComponent, old: OpenComponent, path: str) -> float:
+def _energy(new: ModelFolder, old: ModelFolder, path: str) -> float:
     return sum(float((delta**2).sum(dtype=np.float64)) for delta in _differences(new, old, path))
 
 

@@ -3,9 +3,11 @@
 A key is prefix + module + part. Prefixes are dropped; the module is looked up in the table of
 linear layers (original names, Diffusers names, and both with underscores for dots, as Kohya writes
 them); the part says whether the tensor is the down factor, the up factor or alpha. What is left
-over is either listed as ignored with a reason or an error, never lost.
+over is either listed as ignored with a reason or an error, never lost. Names of layers are those of
+a family, see `foreign.LoRANames`; all other rules here are those of the tools.
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -19,10 +21,9 @@ from jax.typing import DTypeLike
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import write_safetensors
-from pusa_jax.convert.tables import TensorSource
-from pusa_jax.convert.wan.dit import LINEARS, patches
+from pusa_jax.convert.foreign import LoRANames
+from pusa_jax.convert.tables import TensorSource, Transform
 from pusa_jax.models.lora import LoRA, LowRank, Target, rank_stabilised
-from pusa_jax.models.wan.config import DiTConfig
 
 PREFIXES = ("diffusion_model.", "pipe.dit.", "base_model.model.", "transformer.", "model.", "dit.")
 """What tools put before module names, possibly several."""
@@ -41,12 +42,6 @@ _PARTS: tuple[tuple[str, Part], ...] = (
 )  # fmt: skip
 """Endings of keys -> part; the optional middle of the first two is an adapter name (`default`)."""
 
-_IGNORED = (
-    (r".*\.(diff|diff_b|diff_m)", "a full difference of a weight, bias or modulation"),
-    (r".*(k_img|v_img|img_emb|add_[kv]_proj|image_embedder).*", "a layer of image-to-video models"),
-)
-"""Keys that may be there and are not used -> what they are; the reference loaders skip them too."""
-
 _UNSUPPORTED = {
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr",
     "lora_mid": "LoCon", "set_weight": "a replaced weight",
@@ -56,28 +51,50 @@ _UNSUPPORTED = {
 _FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 """Names of the LoRA in a folder that PEFT or Diffusers wrote."""
 
-PATCHES = patches(DiTConfig.patch_size)
-"""Layout of the patch embedding, the only layer with adapters that is a convolution."""
 
-_MODULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(re.escape(name).replace(r"\{i\}", r"(\d+)")), path)
-    for *names, path in (*LINEARS, ("patch_embedding", "patch_embedding", "patch_embedding"))
-    for dotted in names
-    for name in (dotted, dotted.replace(".", "_"))
-)
-"""Module names of every dialect -> path of the layer."""
+@functools.cache
+def _modules(layers: tuple[tuple[str, ...], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Module names of every dialect -> path of the layer."""
+    return tuple(
+        (re.compile(re.escape(name).replace(r"\{i\}", r"(\d+)")), path)
+        for *names, path in layers
+        for dotted in names
+        for name in (dotted, dotted.replace(".", "_"))
+    )
 
 
-def read_lora(path: Path) -> LoRA:
+Config = Mapping[str, Any]
+"""PEFT's settings: `lora_alpha`, `alpha_pattern`, `use_rslora`."""
+
+
+def read_lora(path: Path, names: LoRANames) -> LoRA:
     """Reads a LoRA of any dialect: `.safetensors`, `.pt`, or a folder that PEFT or Diffusers wrote.
 
     An alpha is taken from the file's own entries, else from the configuration that Diffusers stores
     in the metadata and PEFT in `adapter_config.json`. The factors stay in the file until merged.
 
+    Args:
+      path: the file or folder.
+      names: of the layers that the model has.
+
     Raises:
       FileNotFoundError: no such file, or a folder without one.
       ValueError: no LoRA, another kind of adapter, factors that do not belong together, or layers
-        that the Wan DiT does not have.
+        that the model does not have.
+    """
+    source, config = open_lora(path)
+    try:
+        return parse_lora(source, names, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def open_lora(path: Path) -> tuple[TensorSource, Config]:
+    """Opens a LoRA file, or the one in a folder, and finds the settings that belong to it.
+
+    Raises:
+      FileNotFoundError: no such file, or a folder without one.
+      ValueError: no file of tensors, or damaged settings.
     """
     if path.is_dir():
         found = [path / name for name in _FOLDER_FILES if (path / name).is_file()]
@@ -90,18 +107,18 @@ def read_lora(path: Path) -> LoRA:
         beside = path.with_name("adapter_config.json")
         if path.name == _FOLDER_FILES[0] and beside.is_file():
             config = json.loads(beside.read_text("utf-8"))
-        return parse_lora(source, {k.removeprefix("transformer."): v for k, v in config.items()})
+        return source, {k.removeprefix("transformer."): v for k, v in config.items()}
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def parse_lora(source: TensorSource, config: Mapping[str, Any] | None = None) -> LoRA:
+def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = None) -> LoRA:
     """Sorts the tensors of a LoRA into adapters.
 
     Args:
       source: the tensors.
-      config: PEFT's settings (`lora_alpha`, `alpha_pattern`, `use_rslora`), for layers without an
-        alpha of their own.
+      names: of the layers that the model has.
+      config: for layers without an alpha of their own.
 
     Raises:
       ValueError: see `read_lora`.
@@ -112,11 +129,11 @@ def parse_lora(source: TensorSource, config: Mapping[str, Any] | None = None) ->
         for mark, kind in _UNSUPPORTED.items():
             if mark in name:
                 raise ValueError(f"{name!r} belongs to {kind}; only LoRA can be merged.")
-        reason = next((why for pattern, why in _IGNORED if re.fullmatch(pattern, name)), None)
+        reason = next((why for p, why in names.ignored.items() if re.fullmatch(p, name)), None)
         if reason is not None:
             ignored[name] = reason
             continue
-        target, part = _split(name)
+        target, part = _split(name, _modules(names.layers))
         if target is None or part is None:
             unknown.append(name)
         elif part in groups.setdefault(target, {}):
@@ -127,16 +144,21 @@ def parse_lora(source: TensorSource, config: Mapping[str, Any] | None = None) ->
             groups[target][part] = name
     if unknown:
         raise ValueError(
-            f"{len(unknown)} of {len(source.tensors)} entries belong to no layer of the Wan DiT: "
+            f"{len(unknown)} of {len(source.tensors)} entries belong to no layer of {names.model}: "
             f"{', '.join(map(repr, sorted(unknown)[:3]))}."
         )
     if not groups:
         raise ValueError("it holds no LoRA: no entry is called lora_A, lora_down or alike.")
-    modules = {t: _adapter(source, t, names, config or {}) for t, names in groups.items()}
+    modules = {
+        target: _adapter(source, target, parts, config or {}, names.convolutions.get(target.path))
+        for target, parts in groups.items()
+    }
     return LoRA(modules, ignored)
 
 
-def _split(name: str) -> tuple[Target | None, Part | None]:
+def _split(
+    name: str, modules: tuple[tuple[re.Pattern[str], str], ...]
+) -> tuple[Target | None, Part | None]:
     """Layer and part that an entry belongs to, as far as they are known."""
     module, part = name, None
     for ending, kind in _PARTS:
@@ -147,22 +169,26 @@ def _split(name: str) -> tuple[Target | None, Part | None]:
         module = module.removeprefix(stripped)
     flat = next((p for p in FLAT_PREFIXES if module.startswith(p)), "")
     module = module.removeprefix(flat)
-    for pattern, path in _MODULES:
+    for pattern, path in modules:
         if match := pattern.fullmatch(module):
             return Target(path, int(match[1]) if match.groups() else None), part
     return None, part
 
 
 def _adapter(
-    source: TensorSource, target: Target, names: Mapping[Part, str], config: Mapping[str, Any]
+    source: TensorSource,
+    target: Target,
+    names: Mapping[Part, str],
+    config: Config,
+    convolution: Transform | None,
 ) -> LowRank:
+    """The adapter of a layer, of whose weight `convolution` is the layout if it is one."""
     if "down" not in names or "up" not in names:
         raise ValueError(f"{target} has only {', '.join(names)}; it needs down and up.")
     down, up = source.read(names["down"]), source.read(names["up"])
     shapes = f"{list(down.shape)} and {list(up.shape)}"
-    is_conv = target.path == "patch_embedding" and up.shape[2:] == (1, 1, 1) and down.ndim == 5
-    if is_conv and down.size:
-        down, up = PATCHES.to_leaf(down).T, up.reshape(up.shape[:2])
+    if convolution and up.shape[2:] == (1, 1, 1) and down.ndim == 5 and down.size:
+        down, up = convolution.to_leaf(down).T, up.reshape(up.shape[:2])
     rank = len(down) if down.ndim == 2 else 0
     if not down.size or up.ndim != 2 or up.shape != (len(up), rank):
         raise ValueError(
@@ -179,7 +205,7 @@ def _adapter(
     return LowRank(down, up, float(alpha.reshape(())))
 
 
-def _configured_alpha(module: str, rank: int, config: Mapping[str, Any]) -> float | None:
+def _configured_alpha(module: str, rank: int, config: Config) -> float | None:
     """Alpha of a layer by PEFT's settings; None if they do not say."""
     if config.get("use_dora"):
         raise ValueError("its settings say DoRA; only LoRA can be merged.")
@@ -204,21 +230,22 @@ NAMING: Mapping[Naming, str] = {
 
 
 def lora_tensors(
-    lora: LoRA, dtype: DTypeLike = "bfloat16", naming: Naming = "comfy"
+    lora: LoRA, names: LoRANames, dtype: DTypeLike = "bfloat16", naming: Naming = "comfy"
 ) -> ArrayTensors:
     """The tensors of a file: original names of layers, factors A [R, in] and B [out, R], no alpha.
 
     alpha / rank is multiplied into B. So strength 1 is as trained for every loader, those that
     ignore an alpha, as Pusa's own, included.
     """
-    names = {path: name for name, _, path in LINEARS} | {"patch_embedding": "patch_embedding"}
+    layers = {path: name for name, *_, path in names.layers}
     arrays = {}
     for target, module in lora.modules.items():
-        layer = names[target.path].replace("{i}", str(target.layer))
+        layer = layers[target.path].replace("{i}", str(target.layer))
         scale = 1.0 if module.alpha is None else module.alpha / module.rank
         down, up = module.down, module.up.astype(np.float32) * np.float32(scale)
-        if target.path == "patch_embedding":
-            down, up = PATCHES.to_torch(down.T), up[:, :, None, None, None]
+        if target.path in names.convolutions:
+            down = names.convolutions[target.path].to_torch(down.T)
+            up = up[:, :, None, None, None]
         for factor, array in (("A", down), ("B", up)):
             arrays[NAMING[naming].format(layer=layer, factor=factor)] = array.astype(dtype)
     return ArrayTensors(arrays)
@@ -227,6 +254,7 @@ def lora_tensors(
 def write_lora(
     path: Path,
     lora: LoRA,
+    names: LoRANames,
     *,
     dtype: DTypeLike = "bfloat16",
     naming: Naming = "comfy",
@@ -237,8 +265,9 @@ def write_lora(
     Args:
       path: the file; has its name only once it is complete.
       lora: the adapters.
+      names: of the layers of the model they belong to.
       dtype: what the factors are stored in.
       naming: key of `NAMING`.
       metadata: text entries such as base model, steps, rank; shown by some tools.
     """
-    write_safetensors(path, lora_tensors(lora, dtype, naming), metadata=metadata)
+    write_safetensors(path, lora_tensors(lora, names, dtype, naming), metadata=metadata)

@@ -1,91 +1,21 @@
-"""The three networks of a Wan pipeline, each with its tables: all that folders and export ask for.
-
-Names are those of the folders: `dit`, `vae`, `text_encoder`.
-"""
+"""The foreign files of all families: the only module of `convert` that names them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-import jax
-from flax import nnx
-
-from pusa_jax.convert.tables import Rule, TensorSource
-from pusa_jax.convert.wan import dit, text, vae
-from pusa_jax.devices.sharding import Rules
+from pusa_jax.convert.foreign import ForeignFamily
+from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.files.records import check_record
-from pusa_jax.models.t5 import T5Encoder, TextConfig
-from pusa_jax.models.wan import sharding as rules
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
-from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.weights.leaves import shapes_for
 
-Name = Literal["dit", "vae", "text_encoder"]
-Layout = Literal["original", "diffusers"]
-Config = DiTConfig | VAEConfig | TextConfig
+FOREIGN: Mapping[str, ForeignFamily] = {"wan2.1": WAN21}
+"""Name of a family, as in `models.families.FAMILIES` -> how its models are published."""
 
 RUNTIME_FIELDS = ("param_dtype", "compute_dtype", "numerics", "remat")
 """Fields of configurations that say how a network runs, not what it is."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Component:
-    """How one network is recognised, converted and built.
-
-    Attributes:
-      config: its configuration class.
-      build: configuration -> module, with any parameters.
-      layout_of: naming scheme of a checkpoint; None if it holds another network.
-      config_from_source: configuration of a checkpoint, given the config.json beside it.
-      rules: naming scheme -> table.
-      placement: how its leaves are cut over a mesh.
-      ignored: tensors that may be there and are not read -> reason.
-    """
-
-    config: type
-    build: Callable[[Any], nnx.Module]
-    layout_of: Callable[[TensorSource], Layout | None]
-    config_from_source: Callable[[TensorSource, Mapping[str, Any]], Any]
-    rules: Mapping[Layout, Callable[[Any], list[Rule]]]
-    placement: Rules
-    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def shapes(self, config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path -> shape of every leaf."""
-        return shapes_for(self.build, config)
-
-
-COMPONENTS: Mapping[Name, Component] = {
-    "dit": Component(
-        config=DiTConfig,
-        build=lambda config: WanDiT(config, rngs=nnx.Rngs(0)),
-        layout_of=dit.layout_of,
-        config_from_source=dit.config_from_source,
-        rules={"original": dit.original_rules, "diffusers": dit.diffusers_rules},
-        placement=rules.DIT,
-    ),
-    "vae": Component(
-        config=VAEConfig,
-        build=vae.build,
-        layout_of=vae.layout_of,
-        config_from_source=vae.config_from_source,
-        rules={"original": vae.original_rules, "diffusers": vae.diffusers_rules},
-        placement=rules.VAE,
-    ),
-    "text_encoder": Component(
-        config=TextConfig,
-        build=lambda config: T5Encoder(config, rngs=nnx.Rngs(0)),
-        layout_of=text.layout_of,
-        config_from_source=text.config_from_source,
-        rules={"original": text.original_rules, "diffusers": text.transformers_rules},
-        placement=rules.TEXT,
-        ignored=text.TRANSFORMERS_IGNORED,
-    ),
-}
-"""Folder name -> network."""
-
-
-def config_to_json(config: Config) -> dict[str, Any]:
+def config_to_json(config: Any) -> dict[str, Any]:
     """What a network is, as plain values; how it runs is left out."""
     fields = dataclasses.asdict(config)
     return {
@@ -95,12 +25,15 @@ def config_to_json(config: Config) -> dict[str, Any]:
     }
 
 
-def config_from_json(name: Name, values: Mapping[str, Any]) -> Config:
+def config_from_json(kind: type, values: Mapping[str, Any]) -> Any:
     """The inverse of `config_to_json`.
+
+    Args:
+      kind: class of the configuration.
+      values: its fields.
 
     Raises:
       ValueError: a field is unknown, missing or of another type.
     """
-    check_record(COMPONENTS[name].config, values)
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return COMPONENTS[name].config(**fields)
+    check_record(kind, values)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -37,9 +37,8 @@ GIB = 2**30
 def write_checkpoint(folder: Path, preset_name: str) -> None:
     """Writes shards, index and config.json as published."""
     from pusa_jax.convert.files.safetensors import write_safetensors
-    from pusa_jax.convert.networks import COMPONENTS
     from pusa_jax.convert.tables import Index, LeafTensors, TensorInfo
-    from pusa_jax.convert.wan.dit import dit
+    from pusa_jax.convert.wan import dit
     from pusa_jax.models.families import preset
 
     @dataclasses.dataclass(frozen=True)
@@ -55,8 +54,8 @@ def write_checkpoint(folder: Path, preset_name: str) -> None:
             size, start = int(np.prod(shape)), 977 * len(name) + ord(name[-8])
             return np.resize(np.roll(self.block[: max(size, 4096)], start), shape)[index or ...]
 
-    config = preset(preset_name).dit
-    tensors = LeafTensors(COMPONENTS["dit"].shapes(config), dit.original_rules(config)).tensors
+    config, networks = preset(preset_name).dit, preset(preset_name).family.networks
+    tensors = LeafTensors(networks["dit"].shapes(config), dit.original_rules(config)).tensors
     block = np.random.default_rng(0).standard_normal(RANDOM_BLOCK, np.float32)
     source, names = Random(tensors, block), list(tensors)
     weight_map = {}
@@ -108,14 +107,14 @@ def load(src: Path) -> dict[str, float]:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
-    from pusa_jax.convert.folders.converted import load_component
+    from pusa_jax.convert.folders.opened import ModelFolder
     from pusa_jax.devices.sharding import make_mesh, shardings
     from pusa_jax.models.wan import sharding
 
     mesh = make_mesh({"data": 2, "context": 4})
     since = time.perf_counter()
     shard = functools.partial(shardings, rules=sharding.DIT, mesh=mesh)
-    _, leaves = load_component(src, "dit", shard=shard)
+    _, leaves = ModelFolder(src).load("dit", shard=shard)
     jax.block_until_ready(leaves)
     shards = sum(s.data.nbytes for leaf in leaves.values() for s in leaf.addressable_shards)
     return {

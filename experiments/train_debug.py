@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pusa_jax.convert.folders.converted import load_component
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.media import video
 from pusa_jax.testing.compare import relative_error
 from pusa_jax.testing.published import write_published_folder
@@ -83,7 +83,7 @@ def compare(work: Path) -> float:
         )
     )
     result = read_result(work / "run")
-    _, base = load_component(work / "model", "dit", "float32")
+    _, base = ModelFolder(work / "model").load("dit", "float32")
     adapters = {path: jnp.asarray(leaf) for path, leaf in result.leaves()}
     recipe, rng = result.run.recipe, np.random.default_rng(0)
     latents = rng.standard_normal((1, *result.run.clip_shape), np.float32)

@@ -25,7 +25,7 @@ from flax import nnx
 from pusa_jax.data.batches import NoiseClips
 from pusa_jax.devices.sharding import AXES, describe, make_mesh
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import random_module, relative_error
 from pusa_jax.training.layout import Placement, placement, shardings_of
@@ -50,7 +50,7 @@ DIT = DiTConfig(
     freq_dim=16,
     remat="full",
 )
-ADAPTERS = {"lora": AdapterConfig(rank=4, alpha=8.0), "full": None}
+ADAPTERS = {"lora": AdapterConfig(rank=4, alpha=8.0, targets=BLOCK_LINEARS), "full": None}
 MESHES = {
     8: ((8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 4, 1), (2, 1, 4), (2, 2, 2)),
     16: ((16, 1, 1), (1, 16, 1), (4, 4, 1), (1, 4, 4), (4, 2, 2)),

@@ -4,11 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from pusa_jax.data.batches import NoiseClips
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import random_module
 from pusa_jax.training.config import (
@@ -28,7 +29,7 @@ DIT = DiTConfig(
     dim=32, ffn_dim=48, num_heads=4, num_layers=2, text_dim=12, text_len=6, freq_dim=16, in_dim=4,
     out_dim=4,
 )  # fmt: skip
-LORA = AdapterConfig(rank=4, alpha=8.0)
+LORA = AdapterConfig(rank=4, alpha=8.0, targets=BLOCK_LINEARS)
 
 VAE = VAEConfig(
     dim=4, z_dim=4, dim_mult=(1, 1), num_res_blocks=1, temporal_downsample=(True,),
@@ -77,6 +78,20 @@ def random_adapters(fresh, seed=1):
     keys = jax.random.split(jax.random.key(seed), len(fresh))
     shapes = zip(keys, fresh.items(), strict=True)
     return {path: 0.3 * jax.random.normal(key, leaf.shape) for key, (path, leaf) in shapes}
+
+
+def merged(leaves, adapters, scale):
+    """Kernels with what the adapters add, by the formula of `models.adapters`."""
+    added = {
+        f"{path.removesuffix('/lora_a')}/kernel": scale
+        * np.asarray(a, np.float64)
+        @ np.asarray(adapters[path.replace("lora_a", "lora_b")], np.float64)
+        for path, a in adapters.items()
+        if path.endswith("/lora_a")
+    }
+    return {
+        path: np.asarray(leaf + added.get(path, 0), leaf.dtype) for path, leaf in leaves.items()
+    }
 
 
 def frozen(leaves) -> Frozen:

@@ -98,9 +98,7 @@ def test_a_wheel_brings_one_name_and_all_that_belongs_to_it(unpacked):
     package = unpacked / "pusa_jax"
     for folder in ("convert", "configs"):
         wanted = {p.relative_to(ROOT / folder) for p in (ROOT / folder).rglob("*.py")}
-        assert wanted == {
-            p.relative_to(package / folder) for p in (package / folder).rglob("*.py")
-        }
+        assert wanted == {p.relative_to(package / folder) for p in (package / folder).rglob("*.py")}
     for name in ("py.typed", "demo/weights/README.md", "demo/weights/pusa_lora.safetensors"):
         assert (package / name).is_file(), name
 

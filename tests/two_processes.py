@@ -14,7 +14,7 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import jobs
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.weights.leaves import leaves_of
-from pusa_jax.weights.store import load_tree, save_tree, tree_shapes
+from pusa_jax.weights.store import SavedTree, save_tree
 
 SETTINGS = SamplingConfig(height=32, width=48, num_frames=5, num_steps=2, seed=7, tiled=False)
 
@@ -36,9 +36,9 @@ def bytes_read_of(folder: Path) -> int:
     """Loads a tree of leaves [layers, in, out] that 8 devices share, and tells what was read."""
     mesh = make_mesh({"data": 2, "context": 4})
     where = jax.NamedSharding(mesh, jax.P(None, ("data", "context")))
-    shapes = tree_shapes(folder).items()
-    load_tree(
-        folder, {p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where) for p, s in shapes}
+    shapes = SavedTree(folder).shapes.items()
+    SavedTree(folder).load(
+        {p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where) for p, s in shapes}
     )
     (metric,) = tensorstore.experimental_collect_matching_metrics(
         "/tensorstore/kvstore/file/bytes_read"
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     pipe = PusaPipeline.from_pretrained(
         folder / "converted", dtype="float32", mesh=make_mesh({"context": 4, "tensor": 2})
     )
-    save_tree(folder / "saved", leaves_of(pipe.dit).items())
+    save_tree(folder / "saved", leaves_of(pipe.experts[0].dit).items())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Where tensors are: in files, mapped when they are read, or in memory."""
+"""Where tensors are: in files, of which each is mapped once, or in memory."""
 
 import dataclasses
 import functools
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,18 +10,50 @@ import numpy as np
 
 from pusa_jax.convert.tables import Index, Shape, TensorInfo
 
+RESIDENT_BYTES = 2**25
+"""After so many bytes a mapping lets go of the pages that were looked at; they are read again when
+they are needed. So the pages of a large file do not pile up in the memory of the process."""
+
+
+class MappedFile:
+    """A file whose bytes are read when they are looked at; it is opened once, when first needed."""
+
+    def __init__(self, path: Path):
+        """Takes the name; opens nothing yet."""
+        self.path = path
+        self._mapping: mmap.mmap | None = None
+        self._given = 0
+
+    def part(self, offset: int, size: int) -> np.ndarray:
+        """Some bytes of the file, uint8 [size], read-only.
+
+        Raises:
+          FileNotFoundError: the file is not there any more.
+          ValueError: it has become shorter since its table of contents was read.
+        """
+        if self._mapping is None:
+            with self.path.open("rb") as file:
+                self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(self._mapping) < offset + size:
+            raise ValueError(f"{self.path} has become shorter since it was opened; fetch it again.")
+        self._given += size
+        if self._given > RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._given = size
+        return np.frombuffer(self._mapping, np.uint8, size, offset)
+
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class FileTensor:
     """Where a tensor lies in a file.
 
     Attributes:
-      path: the file.
+      file: shared by all tensors in it.
       offset: first byte of the tensor's first element.
       strides: elements (not bytes) from one entry to the next along each axis.
     """
 
-    path: Path
+    file: MappedFile
     offset: int
     shape: Shape
     strides: tuple[int, ...]
@@ -34,14 +67,14 @@ class Stored:
         return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
 
     def read(self, index: Index | None = None) -> np.ndarray:
-        """The tensor, or a part of it, mapped read-only; copy what must outlive the file."""
+        """The tensor, or a part of it, read-only and in the file until it is looked at."""
         if self.extent == 0:
             array = np.empty(self.shape, self.dtype)
         else:
-            flat = np.memmap(self.path, self.dtype, "r", self.offset, (self.extent,))
+            flat = self.file.part(self.offset, self.extent * self.dtype.itemsize)
             strides = [s * self.dtype.itemsize for s in self.strides]
             array = np.lib.stride_tricks.as_strided(
-                flat.view(np.ndarray), self.shape, strides, writeable=False
+                flat.view(self.dtype), self.shape, strides, writeable=False
             )
         return array if index is None else array[index]
 
@@ -51,16 +84,16 @@ class FileTensors:
     """The tensors of one or several files.
 
     Attributes:
-      stored: name -> place in a file.
+      entries: name -> place in a file.
       metadata: the `__metadata__` of a single safetensors file, else empty.
     """
 
-    stored: Mapping[str, Stored]
+    entries: Mapping[str, FileTensor]
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def _infos(self) -> Mapping[str, TensorInfo]:
-        return {name: TensorInfo(s.shape, s.dtype) for name, s in self.stored.items()}
+        return {name: TensorInfo(t.shape, t.dtype) for name, t in self.entries.items()}
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -68,8 +101,13 @@ class FileTensors:
         return self._infos
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
-        """Maps one tensor, or a part of it, read-only."""
-        return self.stored[name].read(index)
+        """One tensor, or a part of it, read-only; copy what must outlive a change of the file."""
+        return self.entries[name].read(index)
+
+    def sizes(self) -> dict[str, int]:
+        """Name and bytes of the files that hold the tensors."""
+        paths = {tensor.file.path for tensor in self.entries.values()}
+        return {path.name: path.stat().st_size for path in sorted(paths)}
 
 
 @dataclasses.dataclass(frozen=True)

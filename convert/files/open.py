@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pusa_jax.convert.files.mapped import FileTensors, Stored
+from pusa_jax.convert.files.mapped import FileTensor, FileTensors
 from pusa_jax.convert.files.safetensors import open_safetensors
 from pusa_jax.convert.files.torch_zip import open_torch_zip
 
@@ -37,15 +37,15 @@ def open_tensors(path: Path) -> FileTensors:
             f"{path} is no checkpoint: the name must end in .safetensors, .safetensors.index.json, "
             ".pth or .pt."
         )
-    return FileTensors(_without_wrappers(found.stored), found.metadata)
+    return FileTensors(_without_wrappers(found.entries), found.metadata)
 
 
-def _without_wrappers(stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
+def _without_wrappers(entries: Mapping[str, FileTensor]) -> Mapping[str, FileTensor]:
     for prefix in WRAPPERS:
-        if stored and all(name.startswith(prefix) for name in stored):
-            short = {name.removeprefix(prefix): place for name, place in stored.items()}
+        if entries and all(name.startswith(prefix) for name in entries):
+            short = {name.removeprefix(prefix): tensor for name, tensor in entries.items()}
             return _without_wrappers(short)
-    return stored
+    return entries
 
 
 def _open_index(path: Path) -> FileTensors:
@@ -67,12 +67,12 @@ def _open_index(path: Path) -> FileTensors:
             f"{path.name} names {len(shards)} shards, {len(missing)} of which are not in "
             f"{path.parent}: {', '.join(missing)}."
         )
-    found = {shard: open_safetensors(path.parent / shard).stored for shard in shards}
+    found = {shard: open_safetensors(path.parent / shard).entries for shard in shards}
     astray = [name for name, shard in weight_map.items() if name not in found[shard]]
     if astray:
         raise ValueError(
             f"{path} names {len(astray)} tensors that their shards do not hold: "
             f"{', '.join(map(repr, sorted(astray)[:3]))}."
         )
-    merged = {name: place for shard in shards for name, place in found[shard].items()}
+    merged = {name: tensor for shard in shards for name, tensor in found[shard].items()}
     return FileTensors(merged | {name: found[shard][name] for name, shard in weight_map.items()})

@@ -13,7 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from pusa_jax.convert.files.mapped import FileTensors, Stored, bytes_of, contiguous
+from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile, bytes_of, contiguous
 from pusa_jax.convert.tables import TensorSource
 from pusa_jax.files.atomic import replacing
 
@@ -54,22 +54,24 @@ def open_safetensors(path: Path) -> FileTensors:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict | None):
         raise ValueError(f"{path} is damaged: its metadata is not a table.")
-    stored = {name: _entry(path, name, entry, 8 + length) for name, entry in header.items()}
+    mapped = MappedFile(path)
+    entries = {name: _entry(mapped, name, entry, 8 + length) for name, entry in header.items()}
     end = 8 + length
-    for name, place in sorted(stored.items(), key=lambda item: (item[1].offset, item[1].extent)):
-        if place.offset != end:
+    for name, tensor in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].extent)):
+        if tensor.offset != end:
             raise ValueError(f"{path} is damaged: tensor {name!r} does not follow the one before.")
-        end += place.extent * place.dtype.itemsize
+        end += tensor.extent * tensor.dtype.itemsize
     if end != size:
         raise ValueError(
             f"{path} is {'cut short' if size < end else 'damaged'}: its tensors end at byte {end}, "
             f"the file has {size}; fetch it again."
         )
-    return FileTensors(stored, {k: str(v) for k, v in (metadata or {}).items()})
+    return FileTensors(entries, {k: str(v) for k, v in (metadata or {}).items()})
 
 
-def _entry(path: Path, name: str, entry: object, base: int) -> Stored:
+def _entry(mapped: MappedFile, name: str, entry: object, base: int) -> FileTensor:
     """One line of a safetensors header, checked; `base` is where the tensors begin in the file."""
+    path = mapped.path
     damaged = ValueError(f"{path} is damaged: its header describes {name!r} as {entry!r:.200}.")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise damaged
@@ -81,10 +83,10 @@ def _entry(path: Path, name: str, entry: object, base: int) -> Stored:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{path}: tensor {name!r} has type {dtype!r:.50}, which is not supported.")
     kind = np.dtype(DTYPES[dtype])
-    stored = Stored(path, base + offsets[0], tuple(shape), contiguous(shape), kind)
-    if stored.extent * kind.itemsize != offsets[1] - offsets[0]:
+    tensor = FileTensor(mapped, base + offsets[0], tuple(shape), contiguous(shape), kind)
+    if tensor.extent * kind.itemsize != offsets[1] - offsets[0]:
         raise damaged
-    return stored
+    return tensor
 
 
 def _naturals(value: object) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from pusa_jax.convert.files.mapped import FileTensors, Stored, bytes_of, contiguous
+from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile, bytes_of, contiguous
 from pusa_jax.convert.tables import TensorSource
 from pusa_jax.files.atomic import replacing
 
@@ -159,7 +159,8 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
         tensors = _state_dict(_flat(content) if is_nested else content, path)
         keys = {tensor.storage.key for tensor in tensors.values()}
         found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
-    return FileTensors({name: _place(path, name, t, found) for name, t in tensors.items()})
+    mapped = MappedFile(path)
+    return FileTensors({name: _entry(mapped, name, t, found) for name, t in tensors.items()})
 
 
 def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
@@ -207,16 +208,16 @@ def _record(file: io.BufferedReader, info: zipfile.ZipInfo | None, path: Path) -
     return start, info.file_size
 
 
-def _place(
-    path: Path, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]
-) -> Stored:
+def _entry(
+    mapped: MappedFile, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]
+) -> FileTensor:
     start, size = records[tensor.storage.key]
     dtype = np.dtype(STORAGES[tensor.storage.kind])
     offset = start + tensor.offset * dtype.itemsize
-    stored = Stored(path, offset, tensor.shape, tensor.strides, dtype)
-    if (tensor.offset + stored.extent) * dtype.itemsize > size:
-        raise ValueError(f"{path} is damaged: tensor {name!r} reaches beyond its storage.")
-    return stored
+    entry = FileTensor(mapped, offset, tensor.shape, tensor.strides, dtype)
+    if (tensor.offset + entry.extent) * dtype.itemsize > size:
+        raise ValueError(f"{mapped.path} is damaged: tensor {name!r} reaches beyond its storage.")
+    return entry
 
 
 ALIGNMENT = 64

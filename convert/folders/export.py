@@ -19,37 +19,15 @@ from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
 from pusa_jax.convert.folders.lora_files import LoRAs, read_loras
 from pusa_jax.convert.folders.opened import ModelFolder
-from pusa_jax.convert.networks import COMPONENTS, Config, Layout, Name
+from pusa_jax.convert.foreign import Layout
+from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
 from pusa_jax.models import lora
-from pusa_jax.models.t5 import TextConfig
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.family import Family, Name
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 Progress = Callable[[str, int, int], None]
-
-ORIGINAL_FILES: Mapping[Name, str] = {
-    "dit": "diffusion_pytorch_model.safetensors",
-    "vae": "Wan2.1_VAE.pth",
-    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
-}
-"""Names that the original code looks for."""
-
-DIFFUSERS_FILES: Mapping[Name, str] = {
-    "dit": "transformer/diffusion_pytorch_model.safetensors",
-    "vae": "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder": "text_encoder/model.safetensors",
-}
-"""Names that Diffusers and transformers look for."""
-
-SHARD_BYTES: Mapping[Layout, int] = {"original": 10_000_000_000, "diffusers": 5_000_000_000}
-"""Largest shard of the published files."""
-
-TOKENIZER: Mapping[Layout, str] = {"original": "google/umt5-xxl", "diffusers": "tokenizer"}
-
-DIFFUSERS_VERSION = "0.33.0"
-"""The first release that knows Wan; written into configurations."""
 
 
 def export_model(
@@ -81,14 +59,20 @@ def export_model(
     except FileNotFoundError:
         tokenizer = None
     return export_folder(
-        networks(), dst, layout=layout, tokenizer=tokenizer, on_progress=on_progress
+        networks(),
+        dst,
+        family=src.family,
+        layout=layout,
+        tokenizer=tokenizer,
+        on_progress=on_progress,
     )
 
 
 def export_folder(
-    networks: Iterable[tuple[Name, Config, Leaves]],
+    networks: Iterable[tuple[Name, Any, Leaves]],
     dst: Path | str,
     *,
+    family: Family,
     layout: Layout = "original",
     tokenizer: Path | None = None,
     texts: Mapping[str, str] | None = None,
@@ -100,6 +84,7 @@ def export_folder(
     Args:
       networks: (name, configuration, leaves), taken one after the other.
       dst: folder to make.
+      family: of the networks.
       layout: naming scheme and arrangement.
       tokenizer: folder to copy, if any.
       texts: further files, name -> content.
@@ -116,38 +101,28 @@ def export_folder(
     dst, report = Path(dst), on_progress or (lambda what, done, total: None)
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise FileExistsError(f"{dst} exists already; choose another folder.")
+    foreign = FOREIGN[family.name]
+    size = shard_bytes or foreign.shard_bytes[layout]
     with staged(dst) as work:
-        names = [
-            _write_network(work, name, config, leaves, layout, shard_bytes, report)
-            for name, config, leaves in networks
-        ]
+        names: set[Name] = set()
+        for name, config, leaves in networks:
+            path = work / foreign.networks[name].files[layout]
+            source = LeafTensors(leaves, foreign.networks[name].rules[layout](config))
+            path.parent.mkdir(exist_ok=True)
+            _write(path, _Watched(source, name, report), size)
+            if write_settings := foreign.networks[name].settings.get(layout):
+                _write_json(path.with_name("config.json"), write_settings(config))
+            names.add(name)
+            del leaves, source  # or they would stay in memory while the next ones are loaded
         if tokenizer is not None:
-            shutil.copytree(tokenizer, work / TOKENIZER[layout])
+            shutil.copytree(tokenizer, work / foreign.tokenizer[layout])
         for name, text in (texts or {}).items():
             (work / name).write_text(text, "utf-8")
-        if layout == "diffusers" and set(names) == set(COMPONENTS):
-            (work / "scheduler").mkdir()
-            _write_json(work / "scheduler" / "scheduler_config.json", SCHEDULER)
-            _write_json(work / "model_index.json", MODEL_INDEX)
+        if names == foreign.networks.keys():
+            for file, content in foreign.extras[layout].items():
+                (work / file).parent.mkdir(exist_ok=True)
+                _write_json(work / file, content)
     return sorted(file for file in dst.rglob("*") if file.is_file())
-
-
-def _write_network(
-    folder: Path,
-    name: Name,
-    config: Config,
-    leaves: Leaves,
-    layout: Layout,
-    shard_bytes: int | None,
-    report: Progress,
-) -> Name:
-    source = LeafTensors(leaves, COMPONENTS[name].rules[layout](config))
-    path = folder / (ORIGINAL_FILES if layout == "original" else DIFFUSERS_FILES)[name]
-    path.parent.mkdir(exist_ok=True)
-    _write(path, _Watched(source, name, report), shard_bytes or SHARD_BYTES[layout])
-    if (settings := published_config(config, layout)) is not None:
-        _write_json(path.with_name("config.json"), settings)
-    return name
 
 
 class _Watched:
@@ -200,118 +175,3 @@ def _write(path: Path, source: TensorSource, shard_bytes: int) -> None:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-def published_config(config: Config, layout: Layout) -> dict[str, Any] | None:
-    """Content of the config.json that a layout keeps beside a network; None where it keeps none."""
-    if layout == "original":
-        return _original_dit(config) if isinstance(config, DiTConfig) else None
-    if isinstance(config, DiTConfig):
-        return _diffusers_dit(config)
-    return _diffusers_vae(config) if isinstance(config, VAEConfig) else _umt5(config)
-
-
-def _original_dit(config: DiTConfig) -> dict[str, Any]:
-    return {
-        "_class_name": "WanModel",
-        "_diffusers_version": "0.30.0",
-        "dim": config.dim,
-        "eps": config.eps,
-        "ffn_dim": config.ffn_dim,
-        "freq_dim": config.freq_dim,
-        "in_dim": config.in_dim,
-        "model_type": "t2v",
-        "num_heads": config.num_heads,
-        "num_layers": config.num_layers,
-        "out_dim": config.out_dim,
-        "text_len": config.text_len,
-    }
-
-
-def _diffusers_dit(config: DiTConfig) -> dict[str, Any]:
-    # Diffusers does not know text_len, which is 512 in every published model; others keep it here.
-    text_len = {} if config.text_len == DiTConfig.text_len else {"text_len": config.text_len}
-    return text_len | {
-        "_class_name": "WanTransformer3DModel",
-        "_diffusers_version": DIFFUSERS_VERSION,
-        "added_kv_proj_dim": None,
-        "attention_head_dim": config.head_dim,
-        "cross_attn_norm": True,
-        "eps": config.eps,
-        "ffn_dim": config.ffn_dim,
-        "freq_dim": config.freq_dim,
-        "image_dim": None,
-        "in_channels": config.in_dim,
-        "num_attention_heads": config.num_heads,
-        "num_layers": config.num_layers,
-        "out_channels": config.out_dim,
-        "patch_size": list(config.patch_size),
-        "qk_norm": "rms_norm_across_heads",
-        "rope_max_seq_len": 1024,
-        "text_dim": config.text_dim,
-    }
-
-
-def _diffusers_vae(config: VAEConfig) -> dict[str, Any]:
-    return {
-        "_class_name": "AutoencoderKLWan",
-        "_diffusers_version": DIFFUSERS_VERSION,
-        "attn_scales": [],
-        "base_dim": config.dim,
-        "dim_mult": list(config.dim_mult),
-        "dropout": 0.0,
-        "latents_mean": list(config.latent_mean),
-        "latents_std": list(config.latent_std),
-        "num_res_blocks": config.num_res_blocks,
-        "temperal_downsample": list(config.temporal_downsample),
-        "z_dim": config.z_dim,
-    }
-
-
-def _umt5(config: TextConfig) -> dict[str, Any]:
-    return {
-        "architectures": ["UMT5EncoderModel"],
-        "d_ff": config.dim_ffn,
-        "d_kv": config.dim_attn // config.num_heads,
-        "d_model": config.dim,
-        "decoder_start_token_id": 0,
-        "dense_act_fn": "gelu_new",
-        "dropout_rate": 0.1,
-        "eos_token_id": 1,
-        "feed_forward_proj": "gated-gelu",
-        "is_encoder_decoder": True,
-        "is_gated_act": True,
-        "layer_norm_epsilon": config.eps,
-        "model_type": "umt5",
-        "num_decoder_layers": config.num_layers,
-        "num_heads": config.num_heads,
-        "num_layers": config.num_layers,
-        "pad_token_id": 0,
-        "relative_attention_max_distance": config.max_distance,
-        "relative_attention_num_buckets": config.num_buckets,
-        "scalable_attention": True,
-        "tie_word_embeddings": False,
-        "vocab_size": config.vocab,
-    }
-
-
-SCHEDULER = {
-    "_class_name": "UniPCMultistepScheduler",
-    "_diffusers_version": DIFFUSERS_VERSION,
-    "flow_shift": 3.0,
-    "num_train_timesteps": 1000,
-    "prediction_type": "flow_prediction",
-    "use_flow_sigmas": True,
-}
-"""Scheduler of `Wan-AI/Wan2.1-T2V-*-Diffusers`; everything else is the class's default."""
-
-MODEL_INDEX = {
-    "_class_name": "WanPipeline",
-    "_diffusers_version": DIFFUSERS_VERSION,
-    "scheduler": ["diffusers", "UniPCMultistepScheduler"],
-    "text_encoder": ["transformers", "UMT5EncoderModel"],
-    "tokenizer": ["transformers", "T5TokenizerFast"],
-    "transformer": ["diffusers", "WanTransformer3DModel"],
-    "vae": ["diffusers", "AutoencoderKLWan"],
-}
-"""What the Diffusers pipeline is made of."""

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pusa_jax.convert.lora import Naming, read_lora, write_lora
+from pusa_jax.convert.foreign import ForeignFamily
+from pusa_jax.convert.lora import Naming, open_lora, parse_lora, read_lora, write_lora
+from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.models import lora
 from pusa_jax.models.families import family_of
 from pusa_jax.models.family import DenoiserConfig
@@ -20,18 +22,35 @@ def read_loras(loras: LoRAs, config: DenoiserConfig) -> tuple[tuple[LoRA, float]
     Raises:
       FileNotFoundError, ValueError: one line that names the file.
     """
-    shapes = family_of(config).networks["dit"].shapes(config)
+    family = family_of(config)
+    names, shapes = FOREIGN[family.name].lora, family.networks["dit"].shapes(config)
     adapters = []
     for path, strength in loras:
         if not math.isfinite(strength):
             raise ValueError(f"the strength of {path} must be a number, got {strength}.")
         try:
-            adapters.append((read_lora(Path(path)), strength))
+            adapters.append((read_lora(Path(path), names), strength))
             lora.check_fit(shapes, adapters[-1][0])
         except ValueError as error:
             text = str(error)
             raise ValueError(text if str(path) in text else f"{path}: {text}") from None
     return tuple(adapters)
+
+
+def recognise_lora(path: Path) -> tuple[LoRA, ForeignFamily]:
+    """Reads a LoRA of which nothing is known: it belongs to the first family that has its layers.
+
+    Raises:
+      FileNotFoundError, ValueError: one line, see `read_lora`.
+    """
+    source, config = open_lora(path)
+    reasons = []
+    for family in FOREIGN.values():
+        try:
+            return parse_lora(source, family.lora, config), family
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError(f"{path}: {'; '.join(reasons)}")
 
 
 def check_lora_destination(dst: Path) -> None:
@@ -61,9 +80,9 @@ def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> P
     """
     src, dst = Path(src), Path(dst)
     check_lora_destination(dst)
-    adapters = read_lora(src)
+    adapters, family = recognise_lora(src)
     ranks = sorted({module.rank for module in adapters.modules.values()})
     dtype = next(iter(adapters.modules.values())).down.dtype
-    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": "Wan2.1-T2V"}
-    write_lora(dst, adapters, dtype=dtype, naming=naming, metadata=metadata)
+    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": family.base}
+    write_lora(dst, adapters, family.lora, dtype=dtype, naming=naming, metadata=metadata)
     return dst

@@ -1,14 +1,18 @@
 """A model folder, published or converted, opened once and handed down."""
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
-from pusa_jax.convert.folders import converted
-from pusa_jax.models.families import family_of
+from pusa_jax.convert.folders.manifest import Converted, is_converted, open_converted
+from pusa_jax.convert.folders.published import Published, open_published
+from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.models.family import Family, Name
 
 Shard = Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.sharding.Sharding]]
@@ -16,7 +20,14 @@ Shard = Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.sharding
 
 
 class ModelFolder:
-    """What a folder holds; networks are read when they are asked for."""
+    """What a folder holds, found out once; values are read when a network is asked for.
+
+    Attributes:
+      path: the folder, or the file of one network.
+      is_converted: whether it was written by `convert_folder`; otherwise it is published.
+      family: of the networks.
+      names: networks there are.
+    """
 
     def __init__(self, path: str | Path):
         """Reads tables of contents only.
@@ -25,12 +36,12 @@ class ModelFolder:
           FileNotFoundError, ValueError: one line saying what is missing or wrong.
         """
         self.path = Path(path)
-        self.names: tuple[Name, ...] = tuple(converted.component_names(self.path))
-
-    @property
-    def family(self) -> Family:
-        """Family of the denoiser."""
-        return family_of(self.config("dit"))
+        self.is_converted = is_converted(self.path)
+        self._found: Published | Converted = (
+            open_converted(self.path) if self.is_converted else open_published(self.path)
+        )
+        self.family: Family = self._found.family
+        self.names: tuple[Name, ...] = tuple(self._found.networks)
 
     def config(self, name: Name) -> Any:
         """Configuration of one network.
@@ -38,7 +49,12 @@ class ModelFolder:
         Raises:
           FileNotFoundError, ValueError: it is not there, or not understood.
         """
-        return converted.read_config(self.path, name)
+        self._need(name)
+        return self._found.config(name)
+
+    def shapes(self, name: Name) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path -> shape of every leaf of a network; raises as `config`."""
+        return self.family.networks[name].shapes(self.config(name))
 
     def check(self, names: Iterable[Name] | None = None, dtype: DTypeLike | None = None) -> None:
         """Makes sure that networks can be loaded, reading none of their values.
@@ -50,7 +66,10 @@ class ModelFolder:
         Raises:
           FileNotFoundError, ValueError: one line that names everything that is missing or wrong.
         """
-        converted.check_components(self.path, self.names if names is None else names, dtype)
+        names = self.names if names is None else tuple(names)
+        for name in names:
+            self._need(name)
+        self._found.check(names, dtype)
 
     def load(
         self, name: Name, dtype: DTypeLike | None = None, *, shard: Shard | None = None
@@ -68,7 +87,22 @@ class ModelFolder:
         Raises:
           FileNotFoundError, ValueError: one line saying what is missing or wrong.
         """
-        return converted.load_component(self.path, name, dtype, shard=shard)
+        self._need(name)
+        leaves = self._found.load(name, dtype, shard(self.shapes(name)) if shard else {})
+        narrow = all(leaf.dtype == jnp.bfloat16 for leaf in leaves.values())
+        config = dataclasses.replace(
+            self.config(name), param_dtype="bfloat16" if narrow else "float32"
+        )
+        return config, leaves
+
+    def pieces(self, name: Name, path: str) -> Iterator[np.ndarray]:
+        """Reads one leaf to the host, as consecutive rows of it, a layer or a few at a time.
+
+        Raises:
+          FileNotFoundError, ValueError: one line saying what is missing or wrong.
+        """
+        self._need(name)
+        return self._found.pieces(name, path)
 
     def tokenizer(self) -> Path:
         """Folder of the tokenizer.
@@ -76,4 +110,11 @@ class ModelFolder:
         Raises:
           FileNotFoundError: there is none.
         """
-        return converted.tokenizer_folder(self.path)
+        if self._found.tokenizer is None:
+            places = " or ".join(FOREIGN[self.family.name].tokenizer.values())
+            raise FileNotFoundError(f"{self.path} has no tokenizer; expected {places} in it.")
+        return self._found.tokenizer
+
+    def _need(self, name: Name) -> None:
+        if name not in self.names:
+            raise FileNotFoundError(f"{self.path} has no {name}; it has {', '.join(self.names)}.")

@@ -1,71 +1,72 @@
-"""Finds out what lies in a published folder: which networks, in which layout, in which files.
+"""Opens a published folder: which networks it holds, in which layout, in which files.
 
 Files are recognised by the tensors they hold, not by their names, so renamed ones work as well.
-
-    original:   diffusion_pytorch_model*.safetensors, Wan2.1_VAE.pth, models_t5_umt5-xxl-*.pth,
-                config.json, google/umt5-xxl/
-    Diffusers:  transformer/, vae/, text_encoder/, tokenizer/
+They may lie in the folder itself or where a published layout has them (see `convert.foreign`).
+Every file is opened once, and its table of contents serves all that is asked later.
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from jax.typing import DTypeLike
 
 from pusa_jax.convert.files.mapped import FileTensors
 from pusa_jax.convert.files.open import open_tensors
-from pusa_jax.convert.networks import COMPONENTS, Config, Layout, Name
+from pusa_jax.convert.foreign import ForeignNetwork, Layout
+from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import ConversionError, Leaf, bind
 from pusa_jax.files.staging import MARKER
-
-SUBFOLDERS = ("transformer", "vae", "text_encoder")
-"""Where the Diffusers layout keeps networks."""
-
-TOKENIZERS = ("google/umt5-xxl", "tokenizer")
-"""Where the two layouts keep the tokenizer."""
+from pusa_jax.models.families import FAMILIES
+from pusa_jax.models.family import Family, Name, Network
+from pusa_jax.weights.streaming import read_to_devices
 
 SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}\.safetensors")
 
-TWO_EXPERTS = ("high_noise_model", "low_noise_model", "transformer_2")
-"""Subfolders that only Wan2.2 pipelines with two DiTs have."""
 
-_CLASSES: Mapping[str, Name] = {
-    "WanModel": "dit", "WanTransformer3DModel": "dit", "AutoencoderKLWan": "vae",
-    "UMT5EncoderModel": "text_encoder",
-}  # fmt: skip
-"""Class named in a config.json -> network it describes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One network of a published folder.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PublishedNetwork:
+    """One network of a published folder; nothing of it is read yet.
 
     Attributes:
       name: which network.
+      network: how it is built here.
+      foreign: how it is published.
       layout: its naming scheme.
-      file: the file to open: a checkpoint, or the index of its shards.
+      file: the file that was opened: a checkpoint, or the index of its shards.
+      source: the tensors in it.
       settings: content of the config.json that belongs to it; empty if there is none.
+      dit: the denoiser beside it, if there is one.
     """
 
     name: Name
+    network: Network
+    foreign: ForeignNetwork
     layout: Layout
     file: Path
+    source: FileTensors
     settings: Mapping[str, Any]
+    dit: "PublishedNetwork | None"
+    _bound: dict[DTypeLike | None, list[Leaf]] = dataclasses.field(default_factory=dict)
 
-    def config(self) -> Config:
+    @functools.cached_property
+    def config(self) -> Any:
         """The configuration, read off tensors and settings.
 
         Raises:
           ValueError: not a network that is supported, or settings that do not fit.
         """
         try:
-            return COMPONENTS[self.name].config_from_source(open_tensors(self.file), self.settings)
+            config = self.foreign.config_from_source(self.source, self.settings)
         except ValueError as error:
             raise ValueError(f"{self.file}: {error}") from None
+        return self.foreign.beside_dit(config, self.dit.config) if self.dit else config
 
     def leaves(self, dtype: DTypeLike | None = None) -> list[Leaf]:
         """The leaves, bound to the tensors that fill them and not yet read.
@@ -73,47 +74,39 @@ class Part:
         Raises:
           ValueError: see `config`; a `ConversionError` if tensors are missing, extra or misshaped.
         """
-        config, component = self.config(), COMPONENTS[self.name]
-        try:
-            return bind(
-                open_tensors(self.file),
-                component.rules[self.layout](config),
-                component.shapes(config),
-                ignored=component.ignored,
-                dtype=dtype,
-            )
-        except ConversionError as error:
-            raise ConversionError(error.violations, str(self.file)) from None
-
-    def sizes(self) -> dict[str, int]:
-        """Name and bytes of the files that hold the tensors."""
-        places = {stored.path for stored in open_tensors(self.file).stored.values()}
-        return {path.name: path.stat().st_size for path in sorted(places)}
+        if dtype not in self._bound:
+            try:
+                self._bound[dtype] = bind(
+                    self.source,
+                    self.foreign.rules[self.layout](self.config),
+                    self.network.shapes(self.config),
+                    ignored=self.foreign.ignored,
+                    dtype=dtype,
+                )
+            except ConversionError as error:
+                raise ConversionError(error.violations, str(self.file)) from None
+        return self._bound[dtype]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Published:
     """What lies in a published folder.
 
     Attributes:
-      folder: the folder, or the single file, that was given.
-      parts: the networks found.
-      tokenizer: folder of the tokenizer, if there is one.
+      path: the folder, or the single file, that was given.
+      family: of the networks.
+      networks: those found.
+      tokenizer: its folder, if there is one.
     """
 
-    folder: Path
-    parts: Mapping[Name, Part]
+    path: Path
+    family: Family
+    networks: Mapping[Name, PublishedNetwork]
     tokenizer: Path | None
 
-    def part(self, name: Name) -> Part:
-        """One network.
-
-        Raises:
-          FileNotFoundError: it is not there; the message says what is.
-        """
-        if name not in self.parts:
-            raise FileNotFoundError(f"{self.folder} has no {name}; it has {', '.join(self.parts)}.")
-        return self.parts[name]
+    def config(self, name: Name) -> Any:
+        """See `PublishedNetwork.config`."""
+        return self.networks[name].config
 
     def leaves(
         self, names: Iterable[Name] | None = None, dtype: DTypeLike | None = None
@@ -121,116 +114,168 @@ class Published:
         """The leaves of several networks, by default all, bound and not yet read.
 
         Raises:
-          FileNotFoundError: a network is not there.
-          ValueError: see `Part.config`; a `ConversionError` names what is wrong in all of them.
+          ValueError: see `PublishedNetwork.leaves`; one error names what is wrong in all of them.
         """
         bound: dict[Name, list[Leaf]] = {}
         errors: dict[Path, ConversionError] = {}
-        for part in map(self.part, self.parts if names is None else names):
+        for name in self.networks if names is None else names:
             try:
-                bound[part.name] = part.leaves(dtype)
+                bound[name] = self.networks[name].leaves(dtype)
             except ConversionError as error:
-                errors[part.file] = error
+                errors[self.networks[name].file] = error
         if len(errors) == 1:
             raise next(iter(errors.values()))
         if errors:
             wrong = [
-                (kind, f"{what} in {file.relative_to(self.folder)}")
+                (kind, f"{what} in {file.relative_to(self.path)}")
                 for file, error in errors.items()
                 for kind, what in error.violations
             ]
-            raise ConversionError(wrong, str(self.folder))
+            raise ConversionError(wrong, str(self.path))
         return bound
 
+    def check(self, names: Iterable[Name], dtype: DTypeLike | None) -> None:
+        """Raises as `leaves` if networks cannot be loaded in a dtype."""
+        self.leaves(names, dtype)
 
-def inspect(folder: Path) -> Published:
+    def load(
+        self,
+        name: Name,
+        dtype: DTypeLike | None,
+        shardings: Mapping[str, jax.sharding.Sharding],
+    ) -> dict[str, jax.Array]:
+        """Reads the leaves of a network to where they are to lie; raises as `leaves`."""
+        return {
+            leaf.path: read_to_devices(leaf.read, leaf.shape, leaf.dtype, shardings.get(leaf.path))
+            for leaf in self.networks[name].leaves(dtype)
+        }
+
+    def pieces(self, name: Name, path: str) -> Iterator[np.ndarray]:
+        """Reads a leaf to the host, of a stack layer by layer; raises as `leaves`."""
+        (leaf,) = (leaf for leaf in self.networks[name].leaves() if leaf.path == path)
+        rows = range(leaf.shape[0]) if leaf.rule.is_stacked else []
+        yield from (leaf[i : i + 1] for i in rows) if rows else [leaf[...]]
+
+
+def open_published(path: Path) -> Published:
     """Finds the networks and the tokenizer in a folder, or the network in a single file.
 
     Only tables of contents are read.
 
     Raises:
-      FileNotFoundError: no such folder, or no network of a Wan2.1 pipeline in it.
-      ValueError: several candidates for one network, a damaged file, a Wan2.2 pipeline, or what a
-        killed conversion left.
+      FileNotFoundError: no such folder, or no network of a known family in it.
+      ValueError: several candidates for one network, a damaged file, a pipeline that is not
+        supported, or what a killed conversion left.
     """
-    if not folder.exists():
-        raise FileNotFoundError(f"no folder or file {folder}.")
-    if (folder / MARKER).is_file():
-        raise ValueError(f"{folder} is an unfinished conversion; convert again.")
-    if experts := [name for name in TWO_EXPERTS if (folder / name).is_dir()]:
-        raise ValueError(
-            f"{folder} is a Wan2.2 pipeline with two DiTs ({', '.join(experts)}), which is not "
-            "supported; use a Wan2.1 text-to-video model."
+    if not path.exists():
+        raise FileNotFoundError(f"no folder or file {path}.")
+    if (path / MARKER).is_file():
+        raise ValueError(f"{path} is an unfinished conversion; convert again.")
+    for foreign in FOREIGN.values():
+        if what := foreign.unsupported(path):
+            raise ValueError(f"{path} is {what}.")
+    opened = {file: open_tensors(file) for file in _checkpoint_files(path)}
+    found = {name: dict(_recognise(name, opened)) for name in FOREIGN}
+    # Of families that share an autoencoder or text encoder, the denoiser tells which it is.
+    family = max(found, key=lambda name: ("dit" in found[name], len(found[name])))
+    if not found[family]:
+        raise FileNotFoundError(
+            f"{path} has no DiT, VAE or text encoder of {' or '.join(FOREIGN)} in original or "
+            f"Diffusers layout (checkpoint files there: "
+            f"{', '.join(file.name for file in opened) or 'none'})."
         )
-    files = list(_checkpoint_files(folder))
-    found: dict[Name, list[tuple[Path, Layout]]] = {}
-    for file in files:
-        for name, layout in _recognise(open_tensors(file)):
-            found.setdefault(name, []).append((file, layout))
-    for name, candidates in found.items():
+    for name, candidates in found[family].items():
         if len(candidates) > 1:
-            paths = (str(file.relative_to(folder)) for file, _ in candidates)
+            paths = (str(file.relative_to(path)) for file, _ in candidates)
             raise ValueError(
-                f"{folder} has {len(candidates)} candidates for the {name}: {', '.join(paths)}; "
+                f"{path} has {len(candidates)} candidates for the {name}: {', '.join(paths)}; "
                 "keep one, or give the file itself."
             )
-    if not found:
-        raise FileNotFoundError(
-            f"{folder} has no DiT, VAE or text encoder of Wan2.1 in original or Diffusers layout "
-            f"(checkpoint files there: {', '.join(file.name for file in files) or 'none'})."
+    networks: dict[Name, PublishedNetwork] = {}
+    settings = _read_settings(file.parent for ((file, _),) in found[family].values())
+    for name, ((file, layout),) in found[family].items():
+        networks[name] = PublishedNetwork(
+            name=name,
+            network=FAMILIES[family].networks[name],
+            foreign=FOREIGN[family].networks[name],
+            layout=layout,
+            file=file,
+            source=opened[file],
+            settings=_settings_of(name, family, settings[file.parent], len(found[family]) == 1),
+            dit=networks.get("dit"),
         )
-    parts: dict[Name, Part] = {}
-    for name in COMPONENTS:
-        for file, layout in found.get(name, []):
-            parts[name] = Part(name, layout, file, _settings(file, name, len(found) == 1))
-    tokenizers = (folder / place for place in TOKENIZERS)
-    return Published(folder, parts, next((t for t in tokenizers if _is_tokenizer(t)), None))
+    tokenizers = (path / place for place in FOREIGN[family].tokenizer.values())
+    return Published(
+        path=path,
+        family=FAMILIES[family],
+        networks=networks,
+        tokenizer=next((t for t in tokenizers if _is_tokenizer(t)), None),
+    )
 
 
 def _is_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model"))
 
 
-def _checkpoint_files(folder: Path) -> Iterator[Path]:
-    """Checkpoints in the folder and its Diffusers subfolders; shards count as their index."""
-    if folder.is_file():
-        yield folder
+def _checkpoint_files(path: Path) -> Iterator[Path]:
+    """Checkpoints in a folder and in those of published layouts; shards count as their index."""
+    if path.is_file():
+        yield path
         return
-    for place in (folder, *(folder / name for name in SUBFOLDERS)):
-        yield from sorted(place.glob("*.safetensors.index.json"))
+    files = (n.files.values() for f in FOREIGN.values() for n in f.networks.values())
+    places = dict.fromkeys([path, *((path / file).parent for one in files for file in one)])
+    for where in places:
+        yield from sorted(where.glob("*.safetensors.index.json"))
         for file in sorted(
-            f for kind in ("safetensors", "pth", "pt") for f in place.glob(f"*.{kind}")
+            f for kind in ("safetensors", "pth", "pt") for f in where.glob(f"*.{kind}")
         ):
             shard = SHARD.fullmatch(file.name)
             if shard is None:
                 yield file
-            elif not (index := place / f"{shard[1]}.safetensors.index.json").is_file():
+            elif not (index := where / f"{shard[1]}.safetensors.index.json").is_file():
                 raise FileNotFoundError(f"{file} is one of several shards, but {index} is missing.")
 
 
-def _recognise(source: FileTensors) -> Iterator[tuple[Name, Layout]]:
-    for name, component in COMPONENTS.items():
-        if layout := component.layout_of(source):
-            yield name, layout
+def _recognise(
+    family: str, opened: Mapping[Path, FileTensors]
+) -> Iterator[tuple[Name, list[tuple[Path, Layout]]]]:
+    """Networks of a family, each with the files that hold one; the denoiser comes first."""
+    networks = FOREIGN[family].networks
+    for name in sorted(networks, key=lambda name: name != "dit"):
+        candidates: list[tuple[Path, Layout]] = []
+        for file, source in opened.items():
+            if layout := networks[name].layout_of(source):
+                candidates.append((file, layout))
+        if candidates:
+            yield name, candidates
 
 
-def _settings(file: Path, name: Name, is_alone: bool) -> Mapping[str, Any]:
-    """The config.json beside a file, if it describes this network.
+def _read_settings(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """Content of the config.json in folders; empty where there is none."""
+    settings: dict[Path, dict[str, Any]] = {}
+    for folder in dict.fromkeys(folders):
+        file, settings[folder] = folder / "config.json", {}
+        if not file.is_file():
+            continue
+        try:
+            settings[folder] = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error!r:.100}).") from None
+        if not isinstance(settings[folder], dict):
+            raise ValueError(f"{file} is damaged: it is not a table of settings.")
+    return settings
 
-    In the original layout it lies beside all three files and names the class it belongs to; without
-    a known class it belongs to the only network there is, or else to the DiT.
+
+def _settings_of(
+    name: Name, family: str, settings: Mapping[str, Any], is_alone: bool
+) -> Mapping[str, Any]:
+    """The settings beside a file, if they describe this network.
+
+    In the original layout they lie beside all three files and name the class they belong to;
+    without a known class they belong to the only network there is, or else to the DiT.
     """
-    path = file.with_name("config.json")
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error!r:.100}).") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} is damaged: it is not a table of settings.")
+    networks = FOREIGN[family].networks
+    known = {kind: name for name, network in networks.items() for kind in network.classes}
     classes = [settings.get("_class_name"), *(settings.get("architectures") or [])]
-    described = next((_CLASSES[c] for c in classes if c in _CLASSES), None)
-    if described is None:
-        described = name if is_alone else "dit"
+    described = next((known[c] for c in classes if c in known), name if is_alone else "dit")
     return settings if described == name else {}

@@ -2,15 +2,8 @@
 
 from pathlib import Path
 
-from pusa_jax.convert.folders.converted import (
-    is_converted,
-    read_config,
-    read_manifest,
-    tokenizer_folder,
-)
-from pusa_jax.convert.folders.published import inspect
-from pusa_jax.convert.lora import read_lora
-from pusa_jax.convert.networks import COMPONENTS
+from pusa_jax.convert.folders.lora_files import recognise_lora
+from pusa_jax.convert.folders.opened import ModelFolder
 
 
 def summary(path: Path) -> str:
@@ -20,7 +13,7 @@ def summary(path: Path) -> str:
       FileNotFoundError, ValueError: neither the one nor the other.
     """
     if path.is_file():
-        adapters = read_lora(path)
+        adapters, _ = recognise_lora(path)
         ranks = sorted({module.rank for module in adapters.modules.values()})
         alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
         lines = [
@@ -28,15 +21,16 @@ def summary(path: Path) -> str:
             *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
         ]
         return "\n".join(lines)
-    names = read_manifest(path)["components"] if is_converted(path) else inspect(path).parts
-    lines = [f"{'converted' if is_converted(path) else 'published'} folder {path}"]
-    for name in names:
-        config = read_config(path, name)
-        shapes = COMPONENTS[name].shapes(config)
+    folder = ModelFolder(path)
+    lines = [f"{'converted' if folder.is_converted else 'published'} folder {path}"]
+    for name in folder.names:
+        shapes = folder.shapes(name)
         count = sum(leaf.size for leaf in shapes.values())
-        lines.append(f"  {name}: {count:,} parameters in {len(shapes)} leaves; {config}")
+        lines.append(
+            f"  {name}: {count:,} parameters in {len(shapes)} leaves; {folder.config(name)}"
+        )
     try:
-        lines.append(f"  tokenizer: {tokenizer_folder(path)}")
+        lines.append(f"  tokenizer: {folder.tokenizer()}")
     except FileNotFoundError:
         lines.append("  tokenizer: none")
     return "\n".join(lines)

@@ -7,9 +7,10 @@ before cross-attention is `norm3` in the original and `norm2` in Diffusers.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pusa_jax.convert.files.config_json import check_agreement, positive
+from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.tables import (
     DROP_FIRST,
     LINEAR,
@@ -20,8 +21,6 @@ from pusa_jax.convert.tables import (
     shape_of,
 )
 from pusa_jax.models.wan.config import DiTConfig
-
-Layout = Literal["original", "diffusers"]
 
 LINEARS = (
     ("text_embedding.0", "condition_embedder.text_embedder.linear_1", "text_embedding/up"),

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pusa_jax.convert.files.config_json import check_agreement, positive
+from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.tables import LINEAR, SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.t5 import TextConfig
-
-Layout = Literal["original", "diffusers"]
 
 _PER_LAYER: tuple[tuple[str, str, str, Transform], ...] = (
     ("norm1", "layer.0.layer_norm", "norm1/scale", SAME),

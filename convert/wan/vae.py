@@ -6,18 +6,16 @@ No layers are stacked: hardly two of them have the same shape in a row.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from pusa_jax.convert.files.config_json import check_agreement
+from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.tables import SAME, Rule, TensorSource, Transform, shape_of
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD, VAEConfig
-from pusa_jax.models.wan.vae import WanVAE
+from pusa_jax.models.wan.family import build_vae
 from pusa_jax.weights.leaves import shapes_for
-
-Layout = Literal["original", "diffusers"]
 
 Rewrites = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Rows (regular expression, replacement), all applied one after the other."""
@@ -73,11 +71,6 @@ _DIFFUSERS: Rewrites = (
 """All but the decoder's stages, which this scheme nests; see `_nested`."""
 
 
-def build(config: VAEConfig) -> WanVAE:
-    """The network of a configuration, with any parameters."""
-    return WanVAE(config, rngs=nnx.Rngs(0))
-
-
 def original_rules(config: VAEConfig) -> list[Rule]:
     """Table of `Wan2.1_VAE.pth`."""
     return _rules(config, _ORIGINAL)
@@ -101,7 +94,7 @@ def _nested(config: VAEConfig) -> Callable[[re.Match[str]], str]:
 
 
 def _rules(config: VAEConfig, rewrites: Rewrites) -> list[Rule]:
-    leaves = shapes_for(build, config)
+    leaves = shapes_for(build_vae, config)
     return [
         Rule(_source(path, rewrites), path, _transform(path, len(leaf.shape)))
         for path, leaf in leaves.items()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from experiments.tiny_world.autoencoder import posterior, reconstruction, trained_vae
-from pusa_jax.convert.folders.converted import load_component
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.media.pixels import to_uint8
 from pusa_jax.models.wan.config import WAN21_LATENT_MEAN, WAN21_LATENT_STD
 from pusa_jax.models.wan.vae import WanVAE
@@ -47,7 +47,7 @@ class Codec:
         Raises:
           FileNotFoundError, ValueError: there is none, or not one trained here.
         """
-        _, published = load_component(folder, "vae", "float32")
+        _, published = ModelFolder(folder).load("vae", "float32")
         self._vae = assemble(trained_vae, trained_leaves(published))
         self._encode, self._decode = jax.jit(_encoded), jax.jit(_decoded)
 

@@ -137,14 +137,17 @@ def run_extract(args: argparse.Namespace) -> int:
     """Makes a LoRA of the difference between two models."""
     from pusa_jax.convert.extract import extract_lora
     from pusa_jax.convert.folders.lora_files import check_lora_destination
+    from pusa_jax.convert.folders.opened import ModelFolder
     from pusa_jax.convert.lora import write_lora
+    from pusa_jax.convert.networks import FOREIGN
     from pusa_jax.progress import Console
 
     dst, console = Path(args.dst), Console()
     check_lora_destination(dst)
+    tuned = ModelFolder(args.tuned)
     found = extract_lora(
-        args.tuned,
-        args.base,
+        tuned,
+        ModelFolder(args.base),
         args.rank,
         targets=args.targets,
         dtype=args.dtype,
@@ -153,7 +156,14 @@ def run_extract(args: argparse.Namespace) -> int:
     console.close()
     names = {"made_from": Path(args.tuned).name, "base": Path(args.base).name}
     numbers = {"rank": str(args.rank), "captured_energy": f"{found.captured:.6f}"}
-    write_lora(dst, found.lora, dtype=args.dtype, naming=args.naming, metadata=names | numbers)
+    write_lora(
+        dst,
+        found.lora,
+        FOREIGN[tuned.family.name].lora,
+        dtype=args.dtype,
+        naming=args.naming,
+        metadata=names | numbers,
+    )
     target, share = found.least
     print(
         f"{dst}: {len(found.lora.modules)} layers at rank {args.rank} hold {found.captured:.2%} of "

@@ -21,8 +21,10 @@ from pusa_jax.data import lists, writing
 from pusa_jax.data.encoded import Card, Example
 from pusa_jax.data.lists import Clip
 from pusa_jax.diffusion.tasks import pixel_frames
-from pusa_jax.models.t5 import TextConfig
-from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.families import preset
+
+MODEL = preset("wan2.1-t2v-14b")
+"""What encoded the set."""
 
 ENDING = ".tensors.pth"
 LATENTS, CONTEXT = "latents", "prompt_emb.context"
@@ -53,16 +55,18 @@ def import_folder(
     listed = lists.read_clips(Path(src))
     clip_shape, text_shape = _first_shapes(listed)
     f, h, w, channels = clip_shape
-    coder = VAEConfig()
+    coder = MODEL.vae
     if channels != coder.z_dim:
-        raise ValueError(f"the latents have {channels} channels, Wan2.1's VAE has {coder.z_dim}.")
+        raise ValueError(
+            f"the latents have {channels} channels, {MODEL.family.name}'s VAE has {coder.z_dim}."
+        )
     stride = coder.spatial_stride
     card = Card(
         clip_shape=clip_shape,
         text_shape=text_shape,
         pixels=(pixel_frames(f, coder.temporal_stride), h * stride, w * stride),
         vae={"config": config_to_json(coder), "fingerprint": ""},
-        text_encoder={"config": config_to_json(TextConfig()), "fingerprint": ""},
+        text_encoder={"config": config_to_json(MODEL.text), "fingerprint": ""},
         clips=lists.fingerprint(listed),
         clips_per_shard=writing.clips_per_shard(len(listed), clip_shape),
     )

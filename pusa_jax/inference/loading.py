@@ -16,7 +16,6 @@ from pusa_jax.devices.sharding import shardings
 from pusa_jax.inference.mesh_choice import MeshLike, check_memory, choose_mesh
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models import lora
-from pusa_jax.models.families import family_of
 from pusa_jax.models.family import Family, Name, Tokenizer
 from pusa_jax.models.lora import LoRA
 from pusa_jax.progress import Progress
@@ -40,8 +39,17 @@ class Model:
 
     @property
     def family(self) -> Family:
-        """Family of the denoiser."""
-        return family_of(self.configs.dit)
+        """Family of the networks."""
+        return self.folder.family
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Prompts -> ids of the length that the denoiser takes; read once, when first needed.
+
+        Raises:
+          FileNotFoundError, ValueError: it is not there, or not of this family.
+        """
+        return self.family.tokenizer(self.folder.tokenizer(), self.configs.dit.text_len)
 
 
 def open_model(path: str | Path, loras: LoRAs = ()) -> Model:
@@ -79,12 +87,11 @@ def check_model(model: Model, dtype: Precision) -> None:
     """
     folder = model.folder
     folder.check(dtype=dtype)
-    config = folder.config("text_encoder")
-    words = model.family.tokenizer(folder.tokenizer(), config.text_len).vocab_size
-    if words > config.vocab:
+    words, known = model.tokenizer.vocab_size, folder.config("text_encoder").vocab
+    if words > known:
         raise ValueError(
             f"tokenizer and text encoder in {folder.path} do not belong together: it has {words} "
-            f"words, the encoder {config.vocab}; put those of one published model there."
+            f"words, the encoder {known}; put those of one published model there."
         )
 
 
@@ -147,6 +154,6 @@ def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: P
         dit=dit,
         autoencoder=autoencoder,
         text_encoder=functools.partial(load_module, model, "text_encoder", dtype, mesh),
-        tokenizer=model.family.tokenizer(model.folder.tokenizer(), config.text_len),
+        tokenizer=model.tokenizer,
         mesh=mesh,
     )

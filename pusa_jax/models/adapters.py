@@ -10,7 +10,7 @@ file knows nothing of them.
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from pusa_jax.models.lora import LoRA, LowRank, Target
-from pusa_jax.models.wan.config import BLOCK_LINEARS
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 
@@ -31,14 +30,15 @@ class AdapterConfig:
     Attributes:
       rank: number of directions R.
       alpha: the addition is scaled by alpha / rank. Pusa V1.0 trained with alpha = rank = 512.
-      targets: regular expression on the whole path of a linear layer.
+      targets: regular expression on the whole path of a linear layer; a family's published ones
+        are `Family.lora_targets`.
       init: of lora_a; "kaiming" is PEFT's default, uniform within 1 / sqrt(I); "gaussian" has
         standard deviation 1 / R. lora_b starts at zero.
     """
 
     rank: int = 512
     alpha: float = 512.0
-    targets: str = BLOCK_LINEARS
+    targets: str
     init: Literal["kaiming", "gaussian"] = "kaiming"
 
     def __post_init__(self):
@@ -120,18 +120,6 @@ def attach(module: nnx.Module, adapters: Leaves, scale: float) -> None:
 def adapter_layers(adapters: Leaves) -> list[str]:
     """Paths of the layers that adapters belong to."""
     return [p.removesuffix("/lora_a") for p in adapters if p.endswith("/lora_a")]
-
-
-def merge_adapters(leaves: Leaves, adapters: Leaves, scale: float) -> dict[str, Any]:
-    """Kernels with scale * lora_a @ lora_b added in float32, in the dtype they had."""
-    merged = dict(leaves)
-    for path in adapter_layers(adapters):
-        kernel = leaves[f"{path}/kernel"]
-        product = jnp.matmul(
-            adapters[f"{path}/lora_a"], adapters[f"{path}/lora_b"], precision="highest"
-        )
-        merged[f"{path}/kernel"] = (kernel + scale * product).astype(kernel.dtype)
-    return merged
 
 
 def as_lora(adapters: Leaves, alpha: float) -> LoRA:

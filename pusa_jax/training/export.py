@@ -8,11 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from pusa_jax.convert.folders.converted import component_names, load_component, tokenizer_folder
 from pusa_jax.convert.folders.export import Leaves, export_folder
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.lora import Naming, write_lora
-from pusa_jax.convert.networks import Config, Layout, Name
+from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.files.staging import staged
+from pusa_jax.models.families import family_of
+from pusa_jax.models.family import Name
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.finished import Result
 from pusa_jax.typing import Precision
@@ -39,11 +42,12 @@ def export_adapters(
       FileExistsError: dst is there and not empty.
       ValueError: the run trained all weights.
     """
-    lora = result.lora()
+    lora, names = result.lora(), FOREIGN[family_of(result.run.recipe.dit).name].lora
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise FileExistsError(f"{dst} exists already; choose another folder.")
     with staged(dst) as work:
-        write_lora(work / LORA, lora, dtype=dtype, naming=naming, metadata=result.metadata())
+        metadata = result.metadata()
+        write_lora(work / LORA, lora, names, dtype=dtype, naming=naming, metadata=metadata)
         (work / CARD).write_text(model_card(result), "utf-8")
     return [dst / LORA, dst / CARD]
 
@@ -77,24 +81,23 @@ def export_model(
     run = result.run
     if run.adapter is not None:
         raise ValueError("this run trained adapters; export them, or merge them into their base.")
-    base = Path(run.model.weights)
     if with_base and run.model.weights == RANDOM:
         raise ValueError("this run began with random weights: there is no VAE to come along.")
-    others: list[Name] = (
-        [name for name in component_names(base) if name != "dit"] if with_base else []
-    )
+    base = ModelFolder(run.model.weights) if with_base else None
+    others: list[Name] = [name for name in base.names if name != "dit"] if base else []
 
-    def networks() -> Iterator[tuple[Name, Config, Leaves]]:
+    def networks() -> Iterator[tuple[Name, Any, Leaves]]:
         yield "dit", run.recipe.dit, _in_dtype(result, dtype)
         for name in others:
-            config, leaves = load_component(base, name)
-            yield name, config, leaves
+            assert base is not None
+            yield name, *base.load(name)
 
     return export_folder(
         networks(),
         dst,
+        family=family_of(run.recipe.dit),
         layout=layout,
-        tokenizer=tokenizer_folder(base) if others else None,
+        tokenizer=base.tokenizer() if base and others else None,
         texts={CARD: model_card(result)},
     )
 

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from pusa_jax.convert.folders.converted import component_names
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_to_json
 from pusa_jax.data.batches import Batches, Clips
@@ -121,8 +120,8 @@ def check_clips(run: RunConfig, clips: Clips) -> None:
     if run.model.weights == RANDOM:
         vae = {"config": config_to_json(run.model.networks().vae), "fingerprint": ""}
     else:
-        is_there = "vae" in component_names(run.model.weights)
-        vae = vae_record(ModelFolder(run.model.weights)) if is_there else None
+        folder = ModelFolder(run.model.weights)
+        vae = vae_record(folder) if "vae" in folder.names else None
     clips.check_fits(run.clip_shape, run.text_shape, vae)
 
 

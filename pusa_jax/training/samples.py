@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from pusa_jax.convert.folders.converted import load_component
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data.batches import Clips
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
@@ -91,7 +91,7 @@ def load_vae(run: RunConfig) -> WanVAE:
     """
     if run.model.weights == RANDOM:
         return WanVAE(run.model.networks().vae, rngs=nnx.Rngs(run.seed))
-    config, leaves = load_component(run.model.weights, "vae", "float32")
+    config, leaves = ModelFolder(run.model.weights).load("vae", "float32")
     return assemble(lambda: WanVAE(config, rngs=nnx.Rngs(0)), leaves)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from pusa_jax.convert.folders.converted import load_component
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_to_json
 from pusa_jax.files.records import differing_fields
 from pusa_jax.models.wan.dit import WanDiT
@@ -148,7 +148,7 @@ def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
             return {path: leaf.astype(dtype) for path, leaf in drawn.items()}
 
         return jit(draw, out_shardings=where)(jax.random.key(run.seed))
-    found, leaves = load_component(run.model.weights, "dit", dtype, shard=lambda shapes: where)
+    found, leaves = ModelFolder(run.model.weights).load("dit", dtype, shard=lambda _: where)
     differences = differing_fields(
         {"dit": config_to_json(found)}, {"dit": config_to_json(dit)}, frozenset({"dit"})
     )

@@ -2,12 +2,13 @@
 
 A tree is a folder of numbered parts, each an Orbax checkpoint of some leaves, beside `tree.json`,
 which says what lies where. Parts make saving and loading a stream: large leaves are cut into pieces
-(`pieces`), only those of one part are in memory at a time, and they are written from where they
-are, without a copy. Pieces are stored in blocks (`blocks`), so that each process reads only what
+(`streaming`), only those of one part are in memory at a time, and they are written from where they
+are, without a copy. Pieces are stored in blocks (`chunks`), so that each process reads only what
 its devices keep. All processes of a group save and load together.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -152,108 +153,140 @@ def _files(folder: Path) -> dict[str, int]:
     }
 
 
-def _describe(folder: Path) -> dict[str, Any]:
-    try:
-        text = json.loads((folder / "tree.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} holds no saved tree (no tree.json).") from None
-    except ValueError as error:
-        raise ValueError(f"{folder / 'tree.json'} is damaged ({error!r:.100}).") from None
-    if not isinstance(text, dict) or text.get("format") != FORMAT:
-        raise ValueError(f"{folder} was written by another version of pusa_jax; convert it again.")
-    return text
+class SavedTree:
+    """A tree in a folder, whose table of contents is read once, when it is opened."""
 
+    def __init__(self, folder: Path):
+        """Reads `tree.json`.
 
-def tree_shapes(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Path -> shape and dtype of the leaves saved in a folder.
-
-    Raises:
-      FileNotFoundError: nothing is saved there.
-      ValueError: another version wrote it, or it is damaged.
-    """
-    leaves = _describe(folder)["leaves"].items()
-    return {p: jax.ShapeDtypeStruct(tuple(d["shape"]), jnp.dtype(d["dtype"])) for p, d in leaves}
-
-
-def tree_info(folder: Path) -> dict[str, Any]:
-    """The plain values saved beside the leaves; raises as `tree_shapes`."""
-    return _describe(folder)["info"]
-
-
-def check_tree(folder: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-    """Makes sure that a saved tree is whole and has the leaves of a model, reading none of them.
-
-    Args:
-      folder: where `save_tree` put it.
-      abstract: path -> shape of every leaf.
-
-    Raises:
-      FileNotFoundError: nothing is saved there.
-      ValueError: files are missing or cut short, another version wrote them, or leaves are missing,
-        extra or misshaped; the message has them all.
-    """
-    if lost := sorted(_describe(folder)["files"].items() - _files(folder).items()):
-        raise ValueError(
-            f"{folder} is damaged: {len(lost)} files are missing or have another size, first "
-            f"{lost[0][0]}; convert it again."
-        )
-    stored = tree_shapes(folder)
-    odd = sorted(
-        p for p in abstract.keys() | stored.keys() if _shape(abstract, p) != _shape(stored, p)
-    )
-    if odd:
-        raise ValueError(
-            f"{folder}: {len(odd)} leaves do not fit the model: "
-            + "; ".join(f"{p} is {_shape(stored, p)}, wanted {_shape(abstract, p)}" for p in odd)
-            + "."
-        )
-
-
-def load_tree(
-    folder: Path, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None
-) -> dict[str, jax.Array]:
-    """Reads a tree, part by part.
-
-    Args:
-      folder: where `save_tree` put it.
-      abstract: path -> shape, dtype to convert to and, if set, sharding to place on; every leaf
-        must be named. Default: as stored, on the default device.
-
-    Raises:
-      FileNotFoundError: nothing is saved there.
-      ValueError: see `check_tree`.
-    """
-    text = _describe(folder)
-    wanted = tree_shapes(folder) if abstract is None else abstract
-    check_tree(folder, wanted)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    stored_as = {
-        p: leaf["blocks"] and Blocks(*leaf["blocks"]) for p, leaf in text["leaves"].items()
-    }
-    parts: dict[int, dict[str, _Piece]] = {}
-    for path, leaf in text["leaves"].items():
-        sharding = wanted[path].sharding or here
-        if len(leaf["parts"]) > 1:
-            sharding = with_rows_together(sharding)
-        for number, rows in leaf["parts"]:
-            shape = (rows, *leaf["shape"][1:]) if leaf["shape"] else ()
-            piece = _Piece(shape, wanted[path].dtype, sharding, stored_as[path])
-            parts.setdefault(number, {})[path] = piece
-    arrays = {p: Assembly(tuple(w.shape), w.sharding or here) for p, w in wanted.items()}
-    with _checkpointer() as checkpointer:
-        for number, pieces in parts.items():
-            arguments = {path: piece.restore_args() for path, piece in pieces.items()}
-            item = {
-                path: jax.ShapeDtypeStruct(a.global_shape, a.dtype, sharding=a.sharding)
-                for path, a in arguments.items()
-            }
-            read = checkpointer.restore(
-                (folder / str(number)).absolute(),
-                args=ocp.args.PyTreeRestore(item=item, restore_args=arguments),
+        Raises:
+          FileNotFoundError: nothing is saved there.
+          ValueError: another version wrote it, or it is damaged.
+        """
+        self.folder = folder
+        try:
+            text = json.loads((folder / "tree.json").read_text("utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{folder} holds no saved tree (no tree.json).") from None
+        except ValueError as error:
+            raise ValueError(f"{folder / 'tree.json'} is damaged ({error!r:.100}).") from None
+        if not isinstance(text, dict) or text.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder} was written by another version of pusa_jax; convert it again."
             )
-            for path, array in read.items():
-                arrays[path].add(pieces[path].finished(array))
-    return {path: array.finish() for path, array in arrays.items()}
+        self._files: Mapping[str, int] = text["files"]
+        self._leaves: Mapping[str, Any] = text["leaves"]
+        self.info: Mapping[str, Any] = text["info"]
+
+    @functools.cached_property
+    def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Path -> shape and dtype of the leaves."""
+        return {
+            path: jax.ShapeDtypeStruct(tuple(leaf["shape"]), jnp.dtype(leaf["dtype"]))
+            for path, leaf in self._leaves.items()
+        }
+
+    @functools.cached_property
+    def _lost(self) -> list[tuple[str, int]]:
+        """Files that are missing or have another size."""
+        return sorted(self._files.items() - _files(self.folder).items())
+
+    def check(self, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """Makes sure that the tree is whole and has the leaves of a model, reading none of them.
+
+        Args:
+          abstract: path -> shape of every leaf.
+
+        Raises:
+          ValueError: files are missing or cut short, or leaves are missing, extra or misshaped; the
+            message has them all.
+        """
+        if self._lost:
+            raise ValueError(
+                f"{self.folder} is damaged: {len(self._lost)} files are missing or have another "
+                f"size, first {self._lost[0][0]}; convert it again."
+            )
+        odd = sorted(
+            path
+            for path in abstract.keys() | self.shapes.keys()
+            if _shape(abstract, path) != _shape(self.shapes, path)
+        )
+        if odd:
+            raise ValueError(
+                f"{self.folder}: {len(odd)} leaves do not fit the model: "
+                + "; ".join(
+                    f"{p} is {_shape(self.shapes, p)}, wanted {_shape(abstract, p)}" for p in odd
+                )
+                + "."
+            )
+
+    def load(
+        self, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    ) -> dict[str, jax.Array]:
+        """Reads the tree, part by part.
+
+        Args:
+          abstract: path -> shape, dtype to convert to and, if set, sharding to place on; every leaf
+            must be named. Default: as stored, on the default device.
+
+        Raises:
+          ValueError: see `check`.
+        """
+        wanted = self.shapes if abstract is None else abstract
+        self.check(wanted)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        parts: dict[int, dict[str, _Piece]] = {}
+        for path, leaf in self._leaves.items():
+            sharding = wanted[path].sharding or here
+            if len(leaf["parts"]) > 1:
+                sharding = with_rows_together(sharding)
+            for number, rows in leaf["parts"]:
+                shape = (rows, *leaf["shape"][1:]) if leaf["shape"] else ()
+                piece = _Piece(shape, wanted[path].dtype, sharding, self._blocks(path))
+                parts.setdefault(number, {})[path] = piece
+        arrays = {p: Assembly(tuple(w.shape), w.sharding or here) for p, w in wanted.items()}
+        with _checkpointer() as checkpointer:
+            for number, pieces in parts.items():
+                arguments = {path: piece.restore_args() for path, piece in pieces.items()}
+                item = {
+                    path: jax.ShapeDtypeStruct(a.global_shape, a.dtype, sharding=a.sharding)
+                    for path, a in arguments.items()
+                }
+                read = checkpointer.restore(
+                    self._part(number),
+                    args=ocp.args.PyTreeRestore(item=item, restore_args=arguments),
+                )
+                for path, array in read.items():
+                    arrays[path].add(pieces[path].finished(array))
+        return {path: array.finish() for path, array in arrays.items()}
+
+    def pieces(self, path: str) -> Iterator[np.ndarray]:
+        """Reads one leaf to the host in the pieces it was saved in: rows of it, in order.
+
+        Raises:
+          ValueError: there is no such leaf.
+        """
+        if path not in self._leaves:
+            names = ", ".join(self._leaves)
+            raise ValueError(f"{self.folder} has no leaf {path}; it has {names:.200}.")
+        blocks = self._blocks(path)
+        with _checkpointer() as checkpointer:
+            for number, _ in self._leaves[path]["parts"]:
+                part = self._part(number)
+                args = ocp.args.PyTreeRestore(
+                    item={path: checkpointer.metadata(part).item_metadata[path]},
+                    restore_args={path: ocp.RestoreArgs(restore_type=np.ndarray)},
+                    partial_restore=True,
+                )
+                piece = np.asarray(checkpointer.restore(part, args=args)[path])
+                yield blocks.join_on_host(piece) if blocks else piece
+
+    def _part(self, number: int) -> Path:
+        return (self.folder / str(number)).absolute()
+
+    def _blocks(self, path: str) -> Blocks | None:
+        stored = self._leaves[path]["blocks"]
+        return stored and Blocks(*stored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,29 +307,6 @@ class _Piece:
 
     def finished(self, stored: jax.Array) -> jax.Array:
         return self.blocks.join(stored, self.sharding) if self.blocks else stored
-
-
-def read_pieces(folder: Path, path: str) -> Iterator[np.ndarray]:
-    """Reads one leaf to the host in the pieces it was saved in: rows of it, in order.
-
-    Raises:
-      FileNotFoundError: nothing is saved there.
-      ValueError: another version wrote it, it is damaged, or has no such leaf.
-    """
-    leaves = _describe(folder)["leaves"]
-    if path not in leaves:
-        raise ValueError(f"{folder} has no leaf {path}; it has {', '.join(leaves):.200}.")
-    blocks = leaves[path]["blocks"] and Blocks(*leaves[path]["blocks"])
-    with _checkpointer() as checkpointer:
-        for number, _ in leaves[path]["parts"]:
-            part = (folder / str(number)).absolute()
-            args = ocp.args.PyTreeRestore(
-                item={path: checkpointer.metadata(part).item_metadata[path]},
-                restore_args={path: ocp.RestoreArgs(restore_type=np.ndarray)},
-                partial_restore=True,
-            )
-            piece = np.asarray(checkpointer.restore(part, args=args)[path])
-            yield blocks.join_on_host(piece) if blocks else piece
 
 
 def _shape(leaves: Mapping[str, jax.ShapeDtypeStruct], path: str) -> tuple[int, ...] | str:

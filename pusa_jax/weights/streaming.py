@@ -72,7 +72,7 @@ def _write(whole: jax.Array, piece: jax.Array, row: int | jax.Array) -> jax.Arra
     return jax.lax.dynamic_update_slice_in_dim(whole, piece, row, axis=0)
 
 
-def place(
+def read_to_devices(
     read: Callable[[Index | None], np.ndarray],
     shape: Shape,
     dtype: np.dtype,

@@ -9,11 +9,12 @@ from safetensors.numpy import load_file, save_file
 
 from pusa_jax.cli.main import main
 from pusa_jax.convert.extract import extract_lora, low_rank
-from pusa_jax.convert.folders.converted import convert_folder, load_component
+from pusa_jax.convert.folders.converted import convert_folder
 from pusa_jax.convert.folders.export import export_folder
-from pusa_jax.convert.networks import COMPONENTS
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.models.lora import Target, merge
 from pusa_jax.models.wan.config import DiTConfig
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import assert_close
 
 DIT = DiTConfig(dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, freq_dim=16, text_len=6)
@@ -21,14 +22,14 @@ SINGULAR = (3.0, 2.0, 1.0)
 
 
 def write(folder, leaves, layout):
-    export_folder([("dit", DIT, leaves)], folder, layout=layout)
+    export_folder([("dit", DIT, leaves)], folder, family=WAN21, layout=layout)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A base in the original layout and a tuned model in all three, with its leaves and theirs."""
     folder, rng = tmp_path_factory.mktemp("models"), np.random.default_rng(0)
-    shapes = COMPONENTS["dit"].shapes(DIT)
+    shapes = WAN21.networks["dit"].shapes(DIT)
     base = {p: rng.standard_normal(s.shape).astype(np.float32) for p, s in shapes.items()}
     tuned = dict(base)
     for name in ("self_attn/q", "ffn/down"):
@@ -46,7 +47,9 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("layout", ["original", "diffusers", "converted"])
 def test_a_difference_of_low_rank_comes_back(models, layout):
     folder, base, tuned = models
-    found = extract_lora(folder / layout, folder / "base", 3, dtype="float32")
+    found = extract_lora(
+        ModelFolder(folder / layout), ModelFolder(folder / "base"), 3, dtype="float32"
+    )
     assert set(found.lora.modules) == {
         Target(path, layer)
         for path in ("blocks/self_attn/q", "blocks/ffn/down")
@@ -61,7 +64,9 @@ def test_a_difference_of_low_rank_comes_back(models, layout):
 
 def test_the_largest_directions_are_kept_and_their_share_is_said(models, tmp_path, capsys):
     folder, base, tuned = models
-    found = extract_lora(folder / "original", folder / "base", 1, dtype="float32")
+    found = extract_lora(
+        ModelFolder(folder / "original"), ModelFolder(folder / "base"), 1, dtype="float32"
+    )
     assert found.captured == pytest.approx(9 / 14, rel=1e-5)
     assert found.least[1] == pytest.approx(9 / 14, rel=1e-5)
     path = "blocks/self_attn/q"
@@ -96,11 +101,16 @@ def test_what_no_adapter_can_hold_is_said(models, tmp_path):
     norm, head = "blocks/norm3/scale", "head/linear/kernel"
     more = tuned | {norm: tuned[norm] + 1, head: tuned[head] + 0.5}
     write(tmp_path / "more", more, "original")
-    found = extract_lora(tmp_path / "more", folder / "base", 3)
+    found = extract_lora(ModelFolder(tmp_path / "more"), ModelFolder(folder / "base"), 3)
     outside = 2 * 24 + base[head].size / 4
     assert set(found.others) == {norm, head}
     assert found.left_out == pytest.approx(outside / (outside + 4 * 14), rel=1e-4)
-    found = extract_lora(tmp_path / "more", folder / "base", 3, targets="head/linear|blocks/.*")
+    found = extract_lora(
+        ModelFolder(tmp_path / "more"),
+        ModelFolder(folder / "base"),
+        3,
+        targets="head/linear|blocks/.*",
+    )
     assert Target("head/linear") in found.lora.modules and found.others == (norm,)
 
 
@@ -108,7 +118,7 @@ def test_bad_requests_are_one_line_and_write_nothing(models, tmp_path, capsys):
     folder, base, _ = models
     small = dataclasses.replace(DIT, num_layers=1)
     cut = {p: x[:1] if p.startswith("blocks/") else x for p, x in base.items()}
-    export_folder([("dit", small, cut)], tmp_path / "small")
+    export_folder([("dit", small, cut)], tmp_path / "small", family=WAN21)
     nan = tmp_path / "nan"
     up = "blocks/ffn/up/kernel"
     write(nan, base | {up: np.full_like(base[up], np.nan)}, "original")
@@ -133,4 +143,4 @@ def test_bad_requests_are_one_line_and_write_nothing(models, tmp_path, capsys):
         *_, line = out.err.splitlines()  # progress may come before
         assert code == 2 and line.startswith("pusa-jax: error: ") and message in line, out.err
         assert sorted(tmp_path.iterdir()) == before
-    assert load_component(tuned, "dit")  # and the models are as they were
+    assert ModelFolder(tuned).load("dit")  # and the models are as they were

@@ -11,6 +11,7 @@ from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
 from pusa_jax.convert.lora import lora_tensors, parse_lora, read_lora, write_lora
 from pusa_jax.convert.wan.dit import LINEARS
+from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.models.lora import Target
 
 RNG = np.random.default_rng(0)
@@ -85,7 +86,7 @@ def assert_holds_the_factors(lora):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_dialect_gives_the_same_adapters(dialect):
-    lora = parse_lora(ArrayTensors(DIALECTS[dialect]))
+    lora = parse_lora(ArrayTensors(DIALECTS[dialect]), WAN21.lora)
     assert_holds_the_factors(lora)
     has_alpha = any(name.endswith(".alpha") for name in DIALECTS[dialect])
     assert {m.alpha for m in lora.modules.values()} == {2.0 if has_alpha else None}
@@ -94,9 +95,9 @@ def test_every_dialect_gives_the_same_adapters(dialect):
 
 def test_a_pt_file_is_read_like_the_safetensors_one(tmp_path):
     write_torch_zip(tmp_path / "x.pt", ArrayTensors(DIALECTS["pusa"]))
-    assert_holds_the_factors(read_lora(tmp_path / "x.pt"))
+    assert_holds_the_factors(read_lora(tmp_path / "x.pt", WAN21.lora))
     write_safetensors(tmp_path / "x.safetensors", ArrayTensors(DIALECTS["pusa"]))
-    assert_holds_the_factors(read_lora(tmp_path / "x.safetensors"))
+    assert_holds_the_factors(read_lora(tmp_path / "x.safetensors", WAN21.lora))
 
 
 def test_full_differences_and_image_layers_are_listed_as_ignored():
@@ -110,7 +111,7 @@ def test_full_differences_and_image_layers_are_listed_as_ignored():
         "lora_unet_blocks_0_cross_attn_v_img.alpha": "image-to-video",
     }
     arrays = DIALECTS["comfy"] | dict.fromkeys(extra, np.zeros(3, np.float32))
-    lora = parse_lora(ArrayTensors(arrays))
+    lora = parse_lora(ArrayTensors(arrays), WAN21.lora)
     assert_holds_the_factors(lora)
     assert lora.ignored.keys() == extra.keys()
     assert all(extra[name] in reason for name, reason in lora.ignored.items())
@@ -127,7 +128,7 @@ def test_the_alpha_of_diffusers_metadata_is_used(tmp_path):
         ArrayTensors(DIALECTS["diffusers"]),
         metadata={"lora_adapter_metadata": json.dumps(settings)},
     )
-    lora = read_lora(tmp_path)
+    lora = read_lora(tmp_path, WAN21.lora)
     alphas = {t.layer: m.alpha for t, m in lora.modules.items() if t.path == "blocks/self_attn/q"}
     assert alphas == {0: 12, 1: 3, 11: 6}
 
@@ -137,12 +138,12 @@ def test_the_alpha_of_peft_settings_is_used(tmp_path, stabilised, alpha):
     write_safetensors(tmp_path / "adapter_model.safetensors", ArrayTensors(DIALECTS["peft"]))
     settings = {"r": RANK, "lora_alpha": 6, "use_rslora": stabilised}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    assert {m.alpha for m in read_lora(tmp_path).modules.values()} == {alpha}
+    assert {m.alpha for m in read_lora(tmp_path, WAN21.lora).modules.values()} == {alpha}
 
 
 def test_a_folder_without_a_lora_says_what_is_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected adapter_model\.safetensors or"):
-        read_lora(tmp_path)
+        read_lora(tmp_path, WAN21.lora)
 
 
 def one(**changes):
@@ -196,7 +197,7 @@ def one(**changes):
 )
 def test_what_is_no_lora_gives_one_line(source, message):
     with pytest.raises(ValueError, match=message) as error:
-        parse_lora(source)
+        parse_lora(source, WAN21.lora)
     assert "\n" not in str(error.value)
 
 
@@ -216,7 +217,7 @@ WORDS = [
 @settings(max_examples=200, deadline=None)
 def test_any_names_and_shapes_give_adapters_or_one_line(arrays):
     try:
-        assert parse_lora(ArrayTensors(arrays)).modules
+        assert parse_lora(ArrayTensors(arrays), WAN21.lora).modules
     except ValueError as error:
         assert "\n" not in str(error)
 
@@ -224,7 +225,7 @@ def test_any_names_and_shapes_give_adapters_or_one_line(arrays):
 def test_errors_name_the_file(tmp_path):
     write_safetensors(tmp_path / "x.safetensors", ArrayTensors({"w": np.zeros(1, np.float32)}))
     with pytest.raises(ValueError, match=r"x\.safetensors: 1 of 1 entries"):
-        read_lora(tmp_path / "x.safetensors")
+        read_lora(tmp_path / "x.safetensors", WAN21.lora)
 
 
 def test_adapters_of_the_patch_convolution_are_reordered_like_its_kernel():
@@ -233,12 +234,12 @@ def test_adapters_of_the_patch_convolution_are_reordered_like_its_kernel():
         "patch_embedding.lora_down.weight": down.astype(np.float32),
         "patch_embedding.lora_up.weight": up.astype(np.float32),
     }
-    lora = parse_lora(ArrayTensors(arrays))
+    lora = parse_lora(ArrayTensors(arrays), WAN21.lora)
     module = lora.modules[Target("patch_embedding")]
     weight = np.einsum("or,rcthw->octhw", up[:, :, 0, 0, 0], down)
     kernel = weight[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, 5)
     np.testing.assert_allclose((module.up @ module.down).T, kernel, rtol=1e-5, atol=1e-6)
-    written = lora_tensors(lora, "float32").arrays
+    written = lora_tensors(lora, WAN21.lora, "float32").arrays
     np.testing.assert_array_equal(
         written["diffusion_model.patch_embedding.lora_A.weight"],
         arrays["patch_embedding.lora_down.weight"],
@@ -246,11 +247,11 @@ def test_adapters_of_the_patch_convolution_are_reordered_like_its_kernel():
 
 
 def test_the_written_form_is_the_common_one_with_the_scale_inside(tmp_path):
-    lora = parse_lora(ArrayTensors(DIALECTS["kohya"]))
+    lora = parse_lora(ArrayTensors(DIALECTS["kohya"]), WAN21.lora)
     path = tmp_path / "x.safetensors"
-    write_lora(path, lora, dtype="float32", metadata={"base": "wan2.1-t2v-1.3b"})
-    again = read_lora(path)
-    assert set(lora_tensors(lora).arrays) == {
+    write_lora(path, lora, WAN21.lora, dtype="float32", metadata={"base": "wan2.1-t2v-1.3b"})
+    again = read_lora(path, WAN21.lora)
+    assert set(lora_tensors(lora, WAN21.lora).arrays) == {
         f"diffusion_model.{module}.lora_{side}.weight" for module in MODULES for side in "AB"
     }
     for key, module in lora.modules.items():
@@ -260,14 +261,16 @@ def test_the_written_form_is_the_common_one_with_the_scale_inside(tmp_path):
 
 
 def test_factors_are_written_in_bfloat16_by_default():
-    arrays = lora_tensors(parse_lora(ArrayTensors(DIALECTS["comfy"]))).arrays
+    arrays = lora_tensors(
+        parse_lora(ArrayTensors(DIALECTS["comfy"]), WAN21.lora), WAN21.lora
+    ).arrays
     assert {array.dtype for array in arrays.values()} == {np.dtype(ml_dtypes.bfloat16)}
 
 
 def test_factors_that_are_whole_numbers_are_refused():
     arrays = {name: array.astype(np.int32) for name, array in one().arrays.items()}
     with pytest.raises(ValueError, match="factors of int32 and int32, must be floating"):
-        parse_lora(ArrayTensors(arrays))
+        parse_lora(ArrayTensors(arrays), WAN21.lora)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,7 @@ def test_factors_that_are_whole_numbers_are_refused():
     ],
 )
 def test_settings_give_an_alpha_to_the_layers_they_name(settings, alpha):
-    (module,) = parse_lora(one(), settings).modules.values()
+    (module,) = parse_lora(one(), WAN21.lora, settings).modules.values()
     assert module.alpha == alpha
 
 
@@ -294,4 +297,4 @@ def test_settings_give_an_alpha_to_the_layers_they_name(settings, alpha):
 )
 def test_settings_of_another_kind_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        parse_lora(one(), settings)
+        parse_lora(one(), WAN21.lora, settings)

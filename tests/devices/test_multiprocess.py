@@ -9,14 +9,15 @@ import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.safetensors import write_safetensors
-from pusa_jax.convert.folders.converted import convert_folder, load_component
+from pusa_jax.convert.folders.converted import convert_folder
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices import processes
 from pusa_jax.devices.processes import is_one_of_several
 from pusa_jax.inference import jobs
 from pusa_jax.media import video
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.testing.published import write_published_folder
-from pusa_jax.weights.store import load_tree, save_tree
+from pusa_jax.weights.store import SavedTree, save_tree
 from tests import two_processes
 from tests.groups import run_two
 
@@ -61,8 +62,8 @@ def test_only_the_first_process_writes(folder):
 
 
 def test_weights_that_two_processes_saved_are_loaded_by_one(folder):
-    _, expected = load_component(folder / "model", "dit")
-    loaded = load_tree(folder / "saved")
+    _, expected = ModelFolder(folder / "model").load("dit")
+    loaded = SavedTree(folder / "saved").load()
     assert loaded.keys() == expected.keys()
     for path, leaf in expected.items():
         assert np.asarray(loaded[path]).tobytes() == np.asarray(leaf).tobytes(), path

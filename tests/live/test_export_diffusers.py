@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from pusa_jax.convert.folders.export import export_folder
-from pusa_jax.convert.networks import COMPONENTS
 from pusa_jax.convert.tables import dump
+from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.family import WAN21
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers", reason="needs the extra [test]")
@@ -35,11 +36,11 @@ def exported(tmp_path_factory):
     networks = []
     for name, (config, _) in NETWORKS.items():
         dtype = ml_dtypes.bfloat16 if name == "text_encoder" else np.float32
-        shapes = COMPONENTS[name].shapes(config)
+        shapes = WAN21.networks[name].shapes(config)
         leaves = {p: rng.standard_normal(s.shape).astype(dtype) for p, s in shapes.items()}
         networks.append((name, config, leaves))
     folder = tmp_path_factory.mktemp("export") / "out"
-    export_folder(networks, folder, layout="diffusers", shard_bytes=20_000)
+    export_folder(networks, folder, family=WAN21, layout="diffusers", shard_bytes=20_000)
     return folder, {name: (config, leaves) for name, config, leaves in networks}
 
 
@@ -53,8 +54,8 @@ def test_every_tensor_arrives(exported, name):
     model, info = NETWORKS[name][1].from_pretrained(folder / FOLDERS[name], **options)
     assert not any(info.values()), info
     theirs = model.state_dict()
-    ours = dict(dump(leaves, COMPONENTS[name].rules["diffusers"](config)))
-    assert theirs.keys() - ours.keys() <= COMPONENTS[name].ignored.keys()
+    ours = dict(dump(leaves, FOREIGN.networks[name].rules["diffusers"](config)))
+    assert theirs.keys() - ours.keys() <= FOREIGN.networks[name].ignored.keys()
     for key, array in ours.items():
         tensor = theirs[key]
         assert str(tensor.dtype) == f"torch.{array.dtype}"

@@ -8,6 +8,7 @@ from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.lora import write_lora
 from pusa_jax.convert.tables import dump, load
 from pusa_jax.convert.wan.dit import config_from_source, diffusers_rules
+from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.models.lora import LoRA, LowRank, Target, merge
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import assert_close
@@ -62,7 +63,7 @@ def test_diffusers_fuses_what_we_merge(tmp_path, alpha):
     leaves = load(source, rules, shapes_of(lambda: WanDiT(config, rngs=nnx.Rngs(0))))
     ours = dict(dump(merge(leaves, lora, 1.4), rules))
 
-    write_lora(tmp_path / "lora.safetensors", lora, dtype="float32")
+    write_lora(tmp_path / "lora.safetensors", lora, WAN21.lora, dtype="float32")
     pipe = diffusers.WanPipeline(
         tokenizer=None,
         text_encoder=None,

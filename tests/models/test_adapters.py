@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from small import merged
 
 from pusa_jax.models.adapters import (
     AdaptedLinear,
@@ -11,10 +12,10 @@ from pusa_jax.models.adapters import (
     as_lora,
     attach,
     init_adapters,
-    merge_adapters,
 )
 from pusa_jax.models.families import preset
 from pusa_jax.models.lora import Target, merge
+from pusa_jax.models.wan.config import BLOCK_LINEARS
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.weights.leaves import shapes_of
@@ -38,10 +39,9 @@ def random_adapters(config):
 def test_pusa_adapts_four_hundred_layers(name, count):
     config = preset(name).dit
     shapes = shapes_of(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
-    adapters = jax.eval_shape(
-        lambda k: init_adapters(shapes, AdapterConfig(), k), jax.random.key(0)
-    )
-    assert len(adapted_layers(shapes, AdapterConfig().targets)) * config.num_layers == 400
+    adapter = AdapterConfig(targets=preset(name).family.lora_targets)
+    adapters = jax.eval_shape(lambda k: init_adapters(shapes, adapter, k), jax.random.key(0))
+    assert len(adapted_layers(shapes, adapter.targets)) * config.num_layers == 400
     assert sum(leaf.size for leaf in adapters.values()) == count
 
 
@@ -56,7 +56,9 @@ def test_kaiming_is_uniform_within_the_root_of_the_inputs():
 
 
 def test_fresh_adapters_are_float32_and_add_nothing():
-    adapters = init_adapters(SHAPES, AdapterConfig(rank=2), jax.random.key(0))
+    adapters = init_adapters(
+        SHAPES, AdapterConfig(rank=2, targets=BLOCK_LINEARS), jax.random.key(0)
+    )
     assert {x.dtype for x in adapters.values()} == {jnp.dtype("float32")}
     assert not any(x.any() for p, x in adapters.items() if p.endswith("lora_b"))
     assert sorted(adapters) == sorted(
@@ -71,19 +73,20 @@ def test_an_adapted_stack_computes_what_the_merged_stack_does():
         def __init__(self, rngs):
             self.layer = jax.vmap(lambda r: nnx.Linear(6, 6, rngs=r))(rngs.split(3))
 
-    model, merged = Model(nnx.Rngs(0)), Model(nnx.Rngs(0))
+    model, whole = Model(nnx.Rngs(0)), Model(nnx.Rngs(0))
     leaves = {"layer/kernel": model.layer.kernel[...]}
     shapes = {"layer/kernel": jax.ShapeDtypeStruct((3, 6, 6), jnp.float32)}
     fresh = init_adapters(shapes, config, jax.random.key(1))
     adapters = {p: jax.random.normal(jax.random.key(2), x.shape) for p, x in fresh.items()}
     attach(model, adapters, config.scale)
-    merged.layer.kernel.set_value(merge_adapters(leaves, adapters, config.scale)["layer/kernel"])
+    kernel = merged(leaves, adapters, config.scale)["layer/kernel"]
+    whole.layer.kernel.set_value(jnp.asarray(kernel))
     x = jax.random.normal(jax.random.key(3), (4, 6))
 
     def run(stack):
         return jax.lax.scan(lambda x, layer: (layer(x), None), x, stack)[0]
 
-    assert_close(run(model.layer), run(merged.layer), 1e-6)
+    assert_close(run(model.layer), run(whole.layer), 1e-6)
     assert relative_change(run(model.layer), run(Model(nnx.Rngs(0)).layer)) > 0.1
 
 
@@ -97,14 +100,14 @@ def test_as_lora_merges_to_the_same_weights():
     leaves = {p: jax.random.normal(jax.random.key(9), s.shape) for p, s in SHAPES.items()}
     lora = as_lora(adapters, config.alpha)
     assert Target("head/linear") in lora.modules and len(lora.modules) == 3 + 3 + 1
-    ours, theirs = merge_adapters(leaves, adapters, config.scale), merge(leaves, lora)
+    ours, theirs = merged(leaves, adapters, config.scale), merge(leaves, lora)
     for path, leaf in ours.items():
         assert_close(leaf, theirs[path], 1e-6, path)
 
 
 def test_rank_zero_is_refused():
     with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
-        AdapterConfig(rank=0)
+        AdapterConfig(rank=0, targets="q")
 
 
 def test_targets_that_match_nothing_list_the_layers():
@@ -134,5 +137,5 @@ def test_an_adapted_layer_computes_in_the_dtype_of_its_base():
 def test_a_merge_is_rounded_once():
     kernel = jnp.full((1, 1), 1.0, jnp.bfloat16)  # the next value is 1 + 2^-7
     adapters = {"q/lora_a": jnp.full((1, 1), 2.0**-8 + 2.0**-17), "q/lora_b": jnp.ones((1, 1))}
-    merged = merge_adapters({"q/kernel": kernel}, adapters, 1.0)["q/kernel"]
-    assert merged.dtype == jnp.bfloat16 and merged[0, 0] == 1 + 2.0**-7
+    got = merge({"q/kernel": kernel}, as_lora(adapters, 1.0))["q/kernel"]
+    assert got.dtype == jnp.bfloat16 and got[0, 0] == 1 + 2.0**-7

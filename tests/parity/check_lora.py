@@ -10,6 +10,7 @@ from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.lora import read_lora
 from pusa_jax.convert.tables import dump, load
 from pusa_jax.convert.wan.dit import config_from_source, original_rules
+from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.models.lora import merge
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
@@ -52,7 +53,7 @@ def check_merge(golden: Golden, case: dict):
     dtype = case.get("dtype", "float32")
     config, build, leaves = base(golden, dtype)
     for step in case["steps"]:
-        lora = read_lora(golden.weights(step["file"]))
+        lora = read_lora(golden.weights(step["file"]), WAN21.lora)
         leaves = merge(leaves, lora, step["multiplier"], RULES[step["loader"]])
 
     recorded = case.get("same_as", case["name"])

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
-from small import DIT, LORA, base, batch, recipe, settings
+from small import DIT, LORA, base, batch, merged, recipe, settings
 
 from pusa_jax.cli.main import main
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.lora import read_lora
 from pusa_jax.convert.tables import dump, load
 from pusa_jax.convert.wan.dit import diffusers_rules, original_rules
-from pusa_jax.models.adapters import merge_adapters
+from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.models.lora import merge
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.testing.published import write_published_folder
@@ -68,7 +68,10 @@ def test_a_lora_adds_to_a_model_what_it_added_in_training(adapted, tmp_path):
     workdir, values = adapted
     file, _ = export_adapters(read_result(workdir), tmp_path / "out", dtype="float32")
     leaves = base()
-    theirs, ours = merge(leaves, read_lora(file)), merge_adapters(leaves, values, LORA.scale)
+    theirs, ours = (
+        merge(leaves, read_lora(file, WAN21.lora)),
+        merged(leaves, values, LORA.scale),
+    )
     moved = [path for path in ours if not np.array_equal(ours[path], leaves[path])]
     assert len(moved) == 10 and theirs.keys() == ours.keys()
     for path in moved:
@@ -147,10 +150,10 @@ def test_the_names_that_pusa_publishes(adapted, tmp_path, capsys):
     leaf = adapted[1]["blocks/ffn/down/lora_a"][1] / 2
     np.testing.assert_array_equal(down, leaf.T)
     # Pusa multiplies up @ down by the strength alone; the file holds no alpha to ignore.
-    modules = read_lora(file).modules
+    modules = read_lora(file, WAN21.lora).modules
     assert {module.alpha for module in modules.values()} == {None}
     command(capsys, "export", "--src", file, "--dst", tmp_path / "comfy.safetensors")
-    again = read_lora(tmp_path / "comfy.safetensors").modules
+    again = read_lora(tmp_path / "comfy.safetensors", WAN21.lora).modules
     assert all(np.array_equal(again[t].up, module.up) for t, module in modules.items())
 
 

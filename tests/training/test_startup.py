@@ -12,6 +12,7 @@ from small import DIT, CheckpointConfig, ModelConfig, settings
 from pusa_jax.convert.folders.export import export_folder
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.models.adapters import AdapterConfig
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.layout import placement
 from pusa_jax.training.startup import begin, fingerprint
@@ -117,7 +118,7 @@ def test_a_run_without_checkpoints_cannot_be_taken_over(tmp_path):
 @pytest.fixture(scope="module")
 def published(fresh, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "model"
-    export_folder([("dit", SMALL, fresh.frozen.base)], folder, layout="diffusers")
+    export_folder([("dit", SMALL, fresh.frozen.base)], folder, family=WAN21, layout="diffusers")
     return folder
 
 

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.weights import store, streaming
-from pusa_jax.weights.store import load_tree, save_tree, tree_info, tree_shapes
+from pusa_jax.weights.store import SavedTree, save_tree
 
 RNG = np.random.default_rng(0)
 LEAVES = {
@@ -38,9 +38,9 @@ def test_a_tree_comes_back_bit_for_bit(tmp_path, monkeypatch, kind, part_bytes):
     limit_parts(monkeypatch, part_bytes)
     folder = tmp_path / "tree"
     save_tree(folder, ((path, kind(leaf)) for path, leaf in LEAVES.items()), {"dim": 4})
-    assert_same(load_tree(folder), LEAVES)
-    assert tree_info(folder) == {"dim": 4}
-    assert {p: s.shape for p, s in tree_shapes(folder).items()} == {
+    assert_same(SavedTree(folder).load(), LEAVES)
+    assert SavedTree(folder).info == {"dim": 4}
+    assert {p: s.shape for p, s in SavedTree(folder).shapes.items()} == {
         p: a.shape for p, a in LEAVES.items()
     }
     assert len([p for p in folder.iterdir() if p.is_dir()]) == (10 if part_bytes == 1 else 1)
@@ -54,7 +54,7 @@ def test_leaves_are_cast_and_placed_as_asked(tmp_path):
         p: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16, sharding=sharding if a.ndim == 3 else None)
         for p, a in LEAVES.items()
     }
-    leaves = load_tree(tmp_path / "tree", abstract)
+    leaves = SavedTree(tmp_path / "tree").load(abstract)
     assert leaves["blocks/q/kernel"].sharding == sharding
     assert_same(leaves, {p: a.astype(ml_dtypes.bfloat16) for p, a in LEAVES.items()})
 
@@ -83,20 +83,19 @@ def test_a_tree_moves_from_mesh_to_mesh(tmp_path, monkeypatch):
         mesh = jax.make_mesh((count,), ("x",), devices=jax.devices()[:count])
         where = {"w": NamedSharding(mesh, spec), "b": NamedSharding(mesh, P())}
         if step:
-            shapes = tree_shapes(tmp_path / str(step - 1))
-            leaves = load_tree(
-                tmp_path / str(step - 1),
+            shapes = SavedTree(tmp_path / str(step - 1)).shapes
+            leaves = SavedTree(tmp_path / str(step - 1)).load(
                 {
                     p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where[p])
                     for p, s in shapes.items()
-                },
+                }
             )
         else:
             leaves = {path: jax.device_put(leaf, where[path]) for path, leaf in leaves.items()}
         assert {path: leaf.sharding for path, leaf in leaves.items()} == where
         save_tree(tmp_path / str(step), leaves.items())
     assert_same(
-        load_tree(tmp_path / "3"),
+        SavedTree(tmp_path / "3").load(),
         {"w": np.arange(8 * 16.0, dtype=np.float32).reshape(8, 16), "b": np.ones(3, np.float32)},
     )
 
@@ -118,11 +117,11 @@ def test_leaves_in_blocks_move_from_mesh_to_mesh(tmp_path, monkeypatch, size, li
         )
         for path, leaf in leaves.items()
     }
-    loaded = load_tree(tmp_path / "host", abstract)
+    loaded = SavedTree(tmp_path / "host").load(abstract)
     assert_same(loaded, leaves)
     assert all(loaded[path].sharding == abstract[path].sharding for path in leaves)
     save_tree(tmp_path / "mesh", loaded.items(), cut_axis=axes.__getitem__)
-    assert_same(load_tree(tmp_path / "mesh"), leaves)
+    assert_same(SavedTree(tmp_path / "mesh").load(), leaves)
 
 
 def test_an_interrupted_save_leaves_no_tree_and_can_be_repeated(tmp_path):
@@ -134,7 +133,7 @@ def test_an_interrupted_save_leaves_no_tree_and_can_be_repeated(tmp_path):
         save_tree(tmp_path / "tree", broken())
     assert not (tmp_path / "tree").exists()
     save_tree(tmp_path / "tree", LEAVES.items())
-    assert_same(load_tree(tmp_path / "tree"), LEAVES)
+    assert_same(SavedTree(tmp_path / "tree").load(), LEAVES)
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):
@@ -152,14 +151,14 @@ def test_a_path_that_comes_twice_is_refused(tmp_path, monkeypatch):
 
 def test_a_folder_without_a_tree_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no tree\.json"):
-        load_tree(tmp_path)
+        SavedTree(tmp_path).load()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 99}'])
 def test_a_description_that_is_not_ours_is_refused(tmp_path, text):
     (tmp_path / "tree.json").write_text(text)
     with pytest.raises(ValueError, match=r"damaged|another version"):
-        load_tree(tmp_path)
+        SavedTree(tmp_path).load()
 
 
 def test_a_file_that_is_cut_short_is_noticed(tmp_path):
@@ -169,15 +168,15 @@ def test_a_file_that_is_cut_short_is_noticed(tmp_path):
     )
     largest.write_bytes(largest.read_bytes()[:-1])
     with pytest.raises(ValueError, match="1 files are missing or have another size"):
-        load_tree(tmp_path / "tree")
+        SavedTree(tmp_path / "tree").load()
 
 
 def test_leaves_that_do_not_fit_the_model_are_named(tmp_path):
     save_tree(tmp_path / "tree", LEAVES.items())
-    abstract = dict(tree_shapes(tmp_path / "tree"))
+    abstract = dict(SavedTree(tmp_path / "tree").shapes)
     abstract["gain"] = jax.ShapeDtypeStruct((3,), jnp.float32)
     del abstract["downsamples/3/scale"]
     with pytest.raises(
         ValueError, match=r"2 leaves .* downsamples/3/scale is \(5,\), wanted missing"
     ):
-        load_tree(tmp_path / "tree", abstract)
+        SavedTree(tmp_path / "tree").load(abstract)

@@ -21,7 +21,7 @@ def test_every_device_reads_its_own_part_a_few_rows_at_a_time(monkeypatch, spec)
         assert part.shape[0] <= 2 and part.size <= most
         return part
 
-    placed = streaming.place(read, X.shape, X.dtype, sharding)
+    placed = streaming.read_to_devices(read, X.shape, X.dtype, sharding)
     assert placed.sharding == sharding
     np.testing.assert_array_equal(placed, X)
 
@@ -34,6 +34,8 @@ def test_rows_that_are_cut_themselves_and_scalars_find_their_place(monkeypatch, 
     cut = shape == (8, 2)
     sharding = NamedSharding(jax.make_mesh((8,), ("x",)), P("x") if cut else P())
     for where in (sharding, None):
-        placed = streaming.place(lambda index: np.asarray(x[index]), x.shape, x.dtype, where)
+        placed = streaming.read_to_devices(
+            lambda index: np.asarray(x[index]), x.shape, x.dtype, where
+        )
         assert where is None or placed.sharding == where
         np.testing.assert_array_equal(placed, x)

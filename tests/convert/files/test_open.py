@@ -1,5 +1,6 @@
 import json
 import struct
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -8,7 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from pusa_jax.convert.files import mapped
+from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.files.safetensors import write_safetensors
 
 ARRAYS = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -130,6 +134,49 @@ def test_a_damaged_index_gives_one_line(sharded, text):
     with pytest.raises(ValueError, match="no index of shards") as error:
         open_tensors(sharded)
     one_line(error)
+
+
+def test_tensors_of_a_file_share_one_mapping(file, monkeypatch):
+    opened = []
+    plain = Path.open
+    monkeypatch.setattr(Path, "open", lambda *a, **k: opened.append(a[0]) or plain(*a, **k))
+    source = open_tensors(file)
+    assert opened == [file]  # the table of contents
+    arrays = [source.read(name) for name in [*source.tensors, *source.tensors]]
+    assert len(arrays) > 2 and opened == [file, file]
+
+
+def test_a_file_that_shrinks_after_it_was_opened_is_named(file):
+    source = open_tensors(file)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"has become shorter since it was opened") as error:
+        for name in source.tensors:
+            source.read(name)
+    one_line(error)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux")
+def test_pages_that_were_looked_at_do_not_pile_up(tmp_path, monkeypatch):
+    size, count, limit = 2**20, 24, 2**22
+    monkeypatch.setattr(mapped, "RESIDENT_BYTES", limit)
+    arrays = {f"w{i}": np.full(size // 4, i, np.float32) for i in range(count)}
+    write_safetensors(tmp_path / "x.safetensors", ArrayTensors(arrays))
+    source = open_tensors(tmp_path / "x.safetensors")
+    first = source.read("w0")
+    for name in arrays:
+        assert source.read(name).sum() == arrays[name].sum()
+        assert resident(tmp_path / "x.safetensors") <= limit + size
+    np.testing.assert_array_equal(first, arrays["w0"])  # read again from the file
+
+
+def resident(path):
+    """Bytes of a mapped file that are in the memory of this process."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    total = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            total += next(int(x.split()[1]) for x in lines if x.startswith("Rss:")) * 1024
+    return total
 
 
 def test_every_truncation_is_noticed(file, tmp_path):

@@ -15,21 +15,19 @@ import numpy as np
 import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
-from pusa_jax.convert.folders.converted import (
-    component_names,
-    convert_folder,
-    load_component,
-    read_manifest,
-    tokenizer_folder,
-)
-from pusa_jax.convert.folders.published import inspect
-from pusa_jax.convert.networks import COMPONENTS, config_from_json, config_to_json
+from pusa_jax.convert.folders.converted import convert_folder
+from pusa_jax.convert.folders.manifest import read_manifest
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.networks import config_from_json, config_to_json
 from pusa_jax.convert.tables import ConversionError, LeafTensors
+from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
 from pusa_jax.devices import processes
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.family import WAN21
 
 CONFIGS = {
     "dit": DiTConfig(
@@ -55,6 +53,7 @@ ORIGINAL = {
     "vae": "Wan2.1_VAE.pth",
     "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
 }
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
 DIFFUSERS = {
     "dit": "transformer/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
@@ -66,13 +65,13 @@ def leaves_of(name):
     rng = np.random.default_rng(0)
     return {
         path: rng.standard_normal(leaf.shape).astype(DTYPES[name])
-        for path, leaf in COMPONENTS[name].shapes(CONFIGS[name]).items()
+        for path, leaf in WAN21.networks[name].shapes(CONFIGS[name]).items()
     }
 
 
 def write(path, name, layout):
     path.parent.mkdir(parents=True, exist_ok=True)
-    source = LeafTensors(leaves_of(name), COMPONENTS[name].rules[layout](CONFIGS[name]))
+    source = LeafTensors(leaves_of(name), FOREIGN.networks[name].rules[layout](CONFIGS[name]))
     if path.suffix == ".safetensors":
         write_safetensors(path, source)
     else:
@@ -131,7 +130,7 @@ def one_line(error):
 
 
 def assert_serves(folder, name):
-    config, leaves = load_component(folder, name)
+    config, leaves = ModelFolder(folder).load(name)
     width = "bfloat16" if name == "text_encoder" else "float32"
     assert config == dataclasses.replace(CONFIGS[name], param_dtype=width)
     for path, leaf in leaves_of(name).items():
@@ -143,8 +142,8 @@ def test_published_and_converted_folders_serve_the_same(folder, tmp_path):
     told = []
     dst = convert_folder(folder, str(tmp_path / "dst"), on_progress=lambda *what: told.append(what))
     for place in (folder, dst):
-        assert component_names(place) == list(CONFIGS)
-        assert (tokenizer_folder(place) / "tokenizer.json").is_file()
+        assert ModelFolder(place).names == tuple(CONFIGS)
+        assert (ModelFolder(place).tokenizer() / "tokenizer.json").is_file()
         for name in CONFIGS:
             assert_serves(place, name)
     for name in CONFIGS:
@@ -158,7 +157,7 @@ def test_published_and_converted_folders_serve_the_same(folder, tmp_path):
 def test_dtypes_are_converted_where_asked(original, converted):
     expected = leaves_of("dit")["head/linear/kernel"].astype(ml_dtypes.bfloat16)
     for place in (original, converted):
-        config, leaves = load_component(place, "dit", "bfloat16")
+        config, leaves = ModelFolder(place).load("dit", "bfloat16")
         assert config.param_dtype == "bfloat16"
         assert np.asarray(leaves["head/linear/kernel"]).tobytes() == expected.tobytes()
 
@@ -171,7 +170,7 @@ def test_leaves_are_put_on_shardings_from_both_kinds_of_folder(original, convert
         return {path: cut if path.startswith("blocks/") else whole for path in shapes}
 
     for place in (original, converted):
-        _, leaves = load_component(place, "dit", shard=shard)
+        _, leaves = ModelFolder(place).load("dit", shard=shard)
         for path, leaf in leaves_of("dit").items():
             assert leaves[path].sharding == shard([path])[path]
             np.testing.assert_array_equal(leaves[path], leaf)
@@ -180,8 +179,8 @@ def test_leaves_are_put_on_shardings_from_both_kinds_of_folder(original, convert
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_single_file_is_enough_for_its_network(original, tmp_path, name):
     file = original / ORIGINAL[name]
-    assert component_names(file) == [name]
-    _, leaves = load_component(file, name)
+    assert ModelFolder(file).names == (name,)
+    _, leaves = ModelFolder(file).load(name)
     assert leaves.keys() == leaves_of(name).keys()
 
 
@@ -189,20 +188,22 @@ def test_a_single_file_is_enough_for_its_network(original, tmp_path, name):
 def test_a_folder_of_one_diffusers_network_is_recognised(tmp_path, name):
     folder = published(tmp_path / "all", "diffusers")
     part = folder / DIFFUSERS[name].split("/")[0]
-    assert component_names(part) == [name]
-    config, _ = load_component(part, name)
+    assert ModelFolder(part).names == (name,)
+    config, _ = ModelFolder(part).load(name)
     if name == "dit":
         assert config == CONFIGS[name]
 
 
 def test_a_lora_beside_the_networks_is_no_network(own):
     write_safetensors(own / "lora.safetensors", ArrayTensors({"a.lora_A.weight": np.zeros((1, 1))}))
-    assert component_names(own) == list(CONFIGS)
+    assert ModelFolder(own).names == tuple(CONFIGS)
 
 
 def test_shards_are_read_through_their_index(own):
     file = own / ORIGINAL["dit"]
-    source = LeafTensors(leaves_of("dit"), COMPONENTS["dit"].rules["original"](CONFIGS["dit"]))
+    source = LeafTensors(
+        leaves_of("dit"), FOREIGN.networks["dit"].rules["original"](CONFIGS["dit"])
+    )
     names, weight_map = list(source.tensors), {}
     for k, part in enumerate((names[::2], names[1::2])):
         shard = f"diffusion_pytorch_model-0000{k + 1}-of-00002.safetensors"
@@ -212,10 +213,10 @@ def test_shards_are_read_through_their_index(own):
     with pytest.raises(
         FileNotFoundError, match=r"one of several shards, but .*index\.json is missing"
     ):
-        inspect(own)
-    write_json(own / "diffusion_pytorch_model.safetensors.index.json", {"weight_map": weight_map})
+        ModelFolder(own)
+    write_json(own / INDEX, {"weight_map": weight_map})
     assert_serves(own, "dit")
-    assert len(inspect(own).part("dit").sizes()) == 2
+    assert len(open_tensors(own / INDEX).sizes()) == 2
 
 
 def test_nothing_found_says_what_was_looked_for(tmp_path):
@@ -227,7 +228,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path):
         convert_folder(tmp_path, tmp_path / "dst")
     one_line(error)
     with pytest.raises(FileNotFoundError, match="no folder or file"):
-        inspect(tmp_path / "nowhere")
+        ModelFolder(tmp_path / "nowhere")
 
 
 def test_two_candidates_for_one_network_are_named(own):
@@ -235,16 +236,16 @@ def test_two_candidates_for_one_network_are_named(own):
     with pytest.raises(
         ValueError, match=r"2 candidates for the vae: Wan2.1_VAE\.pth, copy\.pth"
     ) as error:
-        inspect(own)
+        ModelFolder(own)
     one_line(error)
-    assert component_names(own / "copy.pth") == ["vae"]
+    assert ModelFolder(own / "copy.pth").names == ("vae",)
 
 
 @pytest.mark.parametrize("name", ["high_noise_model", "transformer_2"])
 def test_a_pipeline_of_two_dits_is_refused(own, name):
     (own / name).mkdir()
     with pytest.raises(ValueError, match=f"Wan2.2 pipeline with two DiTs \\({name}\\)"):
-        inspect(own)
+        ModelFolder(own)
 
 
 def test_what_is_missing_is_said(own, tmp_path):
@@ -253,9 +254,9 @@ def test_what_is_missing_is_said(own, tmp_path):
     shutil.rmtree(own / "google")
     for place in (own, convert_folder(own, tmp_path / "dst")):
         with pytest.raises(FileNotFoundError, match="has no vae; it has dit"):
-            load_component(place, "vae")
+            ModelFolder(place).load("vae")
         with pytest.raises(FileNotFoundError, match="no tokenizer; expected google/umt5-xxl"):
-            tokenizer_folder(place)
+            ModelFolder(place).tokenizer()
 
 
 def test_nothing_is_written_if_a_tensor_is_wrong(own, tmp_path):
@@ -274,7 +275,7 @@ def test_nothing_is_written_if_a_tensor_is_wrong(own, tmp_path):
 
 
 def LeafTensorsOf(name):
-    source = LeafTensors(leaves_of(name), COMPONENTS[name].rules["original"](CONFIGS[name]))
+    source = LeafTensors(leaves_of(name), FOREIGN.networks[name].rules["original"](CONFIGS[name]))
     return ((n, source.read(n)) for n in source.tensors)
 
 
@@ -282,7 +283,7 @@ def LeafTensorsOf(name):
 def test_a_config_that_is_damaged_or_of_another_model_is_named(own, content):
     (own / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json (is damaged|has dim=5120)") as error:
-        load_component(own, "dit")
+        ModelFolder(own).load("dit")
     one_line(error)
 
 
@@ -299,8 +300,8 @@ def test_another_conversion_is_replaced_only_on_request(original, own_converted)
     one_line(error)
     convert_folder(original, dst, dtype="bfloat16", overwrite=True)
     assert read_manifest(dst)["components"]["dit"]["dtypes"] == ["bfloat16"]
-    assert load_component(dst, "dit")[0].param_dtype == "bfloat16"
-    assert load_component(dst, "vae", "float32")[1]["conv1/bias"].dtype == jnp.float32
+    assert ModelFolder(dst).load("dit")[0].param_dtype == "bfloat16"
+    assert ModelFolder(dst).load("vae", "float32")[1]["conv1/bias"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -324,7 +325,7 @@ def test_an_interrupted_conversion_can_be_repeated(original, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert_folder(file, tmp_path / "dst", on_progress=interrupt)
     assert not (tmp_path / "dst").exists()
-    assert component_names(convert_folder(file, tmp_path / "dst")) == ["dit"]
+    assert ModelFolder(convert_folder(file, tmp_path / "dst")).names == ("dit",)
 
 
 def test_of_two_that_convert_at_once_one_does_the_work(original, tmp_path):
@@ -369,16 +370,16 @@ def test_a_converted_folder_is_no_source(converted, tmp_path):
 def test_a_damaged_manifest_is_named(tmp_path, content):
     (tmp_path / "pusa_jax.json").write_text(content)
     with pytest.raises(ValueError, match=r"damaged|another version"):
-        load_component(tmp_path, "dit")
+        ModelFolder(tmp_path).load("dit")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configurations_survive_json_without_how_they_run(name):
     values = json.loads(json.dumps(config_to_json(CONFIGS[name])))
-    assert config_from_json(name, values) == CONFIGS[name]
+    assert config_from_json(type(CONFIGS[name]), values) == CONFIGS[name]
     assert "compute_dtype" not in values
     with pytest.raises(ValueError, match="another version: 'wings' is unknown"):
-        config_from_json(name, values | {"wings": 2})
+        config_from_json(type(CONFIGS[name]), values | {"wings": 2})
 
 
 KILLED = """
@@ -401,7 +402,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_complete(original, tmp_pa
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()
     assert not dst.exists() and (tmp_path / "dst.tmp" / "dit" / "tree.json").is_file()
     with pytest.raises(ValueError, match="unfinished conversion"):
-        load_component(tmp_path / "dst.tmp", "dit")
+        ModelFolder(tmp_path / "dst.tmp").load("dit")
     convert_folder(original, dst)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dst"]
     assert_serves(dst, "dit")

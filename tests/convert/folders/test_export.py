@@ -5,20 +5,21 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import open_safetensors
-from pusa_jax.convert.folders.converted import (
-    component_names,
-    convert_folder,
-    load_component,
-    tokenizer_folder,
-)
-from pusa_jax.convert.folders.export import DIFFUSERS_FILES, ORIGINAL_FILES, export_folder
-from pusa_jax.convert.folders.published import inspect
-from pusa_jax.convert.networks import COMPONENTS
+from pusa_jax.convert.folders.converted import convert_folder
+from pusa_jax.convert.folders.export import export_folder
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.folders.published import open_published
 from pusa_jax.convert.tables import LeafTensors
+from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.family import WAN21
+
+FILES = {
+    layout: [network.files[layout] for network in FOREIGN.networks.values()]
+    for layout in ("original", "diffusers")
+}
 
 CONFIGS = {
     "dit": DiTConfig(
@@ -39,7 +40,7 @@ def networks(names=tuple(CONFIGS)):
     rng = np.random.default_rng(0)
     for name in names:
         dtype = ml_dtypes.bfloat16 if name == "text_encoder" else np.float32
-        shapes = COMPONENTS[name].shapes(CONFIGS[name])
+        shapes = WAN21.networks[name].shapes(CONFIGS[name])
         leaves = {p: rng.standard_normal(s.shape).astype(dtype) for p, s in shapes.items()}
         yield name, CONFIGS[name], leaves
 
@@ -56,8 +57,8 @@ def files(folder):
 
 
 def test_the_original_layout_has_the_published_files(tokenizer, tmp_path):
-    written = export_folder(networks(), tmp_path / "out", tokenizer=tokenizer)
-    expected = {*ORIGINAL_FILES.values(), "config.json", "google/umt5-xxl/tokenizer.json"}
+    written = export_folder(networks(), tmp_path / "out", family=WAN21, tokenizer=tokenizer)
+    expected = {*FILES["original"], "config.json", "google/umt5-xxl/tokenizer.json"}
     assert files(tmp_path / "out") == expected
     assert {str(p.relative_to(tmp_path / "out")) for p in written} == expected
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -66,10 +67,12 @@ def test_the_original_layout_has_the_published_files(tokenizer, tmp_path):
 
 
 def test_the_diffusers_layout_has_the_published_files(tokenizer, tmp_path):
-    export_folder(networks(), tmp_path / "out", layout="diffusers", tokenizer=tokenizer)
-    configs = {str(path).rsplit("/", 1)[0] + "/config.json" for path in DIFFUSERS_FILES.values()}
+    export_folder(
+        networks(), tmp_path / "out", family=WAN21, layout="diffusers", tokenizer=tokenizer
+    )
+    configs = {str(path).rsplit("/", 1)[0] + "/config.json" for path in FILES["diffusers"]}
     assert files(tmp_path / "out") == {
-        *DIFFUSERS_FILES.values(), *configs, "model_index.json", "tokenizer/tokenizer.json",
+        *FILES["diffusers"], *configs, "model_index.json", "tokenizer/tokenizer.json",
         "scheduler/scheduler_config.json",
     }  # fmt: skip
 
@@ -78,18 +81,18 @@ def test_the_diffusers_layout_has_the_published_files(tokenizer, tmp_path):
 def test_import_undoes_export_and_export_undoes_import(tokenizer, tmp_path, layout):
     names = tuple(n for n in CONFIGS if layout == "diffusers" or n != "vae")  # z_dim 2 needs means
     first, second = tmp_path / "first", tmp_path / "second"
-    export_folder(networks(names), first, layout=layout, tokenizer=tokenizer)
-    converted = convert_folder(first, tmp_path / "converted")
-    loaded = [(name, *load_component(converted, name)) for name in component_names(converted)]
+    export_folder(networks(names), first, family=WAN21, layout=layout, tokenizer=tokenizer)
+    converted = ModelFolder(convert_folder(first, tmp_path / "converted"))
+    loaded = [(name, *converted.load(name)) for name in converted.names]
     for (name, config, leaves), (_, ours, before) in zip(loaded, networks(names), strict=True):
         width = "bfloat16" if name == "text_encoder" else "float32"
         assert config == dataclasses.replace(ours, param_dtype=width)
         for path, leaf in before.items():
             assert np.asarray(leaves[path]).tobytes() == leaf.tobytes(), path
-    export_folder(loaded, second, layout=layout, tokenizer=tokenizer_folder(converted))
+    export_folder(loaded, second, family=WAN21, layout=layout, tokenizer=converted.tokenizer())
     assert files(first) == files(second)
     for name in names:
-        a, b = (open_tensors(inspect(folder).part(name).file) for folder in (first, second))
+        a, b = (open_published(folder).networks[name].source for folder in (first, second))
         assert {n: a.read(n).tobytes() for n in a.tensors} == {
             n: b.read(n).tobytes() for n in b.tensors
         }
@@ -100,7 +103,7 @@ def test_import_undoes_export_and_export_undoes_import(tokenizer, tmp_path, layo
 
 def test_shards_are_no_larger_than_asked_and_hold_everything_once(tmp_path):
     ((_, config, leaves),) = networks(["dit"])
-    export_folder([("dit", config, leaves)], tmp_path / "out", shard_bytes=8000)
+    export_folder([("dit", config, leaves)], tmp_path / "out", family=WAN21, shard_bytes=8000)
     index = json.loads(
         (tmp_path / "out" / "diffusion_pytorch_model.safetensors.index.json").read_text()
     )
@@ -115,9 +118,9 @@ def test_shards_are_no_larger_than_asked_and_hold_everything_once(tmp_path):
         assert sum(np.prod(t.shape, dtype=int) * 4 for t in tensors.values()) <= 8000 or (
             len(tensors) == 1
         )
-    source = LeafTensors(leaves, COMPONENTS["dit"].rules["original"](config))
+    source = LeafTensors(leaves, FOREIGN.networks["dit"].rules["original"](config))
     assert index["metadata"]["total_size"] == sum(leaf.nbytes for leaf in leaves.values())
-    again = open_tensors(inspect(tmp_path / "out").part("dit").file)
+    again = open_published(tmp_path / "out").networks["dit"].source
     for name in source.tensors:
         assert again.read(name).tobytes() == source.read(name).tobytes()
 
@@ -126,7 +129,10 @@ def test_progress_counts_every_byte(tmp_path):
     told = []
     ((_, config, leaves),) = networks(["dit"])
     export_folder(
-        [("dit", config, leaves)], tmp_path / "out", on_progress=lambda *a: told.append(a)
+        [("dit", config, leaves)],
+        tmp_path / "out",
+        family=WAN21,
+        on_progress=lambda *a: told.append(a),
     )
     size = sum(leaf.nbytes for leaf in leaves.values())
     assert told[-1] == ("dit", size, size)
@@ -136,12 +142,12 @@ def test_an_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(FileExistsError, match="exists already"):
-        export_folder(networks(), tmp_path / "out")
+        export_folder(networks(), tmp_path / "out", family=WAN21)
 
 
 def test_leaves_of_another_model_are_refused_and_nothing_is_left(tmp_path):
     ((_, config, leaves),) = networks(["dit"])
     del leaves["head/linear/bias"]
     with pytest.raises(ValueError, match="the model has no leaf head/linear/bias"):
-        export_folder([("dit", config, leaves)], tmp_path / "out")
+        export_folder([("dit", config, leaves)], tmp_path / "out", family=WAN21)
     assert not list(tmp_path.iterdir())

@@ -2,21 +2,22 @@ import numpy as np
 import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
-from pusa_jax.convert.networks import COMPONENTS
 from pusa_jax.convert.tables import LeafTensors, dump
+from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
 from pusa_jax.convert.wan.text import config_from_source, layout_of
 from pusa_jax.models.t5 import TextConfig
+from pusa_jax.models.wan.family import WAN21
 
 CONFIG = TextConfig(
     vocab=10, dim=8, dim_attn=6, dim_ffn=12, num_heads=2, num_layers=3, num_buckets=8,
     max_distance=64, eps=1e-5,
 )  # fmt: skip
 SETTINGS = {"relative_attention_max_distance": 64, "layer_norm_epsilon": 1e-5}
-TABLES = COMPONENTS["text_encoder"].rules
+TABLES = FOREIGN.networks["text_encoder"].rules
 
 
 def arrays(layout):
-    shapes = COMPONENTS["text_encoder"].shapes(CONFIG)
+    shapes = WAN21.networks["text_encoder"].shapes(CONFIG)
     leaves = {path: np.zeros(leaf.shape, np.float32) for path, leaf in shapes.items()}
     return dict(dump(leaves, TABLES[layout](CONFIG)))
 
@@ -55,9 +56,12 @@ def test_something_else_is_no_encoder():
 def test_the_second_name_of_the_embedding_may_be_there():
     tensors = arrays("diffusers")
     tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]
-    component = COMPONENTS["text_encoder"]
-    assert component.ignored.keys() == {"encoder.embed_tokens.weight"}
+    ignored, shapes = (
+        FOREIGN.networks["text_encoder"].ignored,
+        WAN21.networks["text_encoder"].shapes(CONFIG),
+    )
+    assert ignored.keys() == {"encoder.embed_tokens.weight"}
     assert config_from_source(ArrayTensors(tensors), SETTINGS) == CONFIG
-    assert set(LeafTensors(component.shapes(CONFIG), TABLES["diffusers"](CONFIG)).tensors) == (
-        tensors.keys() - component.ignored.keys()
+    assert set(LeafTensors(shapes, TABLES["diffusers"](CONFIG)).tensors) == (
+        tensors.keys() - ignored.keys()
     )

@@ -1,0 +1,84 @@
+"""What is known of a family's files elsewhere: the records that `networks.py` lists by family.
+
+The house half of a network (its configuration, module and sharding) is in `models/family.py`; here
+is the foreign half: how published files name, arrange and describe it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pusa_jax.convert.tables import Rule, TensorSource, Transform
+from pusa_jax.models.family import Name
+
+Layout = Literal["original", "diffusers"]
+"""How a folder names and arranges things: as the authors published it, or as Diffusers does."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForeignNetwork:
+    """How one network is recognised, read and written in foreign files.
+
+    Attributes:
+      layout_of: naming scheme of a checkpoint; None if it holds another network.
+      config_from_source: configuration of a checkpoint, given the config.json beside it.
+      rules: naming scheme -> configuration -> table.
+      files: layout -> file in the folder; in shards it is their common name.
+      classes: names in config.json that say that it describes this network.
+      settings: layout -> configuration -> content of the config.json beside the file, for layouts
+        that keep one.
+      ignored: tensors that may be there and are not read -> reason.
+      beside_dit: (own configuration, the denoiser's) -> own, with what the denoiser decides.
+    """
+
+    layout_of: Callable[[TensorSource], Layout | None]
+    config_from_source: Callable[[TensorSource, Mapping[str, Any]], Any]
+    rules: Mapping[Layout, Callable[[Any], list[Rule]]]
+    files: Mapping[Layout, str]
+    classes: tuple[str, ...]
+    settings: Mapping[Layout, Callable[[Any], dict[str, Any]]]
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRANames:
+    """Names of the layers that LoRA files hold adapters of.
+
+    Attributes:
+      model: what has these layers, in words.
+      layers: rows of (name in the file that is written, other names, path here); `{i}` stands for
+        the number of a layer.
+      convolutions: path -> layout, for layers that are convolutions elsewhere.
+      ignored: pattern of entries that may be there and are not used -> what they are.
+    """
+
+    model: str
+    layers: tuple[tuple[str, ...], ...]
+    convolutions: Mapping[str, Transform]
+    ignored: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForeignFamily:
+    """How the models of one family are published.
+
+    Attributes:
+      networks: by the names of the house.
+      tokenizer: layout -> its folder.
+      shard_bytes: layout -> largest safetensors file.
+      extras: layout -> further files of a folder that holds all networks -> content.
+      unsupported: folder -> what it holds and what to take instead, if it is a pipeline that only
+        looks like one of this family.
+      lora: names in LoRA files.
+      base: what LoRA files belong to, in their metadata.
+    """
+
+    networks: Mapping[Name, ForeignNetwork]
+    tokenizer: Mapping[Layout, str]
+    shard_bytes: Mapping[Layout, int]
+    extras: Mapping[Layout, Mapping[str, Mapping[str, Any]]]
+    unsupported: Callable[[Path], str | None]
+    lora: LoRANames
+    base: str
