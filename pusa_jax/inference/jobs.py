@@ -5,7 +5,6 @@ of the file and runs it again.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +17,7 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.files.atomic import check_writable
+from pusa_jax.files.fingerprints import of_file
 from pusa_jax.files.records import check_record, fits
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
@@ -75,7 +75,7 @@ class Job:
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
         return dataclasses.asdict(self) | {
-            "sha256": {path: sha256_of(path) for path in (*self.inputs, *(f for f, _ in self.lora))}
+            "sha256": {path: of_file(path) for path in (*self.inputs, *(f for f, _ in self.lora))}
         }
 
     @classmethod
@@ -98,17 +98,11 @@ class Job:
         for path, expected in fingerprints.items():
             if not Path(path).is_file():
                 raise ValueError(f"input {path} is not there any more; put it back to rerun.")
-            if sha256_of(path) != expected:
+            if of_file(path) != expected:
                 raise ValueError(f"input {path} has changed since the video was made.")
         tuples = {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
         tuples["lora"] = tuple((path, strength) for path, strength in record.get("lora", ()))
         return cls(**record | tuples | {"settings": SamplingConfig(**record["settings"])})
-
-
-def sha256_of(path: str | Path) -> str:
-    """Fingerprint of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:

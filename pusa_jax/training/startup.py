@@ -19,6 +19,7 @@ from flax import nnx
 
 from pusa_jax.convert.folders.converted import load_component
 from pusa_jax.convert.networks import config_to_json
+from pusa_jax.files.fingerprints import of_placed_weights
 from pusa_jax.files.records import differing_fields
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.training.checkpoints import RunCheckpoints
@@ -77,7 +78,7 @@ def begin(
     if is_lora or saved is None:
         base = _weights(run, placed, jit)
     frozen = Frozen(base=base if is_lora else {}, no_text=empty_prompt)
-    print_of = int(jit(fingerprint)(base)) if is_lora else 0
+    print_of = int(jit(of_placed_weights)(base)) if is_lora else 0
     if saved is not None:
         source, step, info, restore = saved
         if is_lora and info["base_fingerprint"] != print_of:
@@ -158,13 +159,3 @@ def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
             f"{'; '.join(differences)}."
         )
     return leaves
-
-
-def fingerprint(leaves: Params) -> jax.Array:
-    """Sum of all values' bits, uint32: the same on every mesh, another for other weights."""
-    total = jnp.zeros((), jnp.uint32)
-    for path in sorted(leaves):
-        kind = jnp.uint16 if leaves[path].dtype.itemsize == 2 else jnp.uint32
-        bits = jax.lax.bitcast_convert_type(leaves[path], kind).astype(jnp.uint32)
-        total = total * jnp.uint32(31) + bits.sum(dtype=jnp.uint32)
-    return total
