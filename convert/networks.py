@@ -13,7 +13,7 @@ from flax import nnx
 from pusa_jax.convert.tables import Rule, TensorSource
 from pusa_jax.convert.wan import dit, text, vae
 from pusa_jax.devices.sharding import Rules
-from pusa_jax.files.records import check_record
+from pusa_jax.files.records import rebuild
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan import sharding as rules
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
@@ -101,6 +101,4 @@ def config_from_json(name: Name, values: Mapping[str, Any]) -> Config:
     Raises:
       ValueError: a field is unknown, missing or of another type.
     """
-    check_record(COMPONENTS[name].config, values)
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return COMPONENTS[name].config(**fields)
+    return rebuild(COMPONENTS[name].config, values)

@@ -1,16 +1,12 @@
 """A whole run as one frozen record, made from the nested plain values of a config file.
 
-`configs/*.py` hold values only; `build` turns them into these records, and says in one line what is
-wrong with them. Below it nobody sees anything but the records.
+`configs/*.py` hold values only; `files.records.build` turns them into these records and says in
+one line what is wrong with them. Below it nobody sees anything but the records.
 """
 
 import dataclasses
-import difflib
 import json
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.models.adapters import AdapterConfig
@@ -25,6 +21,15 @@ from pusa_jax.typing import Precision
 
 RANDOM = "random"
 """In place of a folder: weights as drawn, clips of noise."""
+
+FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
+"""Parts of the settings that may differ when a run is continued."""
+
+SHAPES = frozenset({"model", "adapter"})
+"""Parts that must agree when another run's checkpoint is taken over."""
+
+HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate"})
+"""Fields of the other parts that say neither what checkpoints hold nor what is computed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,67 +246,3 @@ class RunConfig:
             steps=self.steps,
             sharding=self.mesh.sharding,
         )
-
-
-T = TypeVar("T")
-
-
-def build(record: type[T], values: Mapping[str, Any], where: str = "config") -> T:
-    """Makes a frozen record, and the records in it, from nested mappings.
-
-    Raises:
-      ValueError: an unknown field (with the nearest known ones), a missing one, a value of another
-        type or outside its choices, or whatever the record itself refuses.
-    """
-    kinds = typing.get_type_hints(record)
-    for name in values:
-        if name not in kinds:
-            raise ValueError(unknown(f"{where}.{name}", [f"{where}.{known}" for known in kinds]))
-    missing = [
-        field.name
-        for field in dataclasses.fields(record)  # pyright: ignore[reportArgumentType]
-        if field.default is dataclasses.MISSING and field.name not in values
-    ]
-    if missing:
-        raise ValueError(f"{where}.{missing[0]} is missing.")
-    fields = {name: _value(kinds[name], x, f"{where}.{name}") for name, x in values.items()}
-    try:
-        return record(**fields)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(kind, types.UnionType):  # an optional record
-        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
-        return None if value is None else _value(kind, value, where)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must hold fields, got {value!r:.60}.")
-        return build(kind, value, where)  # pyright: ignore[reportArgumentType]
-    if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            choices = ", ".join(map(str, typing.get_args(kind)))
-            raise ValueError(f"{where} must be one of {choices}; got {value!r:.60}.")
-        return value
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        if not isinstance(value, tuple | list):
-            raise ValueError(f"{where} must be a sequence, got {value!r:.60}.")
-        return tuple(_value(item, x, where) for x in value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where} must be {kind.__name__}, got {value!r:.60}.")
-    return value
-
-
-def unknown(name: str, known: Iterable[str]) -> str:
-    """Message for a field that does not exist, with the nearest that do."""
-    known, (parent, _, last) = sorted(known), name.rpartition(".")
-    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
-    if beside:
-        near = [beside[k] for k in difflib.get_close_matches(last, beside, n=3, cutoff=0.0)]
-    else:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-    return f"there is no {name}; nearest are {', '.join(near)}."

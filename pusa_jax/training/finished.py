@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pusa_jax.files.records import rebuild
 from pusa_jax.models.adapters import as_lora
 from pusa_jax.models.lora import LoRA
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.config import RANDOM, RunConfig, build
+from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.workdir import CHECKPOINTS
 
 HUB = {
@@ -101,7 +102,7 @@ def read_result(workdir: Path, step: int | None = None, *, average: bool = False
         raise FileNotFoundError(f"{workdir} has no complete checkpoint{wanted}; there: {there}.")
     step = steps[-1] if step is None else step
     info = checkpoints.info(step)
-    run = build(RunConfig, info["config"])
+    run = rebuild(RunConfig, info["config"])
     if average and not run.optimizer.ema_decay:
         raise ValueError(f"{workdir} keeps no average: its optimizer.ema_decay is 0.")
     return Result(

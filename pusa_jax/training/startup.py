@@ -23,11 +23,11 @@ from pusa_jax.files.fingerprints import of_placed_weights
 from pusa_jax.files.records import differing_fields
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.config import RANDOM, RunConfig
+from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state
-from pusa_jax.training.workdir import CHECKPOINTS, FREE_TO_CHANGE, SHAPES
+from pusa_jax.training.workdir import CHECKPOINTS
 from pusa_jax.weights.leaves import leaves_of
 
 
@@ -105,7 +105,8 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
     if steps := checkpoints.steps:
         info = checkpoints.info(steps[-1])
         parts = frozenset(settings) - FREE_TO_CHANGE
-        _refuse(differing_fields(info["config"], settings, parts), "this workdir's checkpoint")
+        differences = differing_fields(info["config"], settings, parts, HOW_IT_RUNS)
+        _refuse(differences, "this workdir's checkpoint")
         restore = functools.partial(checkpoints.restore, steps[-1])
         return f"own checkpoint of step {steps[-1]}", steps[-1], info, restore
     if not run.checkpoint.resume:
@@ -118,7 +119,8 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
         raise FileNotFoundError(f"checkpoint.resume: {folder} holds no complete checkpoint.")
     step = others.steps[-1]
     info = others.info(step)
-    _refuse(differing_fields(info["config"], settings, SHAPES), f"the checkpoint in {folder}")
+    differences = differing_fields(info["config"], settings, SHAPES, HOW_IT_RUNS)
+    _refuse(differences, f"the checkpoint in {folder}")
     return (
         f"checkpoint of step {step} in {folder}",
         step,
