@@ -43,7 +43,7 @@ class ObjectiveConfig:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Exercise:
+class NoisedBatch:
     """What the network is shown and asked.
 
     Attributes:
@@ -59,13 +59,13 @@ class Exercise:
     text: Text
 
 
-def exercise(
+def noised_batch(
     keys: Key[Array, " B"],
     clean: Latents,
     text: Text,
     no_text: Float[Array, "1 L E"],
     config: ObjectiveConfig,
-) -> Exercise:
+) -> NoisedBatch:
     """Draws levels, noise and text dropout.
 
     Parity: the original draws the noise, and takes noise - clean, in bfloat16; this is float32.
@@ -89,12 +89,12 @@ def exercise(
     indices, noise, is_dropped = jax.vmap(one)(keys, clean)
     if config.text_dropout > 0:
         text = jnp.where(is_dropped[:, None, None], no_text.astype(text.dtype), text)
-    return exercise_at(clean, noise, table.at(indices), text)
+    return noised_batch_at(clean, noise, table.at(indices), text)
 
 
-def exercise_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) -> Exercise:
-    """The exercise of given draws."""
-    return Exercise(
+def noised_batch_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) -> NoisedBatch:
+    """The batch of given draws."""
+    return NoisedBatch(
         noised=interpolate(clean, noise, levels.sigmas),
         target=velocity_target(clean, noise),
         levels=levels,

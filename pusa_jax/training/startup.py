@@ -78,10 +78,10 @@ def begin(
     if is_lora or saved is None:
         base = _weights(run, placed, jit)
     frozen = Frozen(base=base if is_lora else {}, no_text=empty_prompt)
-    print_of = int(jit(of_placed_weights)(base)) if is_lora else 0
+    base_fingerprint = int(jit(of_placed_weights)(base)) if is_lora else 0
     if saved is not None:
         source, step, info, restore = saved
-        if is_lora and info["base_fingerprint"] != print_of:
+        if is_lora and info["base_fingerprint"] != base_fingerprint:
             raise ValueError(
                 f"the weights in {run.model.weights} are not those that {source} was trained on; "
                 "set model.weights to the folder it started from."
@@ -95,7 +95,7 @@ def begin(
         donate_argnums=() if is_lora else 0,
     )
     state = make({} if is_lora else base, jax.random.key(run.seed))
-    info = {"base_fingerprint": print_of}
+    info = {"base_fingerprint": base_fingerprint}
     return Start(state=state, frozen=frozen, step=0, info=info, source=run.model.weights)
 
 

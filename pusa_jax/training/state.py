@@ -123,7 +123,7 @@ def fresh_state(
     )
 
 
-def updated(
+def apply_gradients(
     state: TrainState, grads: Params, config: OptimizerConfig, steps: int
 ) -> tuple[TrainState, Float[Array, ""]]:
     """The state after one step, and the norm of its gradients before clipping."""

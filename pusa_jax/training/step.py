@@ -1,6 +1,6 @@
 """One training step as a pure function: (state, frozen, batch) -> (state, metrics).
 
-    params (float32) --cast--> compute dtype --+--> DiT --> exercise --> losses [B] --> mean
+    params (float32) --cast--> compute dtype --+--> DiT --> velocity --> losses [B] --> mean
     frozen base (bfloat16, no gradients) ------+                           |
                                  state <-- AdamW <-- gradients <-----------+
 
@@ -16,26 +16,26 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from pusa_jax.devices.sharding import Rules, constrain_leaves, whole
+from pusa_jax.devices.sharding import Rules, constrain_leaves, without_fsdp
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
 from pusa_jax.models.wan import sharding as rules
 from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.training.objective import (
-    Exercise,
+    NoisedBatch,
     ObjectiveConfig,
     clip_losses,
-    exercise,
     frame_errors,
+    noised_batch,
 )
 from pusa_jax.training.state import (
     OptimizerConfig,
     Params,
     TrainState,
+    apply_gradients,
     fresh_state,
     learning_rate,
-    updated,
 )
 from pusa_jax.weights.leaves import assemble, shapes_of
 
@@ -90,7 +90,7 @@ class Recipe:
     @property
     def weight_rules(self) -> Rules:
         """How the weights lie that the network computes with."""
-        return rules.DIT if self.sharding == "fsdp" else whole(rules.DIT)
+        return rules.DIT if self.sharding == "fsdp" else without_fsdp(rules.DIT)
 
 
 def model_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
@@ -123,9 +123,9 @@ def network(recipe: Recipe, params: Params, base: Params) -> WanDiT:
 
 
 def loss_of(
-    recipe: Recipe, params: Params, base: Params, task: Exercise
+    recipe: Recipe, params: Params, base: Params, task: NoisedBatch
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Mean loss of an exercise, and per clip and noise level what it is made of."""
+    """Mean loss of a noised batch, and per clip and noise level what it is made of."""
     dit = network(recipe, params, base)
     text = dit.project_text(task.text)
     errors = frame_errors(dit(task.noised, task.levels.timesteps, text), task.target)
@@ -152,7 +152,7 @@ def train_step(
     parts = recipe.optimizer.accumulate
 
     def gradients(batch, keys):
-        task = exercise(keys, batch["latents"], batch["text"], frozen.no_text, recipe.objective)
+        task = noised_batch(keys, batch["latents"], batch["text"], frozen.no_text, recipe.objective)
         (loss, details), grads = jax.value_and_grad(
             lambda params: loss_of(recipe, params, frozen.base, task), has_aux=True
         )(state.params)
@@ -162,7 +162,7 @@ def train_step(
         grads, metrics = gradients(batch, keys)
     else:
         grads, metrics = _in_parts(gradients, state.params, (dict(batch), keys), parts)
-    new, grad_norm = updated(state, grads, recipe.optimizer, recipe.steps)
+    new, grad_norm = apply_gradients(state, grads, recipe.optimizer, recipe.steps)
     rate = learning_rate(recipe.optimizer, recipe.steps)(state.step)
     return new, metrics | {"grad_norm": grad_norm, "learning_rate": jnp.asarray(rate, jnp.float32)}
 

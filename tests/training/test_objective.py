@@ -5,7 +5,7 @@ import pytest
 
 from pusa_jax.diffusion.flow import per_frame
 from pusa_jax.diffusion.timesteps import LevelConfig, LevelTable, clip_keys
-from pusa_jax.training.objective import ObjectiveConfig, clip_losses, exercise, frame_errors
+from pusa_jax.training.objective import ObjectiveConfig, clip_losses, frame_errors, noised_batch
 
 KEYS = clip_keys(jax.random.key(0), jnp.arange(64))
 CLEAN = jax.random.normal(jax.random.key(1), (64, 5, 2, 2, 3))
@@ -14,7 +14,9 @@ NO_TEXT = jnp.full((1, 4, 6), 7.0)
 
 
 def run(count=64, **config):
-    return exercise(KEYS[:count], CLEAN[:count], TEXT[:count], NO_TEXT, ObjectiveConfig(**config))
+    return noised_batch(
+        KEYS[:count], CLEAN[:count], TEXT[:count], NO_TEXT, ObjectiveConfig(**config)
+    )
 
 
 def test_noised_frames_lie_on_the_path_to_the_target():
