@@ -138,6 +138,15 @@ def test_a_model_family_imports_no_other_family():
             assert not (others & families) - {part[1]}, module
 
 
+def test_training_names_no_family():
+    """What is trained is a recipe's configuration; its family is asked for by `family_of`."""
+    for module in PLACED:
+        if room(module) == "training":
+            imported = {name for name, _ in imports_of(module)}
+            named = [n for n in imported if ".wan." in f"{n}."]
+            assert not named, f"{module} imports {named}"
+
+
 def test_packages_import_nothing_of_ours():
     for module in set(MODULES) - set(PLACED):
         assert not list(imports_of(module)), module

@@ -6,14 +6,14 @@ one line what is wrong with them. Below it nobody sees anything but the records.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.families import preset
-from pusa_jax.models.family import Preset
+from pusa_jax.models.families import family_named, preset
+from pusa_jax.models.family import CodecConfig, DenoiserConfig, Preset
 from pusa_jax.models.remat import Remat
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.training.step import Recipe, Sharding
@@ -38,17 +38,19 @@ class ModelConfig:
 
     Attributes:
       preset: name of a published model; empty where `dit` and `vae` describe one.
-      dit: the DiT, if there is no preset.
-      vae: the VAE, if there is no preset.
+      family: what `dit` and `vae` belong to, see `models.families`; a preset knows its own.
+      dit: configuration of the denoiser, if there is no preset.
+      vae: configuration of the autoencoder, if there is no preset; the family's, if not given.
       weights: published or converted folder, or "random".
-      dtype: what the DiT computes in and a frozen base is held in.
-      numerics: whose rounding points, see `DiTConfig`.
+      dtype: what the denoiser computes in and a frozen base is held in.
+      numerics: whose rounding points are reproduced, see the denoiser's configuration.
       remat: what is kept for the backward pass, see `models.remat`.
     """
 
     preset: str = ""
-    dit: DiTConfig | None = None
-    vae: VAEConfig | None = None
+    family: str = "wan2.1"
+    dit: DenoiserConfig | None = None
+    vae: CodecConfig | None = None
     weights: str = RANDOM
     dtype: Precision = "bfloat16"
     numerics: Literal["wan", "diffsynth"] = "diffsynth"
@@ -59,23 +61,32 @@ class ModelConfig:
             raise ValueError("model needs either a preset or a dit of its own.")
         self.networks()
 
+    @staticmethod
+    def field_kinds(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Types of the networks' descriptions: those of the family that `values` name."""
+        networks = family_named(values.get("family", ModelConfig.family)).networks
+        return {name: networks[name].config | None for name in ("dit", "vae")}
+
     def networks(self) -> Preset:
-        """DiT and VAE as the run computes them.
+        """Configurations of the networks as the run computes them.
 
         Raises:
-          ValueError: there is no such preset.
+          ValueError: there is no such preset or family.
         """
-        own = preset(self.preset or "wan2.1-t2v-14b")
-        if self.dit:
-            own = dataclasses.replace(own, dit=self.dit, vae=self.vae or VAEConfig())
+        if self.preset:
+            found = preset(self.preset)
+        else:
+            family = family_named(self.family)
+            vae, text = (family.networks[name].config for name in ("vae", "text_encoder"))
+            found = Preset(family=family, dit=self.dit, vae=self.vae or vae(), text=text())
         dit = dataclasses.replace(
-            own.dit,
+            found.dit,
             param_dtype=self.dtype,
             compute_dtype=self.dtype,
             numerics=self.numerics,
             remat=self.remat,
         )
-        return dataclasses.replace(own, dit=dit)
+        return dataclasses.replace(found, dit=dit)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,8 +111,10 @@ class MeshConfig:
     """Sizes of the mesh axes, see `pusa_jax.devices.sharding`, and what lies cut on it.
 
     Attributes:
-      data: -1 takes the devices that are left.
-      sharding: of weights, see `step.Sharding`.
+      data: clips side by side; -1 takes the devices that are left.
+      context: parts of a clip's tokens.
+      tensor: parts of heads and of feed-forward channels.
+      sharding: how the weights lie that the network computes with, see `step.Sharding`.
     """
 
     data: int = -1
@@ -157,7 +170,7 @@ class SampleConfig:
       count: clips of the data set whose captions and first frames are used.
       num_steps: solver steps.
       guidance_scale: 1 is off.
-      multiplier: of the given first frame.
+      multiplier: noise multiplier of the given first frame.
       strip: frames of each clip that are shown.
     """
 
@@ -174,10 +187,17 @@ class RunConfig:
     """A training run.
 
     Attributes:
-      model: the network.
-      adapter: low-rank adapters are trained; without this, all weights.
-      steps: optimizer steps.
-      seed: of adapters, noise and the order of the data.
+      model: the network that is trained.
+      adapter: which low-rank adapters are trained; None trains all weights.
+      objective: what is learned.
+      optimizer: how it is learned.
+      data: the clips.
+      mesh: the devices.
+      checkpoint: when the state is saved.
+      log: what is recorded.
+      samples: pictures on the way.
+      steps: number of optimizer steps.
+      seed: decides adapters, noise and the order of the data.
     """
 
     model: ModelConfig

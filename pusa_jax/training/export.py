@@ -84,8 +84,10 @@ def export_model(
         [name for name in component_names(base) if name != "dit"] if with_base else []
     )
 
+    dit: Any = run.recipe.dit
+
     def networks() -> Iterator[tuple[Name, Config, Leaves]]:
-        yield "dit", run.recipe.dit, _in_dtype(result, dtype)
+        yield "dit", dit, _in_dtype(result, dtype)
         for name in others:
             config, leaves = load_component(base, name)
             yield name, config, leaves
@@ -115,12 +117,13 @@ def model_card(result: Result) -> str:
         "tags": ["pusa", "video", *(["lora"] if is_lora else [])],
     }
     lines = [f"{name}: {json.dumps(value)}" for name, value in header.items() if value]
+    family = result.run.recipe.family.name
     what = "Low-rank adapters" if is_lora else "All weights"
     model = f"--model BASE --lora_path {LORA} --lora_alpha 1" if is_lora else "--model THIS_FOLDER"
     facts = "\n".join(f"- {name}: {value}" for name, value in result.metadata().items())
     return (
         "---\n" + "\n".join(lines) + "\n---\n\n"
-        f"{what} of a Wan text-to-video model with one timestep per latent frame (Pusa, arXiv "
+        f"{what} of a {family} text-to-video model with one timestep per latent frame (Pusa, arXiv "
         f"2507.16116), trained for {result.step} steps with pusa_jax.\n\n{facts}\n\n"
         f"    pusa-jax i2v {model} --image_paths IMAGE --prompt TEXT\n\n"
         f"All settings:\n\n```json\n{json.dumps(_public(result.run), indent=1)}\n```\n"

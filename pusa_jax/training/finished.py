@@ -13,12 +13,6 @@ from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.workdir import CHECKPOINTS
 
-HUB = {
-    "wan2.1-t2v-14b": "Wan-AI/Wan2.1-T2V-14B",
-    "wan2.1-t2v-1.3b": "Wan-AI/Wan2.1-T2V-1.3B",
-}
-"""Preset -> name of the model on the Hugging Face Hub."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
@@ -57,7 +51,7 @@ class Result:
         """Name of the model that training began with; no path, which only its machine knows."""
         model = self.run.model
         name = "random weights" if model.weights == RANDOM else Path(model.weights).name
-        return HUB.get(model.preset) or model.preset or name
+        return (model.networks().hub if model.preset else "") or model.preset or name
 
     def metadata(self) -> dict[str, str]:
         """What a file with the result should say of itself."""

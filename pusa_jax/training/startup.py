@@ -6,9 +6,23 @@ model.weights is a folder      -> converted or published weights
 model.weights is "random"      -> weights as drawn from the seed
 """
 
+# The order of a start, in `loop.train`, here and in `loop.Loop`. What can be refused is refused
+# before what takes longer, and a workdir gets nothing but its lock before a run has its state:
+#
+#    1  packages that the run is to be recorded with       missing ones are named
+#    2  clips against the run's shapes and its VAE         reads one VAE
+#    3  mesh, lock of the workdir, layout of all arrays    shapes only, no array is made
+#    4  settings against those of the checkpoint           plain values only
+#    5  the base, read to where it lies                    minutes at full size
+#    6  its fingerprint against the checkpoint's           one pass over the base
+#    7  the state: restored, or made where it lies         most of a device's memory
+#    8  config.json, records, position in the data         the first that is written
+#    9  the step, compiled for exactly these arrays        minutes at full size
+#   10  the renderer, where pictures are wanted            a VAE on one device
+
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +34,7 @@ from flax import nnx
 from pusa_jax.convert.folders.converted import load_component
 from pusa_jax.convert.networks import config_to_json
 from pusa_jax.files.fingerprints import of_placed_weights
-from pusa_jax.files.records import differing_fields
-from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.files.records import differing_fields, rebuild
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
@@ -36,11 +49,11 @@ class Start:
     """What the loop goes on from.
 
     Attributes:
-      state: lies as placed.
-      frozen: lies as placed.
-      step: already taken.
-      info: what was saved with the checkpoint; empty in a fresh run.
-      source: where it comes from, in words.
+      state: what is trained, placed on the mesh.
+      frozen: what is only read, placed on the mesh.
+      step: number of steps already taken.
+      info: what was saved with the checkpoint; in a fresh run `base_fingerprint` alone.
+      source: where the state comes from, in words.
     """
 
     state: TrainState
@@ -50,20 +63,14 @@ class Start:
     source: str
 
 
-Jit = Callable[..., Callable[..., Any]]
-
-
-def begin(
-    run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_text: Any, jit: Jit
-) -> Start:
+def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_text: Any) -> Start:
     """Finds or makes the state a run goes on from.
 
     Args:
-      run: its settings.
-      placed: where arrays are to lie.
-      checkpoints: of this run.
+      run: the settings.
+      placed: where the arrays will lie.
+      checkpoints: those of this run.
       no_text: features of the empty prompt, [L, E].
-      jit: `jax.jit`; the loop owns what is compiled.
 
     Raises:
       ValueError: a checkpoint of other settings, or weights of another model; says what differs.
@@ -76,9 +83,9 @@ def begin(
     saved = _saved(run, checkpoints)
     base: Params = {}
     if is_lora or saved is None:
-        base = _weights(run, placed, jit)
+        base = _weights(run, placed)
     frozen = Frozen(base=base if is_lora else {}, no_text=empty_prompt)
-    base_fingerprint = int(jit(of_placed_weights)(base)) if is_lora else 0
+    base_fingerprint = int(jax.jit(of_placed_weights)(base)) if is_lora else 0
     if saved is not None:
         source, step, info, restore = saved
         if is_lora and info["base_fingerprint"] != base_fingerprint:
@@ -89,7 +96,7 @@ def begin(
         return Start(
             state=restore(placed.state), frozen=frozen, step=step, info=info, source=source
         )
-    make = jit(
+    make = jax.jit(
         functools.partial(first_state, recipe),
         out_shardings=shardings_of(placed.state),
         donate_argnums=() if is_lora else 0,
@@ -101,12 +108,10 @@ def begin(
 
 def _saved(run: RunConfig, checkpoints: RunCheckpoints):
     """(in words, step, info, how to restore) of the checkpoint to go on from, if there is one."""
-    settings = run.record()
     if steps := checkpoints.steps:
         info = checkpoints.info(steps[-1])
-        parts = frozenset(settings) - FREE_TO_CHANGE
-        differences = differing_fields(info["config"], settings, parts, HOW_IT_RUNS)
-        _refuse(differences, "this workdir's checkpoint")
+        parts = frozenset(run.record()) - FREE_TO_CHANGE
+        _refuse_others(info["config"], run, parts, "this workdir's checkpoint")
         restore = functools.partial(checkpoints.restore, steps[-1])
         return f"own checkpoint of step {steps[-1]}", steps[-1], info, restore
     if not run.checkpoint.resume:
@@ -119,8 +124,7 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
         raise FileNotFoundError(f"checkpoint.resume: {folder} holds no complete checkpoint.")
     step = others.steps[-1]
     info = others.info(step)
-    differences = differing_fields(info["config"], settings, SHAPES, HOW_IT_RUNS)
-    _refuse(differences, f"the checkpoint in {folder}")
+    _refuse_others(info["config"], run, SHAPES, f"the checkpoint in {folder}")
     return (
         f"checkpoint of step {step} in {folder}",
         step,
@@ -129,7 +133,14 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
     )
 
 
-def _refuse(differences: list[str], what: str) -> None:
+def _refuse_others(saved: Any, run: RunConfig, parts: frozenset[str], what: str) -> None:
+    """Raises ValueError if a checkpoint's settings differ from a run's in some of their parts."""
+    try:
+        # Fields that there were not yet when it was saved get their defaults.
+        saved = rebuild(RunConfig, saved).record()
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be continued: {error}") from None
+    differences = differing_fields(saved, run.record(), parts, HOW_IT_RUNS)
     if differences:
         raise ValueError(
             f"{what} is of another config: {'; '.join(differences)}. Give the same settings, or "
@@ -137,9 +148,9 @@ def _refuse(differences: list[str], what: str) -> None:
         )
 
 
-def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
+def _weights(run: RunConfig, placed: Placement) -> Params:
     """Leaves of the model a run starts from: the frozen base, or what is trained in float32."""
-    dit = run.recipe.dit
+    dit: Any = run.recipe.dit
     if run.adapter is not None:
         dtype, where = dit.compute_dtype, shardings_of(placed.frozen.base)
     else:
@@ -147,10 +158,10 @@ def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
     if run.model.weights == RANDOM:
 
         def draw(key):
-            drawn = leaves_of(WanDiT(dit, rngs=nnx.Rngs(key)))
+            drawn = leaves_of(run.recipe.network.build(dit, rngs=nnx.Rngs(key)))
             return {path: leaf.astype(dtype) for path, leaf in drawn.items()}
 
-        return jit(draw, out_shardings=where)(jax.random.key(run.seed))
+        return jax.jit(draw, out_shardings=where)(jax.random.key(run.seed))
     found, leaves = load_component(run.model.weights, "dit", dtype, shard=lambda shapes: where)
     differences = differing_fields(
         {"dit": config_to_json(found)}, {"dit": config_to_json(dit)}, frozenset({"dit"})
