@@ -16,6 +16,7 @@ def get_config():
     """The settings."""
     config = pusa("")
     config.steps = 20
+    config.model.family = "wan2.1"
     config.model.dit = config_dict.create(
         dim=96, ffn_dim=192, num_heads=4, num_layers=3, text_dim=32, text_len=32, freq_dim=64
     )

@@ -16,6 +16,7 @@ def get_config(arg=""):
     """The settings of a stage."""
     stage = parse_arg(arg, base=False, pusa=False)
     config = pusa("")
+    config.model.family = "wan2.1"
     config.model.dit = config_dict.create(
         dim=192, ffn_dim=576, num_heads=6, num_layers=4, text_dim=64, text_len=12, freq_dim=64
     )

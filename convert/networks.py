@@ -6,7 +6,7 @@ from typing import Any
 
 from pusa_jax.convert.foreign import ForeignFamily
 from pusa_jax.convert.wan.foreign import WAN21
-from pusa_jax.files.records import check_record
+from pusa_jax.files.records import rebuild
 
 FOREIGN: Mapping[str, ForeignFamily] = {"wan2.1": WAN21}
 """Name of a family, as in `models.families.FAMILIES` -> how its models are published."""
@@ -35,5 +35,4 @@ def config_from_json(kind: type, values: Mapping[str, Any]) -> Any:
     Raises:
       ValueError: a field is unknown, missing or of another type.
     """
-    check_record(kind, values)
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return rebuild(kind, values)

@@ -144,12 +144,6 @@ AT_HOME = ("models.wan", "convert.wan", "testing")
 NAMES_FAMILIES = {"models.families", "convert.networks"}
 """The two modules that list all families: as networks of the house, and as foreign files."""
 
-PENDING = {
-    "training.config", "training.layout", "training.metrics", "training.samples",
-    "training.startup", "training.step",
-}  # fmt: skip
-"""Modules that still name a family, to be emptied and removed."""
-
 
 def names_a_family(module):
     return any(
@@ -163,7 +157,7 @@ def names_a_family(module):
 def test_only_two_modules_name_a_family(module):
     if module.startswith(AT_HOME) or module in NAMES_FAMILIES:
         return
-    assert names_a_family(module) == (module in PENDING)
+    assert not names_a_family(module)
 
 
 def test_packages_import_nothing_of_ours():

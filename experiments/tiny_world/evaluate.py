@@ -6,6 +6,7 @@ fresh: their numbers begin where no training reaches.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,10 @@ from jaxtyping import Array, Float, UInt8
 from pusa_jax.demo.judge import judge
 from pusa_jax.demo.world import Scene, World, draw, render
 from pusa_jax.diffusion.conditioning import FrameCondition, place
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
-from pusa_jax.diffusion.guidance import guided
-from pusa_jax.diffusion.sampling import denoise, start
-from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.schedule import noise_table
+from pusa_jax.inference.step import sample_at_once
+from pusa_jax.models.families import family_of
 from pusa_jax.typing import Latents, Text
 
 FRESH = 2_000_000
@@ -42,10 +42,29 @@ class Sampling:
     guidance_scale: float = 2.0
     batch: int = 20
 
+    def settings(self) -> SamplingConfig:
+        """As a family's table takes them: with exact timesteps, as these models were trained."""
+        return SamplingConfig(
+            num_steps=self.num_steps,
+            shift=self.shift,
+            guidance_scale=self.guidance_scale,
+            original_timesteps=False,
+        )
+
+
+def plan(dit: Any, sampling: Sampling, multipliers: Float[np.ndarray, " F"]) -> NoiseTable:
+    """The noise table of a run of a network."""
+    return family_of(dit.config).table(
+        sampling.settings(),
+        multipliers,
+        is_conditioned=bool((multipliers < 1).any()),
+        compute_dtype=dit.config.compute_dtype,
+    )
+
 
 @jax.jit
 def sample(
-    dit: WanDiT,
+    dit: Any,
     texts: tuple[Text, Text],
     clean: Latents,
     noise: Latents,
@@ -53,13 +72,7 @@ def sample(
     scale: Float[Array, ""],
 ) -> Latents:
     """Samples clips from captions, guided away from the empty prompt."""
-    prompt, nothing = (dit.project_text(text) for text in texts)
-    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), prompt, nothing)
-
-    def velocity(latents, timesteps, text_kv):
-        return dit(latents, timesteps, text_kv).astype(latents.dtype)
-
-    return denoise(guided(velocity, both, scale), start(clean, noise, table), table)
+    return sample_at_once(family_of(dit.config), dit, texts, clean, noise, table, scale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +117,7 @@ class Model:
       text: caption -> features [L, E], padded.
     """
 
-    dit: WanDiT
+    dit: Any
     encode: Callable[[np.ndarray], np.ndarray]
     decode: Callable[[np.ndarray], np.ndarray]
     text: Callable[[str], np.ndarray]
@@ -139,7 +152,7 @@ def generate(
     shape = (len(scenes), frames, cells, cells, model.dit.config.in_dim)
     noise = jax.random.normal(key, shape, jnp.float32)
     clean, multipliers = place(conditions, noise)
-    table = noise_table(sampling.num_steps, sampling.shift, multipliers)
+    table = plan(model.dit, sampling, multipliers)
     prompt = np.stack([model.text(scene.caption) for scene in scenes])
     nothing = np.stack([model.text("")] * len(scenes))
     scale = jnp.float32(sampling.guidance_scale)

@@ -30,7 +30,13 @@ from experiments.tiny_world.autoencoder import (
 )
 from pusa_jax.demo import world as clips
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.state import OptimizerConfig, Params, TrainState, fresh_state, updated
+from pusa_jax.training.state import (
+    OptimizerConfig,
+    Params,
+    TrainState,
+    apply_gradients,
+    fresh_state,
+)
 from pusa_jax.training.workdir import StopRequest, locked
 from pusa_jax.weights.leaves import assemble
 
@@ -179,7 +185,7 @@ def _step(
     (loss, parts), grads = jax.value_and_grad(
         lambda params: loss_of({**frozen, **params}, video, key, run.losses), has_aux=True
     )(state.params)
-    state, norm = updated(state, grads, run.optimizer, run.decay_steps)
+    state, norm = apply_gradients(state, grads, run.optimizer, run.decay_steps)
     return state, parts | {"loss": loss, "grad_norm": norm}
 
 

@@ -21,9 +21,10 @@ import pusa_jax
 from pusa_jax.data.batches import Clips, NoiseClips
 from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import parse_topology, prepare_process
+from pusa_jax.files.records import build, unknown
 from pusa_jax.planning.training import plan_training
 from pusa_jax.progress import Console
-from pusa_jax.training.config import RANDOM, RunConfig, build, unknown
+from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.loop import OnStep, train
 
 USAGE = "usage: pusa-jax train --config=NAME_OR_FILE --workdir=FOLDER [--config.FIELD=VALUE ...]"

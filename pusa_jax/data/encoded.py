@@ -29,7 +29,7 @@ except ImportError as error:
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
     ) from error
 
-from pusa_jax.files.records import differing_fields
+from pusa_jax.files.records import differing_fields, rebuild
 
 NAME, SPLIT, FORMAT = "pusa_clips", "train", 1
 """Name and split that TFDS knows the dataset by, and version of what the card says."""
@@ -108,8 +108,7 @@ def read_card(folder: Path) -> Card:
         record = json.loads((folder / "metadata.json").read_text("utf-8"))
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']}, not {FORMAT}")
-        shapes = {name: tuple(record[name]) for name in ("clip_shape", "text_shape", "pixels")}
-        return Card(**record | shapes)
+        return rebuild(Card, record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder} was not written by this version of pusa_jax ({error!r:.100}); encode again."

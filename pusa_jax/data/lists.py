@@ -7,11 +7,12 @@ folder/ or folder/train/ the media
 
 import csv
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pusa_jax.files import fingerprints
 
 LISTS = ("metadata.csv", "metadata.jsonl")
 """Names looked for in a folder, in this order."""
@@ -116,6 +117,5 @@ def _text(value: Any) -> str:
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:
-    """Tells lists apart: of names and captions, in order."""
-    lines = [[clip.name, clip.caption] for clip in clips]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+    """Tells lists apart by names and captions, in order."""
+    return fingerprints.of_list((clip.name, clip.caption) for clip in clips)

@@ -139,7 +139,7 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     return jax.tree.map_with_path(place, tree)
 
 
-def whole(rules: Rules) -> Rules:
+def without_fsdp(rules: Rules) -> Rules:
     """The rules without `FSDP`: arrays are whole on devices that differ in data or context only."""
     return [(row, PartitionSpec(*(e if e != FSDP else None for e in spec))) for row, spec in rules]
 

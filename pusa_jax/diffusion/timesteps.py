@@ -80,11 +80,11 @@ def level_table(config: LevelConfig) -> LevelTable:
     sigmas = pusa_schedule(LEVELS, config.shift)
     exact = sigmas[:-1] * np.float32(LEVELS)
     dtype = ml_dtypes.bfloat16 if config.rounding == "bfloat16" else np.float32
-    told = exact.astype(dtype).astype(np.float32)
-    nearest = np.abs(exact[None] - told[:, None]).argmin(axis=1)
+    timesteps = exact.astype(dtype).astype(np.float32)
+    nearest = np.abs(exact[None] - timesteps[:, None]).argmin(axis=1)
     columns = {
         "sigmas": sigmas[nearest],
-        "timesteps": told,
+        "timesteps": timesteps,
         "weights": bell_weights(exact)[nearest],
     }
     return LevelTable(**{n: jnp.asarray(np.append(c, np.float32(0))) for n, c in columns.items()})

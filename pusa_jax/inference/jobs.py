@@ -5,7 +5,6 @@ of the file and runs it again.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,8 +16,9 @@ from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.files import fingerprints
 from pusa_jax.files.atomic import check_writable
-from pusa_jax.files.records import check_record, fits
+from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
 from pusa_jax.inference.pipeline import Output, PusaPipeline
@@ -74,8 +74,9 @@ class Job:
 
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
+        loras = (file for file, _ in self.lora)
         return dataclasses.asdict(self) | {
-            "sha256": {path: sha256_of(path) for path in (*self.inputs, *(f for f, _ in self.lora))}
+            "sha256": {path: fingerprints.of_file(path) for path in (*self.inputs, *loras)}
         }
 
     @classmethod
@@ -88,27 +89,21 @@ class Job:
         if not isinstance(record, dict):
             raise ValueError(f"the file describes no job: expected a table, got {record!r:.60}.")
         record = dict(record)
-        fingerprints = record.pop("sha256", {})
+        prints = record.pop("sha256", {})
         if "fps" in record and isinstance(record.get("settings"), dict):  # videos up to 0.1
             record["settings"] = record["settings"] | {"fps": record.pop("fps")}
-        check_record(SamplingConfig, record.get("settings"))
-        check_record(cls, record | {"settings": SamplingConfig(**record["settings"])})
-        if not fits(fingerprints, dict[str, str]):
-            raise ValueError("the file describes no job: it has no fingerprints of input files.")
-        for path, expected in fingerprints.items():
+        job = rebuild(cls, record | {"settings": record.get("settings")})  # never the defaults
+        try:
+            expected = convert(prints, dict[str, str], "sha256")
+        except FieldError:
+            message = "the file describes no job: it has no fingerprints of input files."
+            raise ValueError(message) from None
+        for path, known in expected.items():
             if not Path(path).is_file():
                 raise ValueError(f"input {path} is not there any more; put it back to rerun.")
-            if sha256_of(path) != expected:
+            if fingerprints.of_file(path) != known:
                 raise ValueError(f"input {path} has changed since the video was made.")
-        tuples = {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
-        tuples["lora"] = tuple((path, strength) for path, strength in record.get("lora", ()))
-        return cls(**record | tuples | {"settings": SamplingConfig(**record["settings"])})
-
-
-def sha256_of(path: str | Path) -> str:
-    """Fingerprint of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return job
 
 
 def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:

@@ -1,22 +1,15 @@
 """Networks of a folder, with what the card of a dataset says of them."""
 
 import dataclasses
-import hashlib
-from collections.abc import Mapping
 from typing import Any
-
-import jax
-import numpy as np
 
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_to_json
+from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.models.family import Name
 from pusa_jax.typing import Precision
 from pusa_jax.weights.leaves import assemble
-
-SAMPLED = 4096
-"""Values of each leaf that a fingerprint is made of."""
 
 
 class LoadedNetwork:
@@ -32,25 +25,14 @@ class LoadedNetwork:
         self.family = folder.family
         self.config = dataclasses.replace(stored, param_dtype=dtype, compute_dtype=dtype)
         self.module = assemble(lambda: self.family.networks[name].build(self.config), leaves)
-        self.record = {"config": config_to_json(stored), "fingerprint": fingerprint(leaves)}
+        self.record = {
+            "config": config_to_json(stored),
+            "fingerprint": fingerprints.of_weights(leaves),
+        }
 
     def autoencoder(self) -> Autoencoder:
         """The network as an autoencoder to be run."""
         return Autoencoder(self.module, self.family.codec, self.config)
-
-
-def fingerprint(leaves: Mapping[str, jax.Array]) -> str:
-    """Tells weights apart, whatever file layout they were read from.
-
-    Of each leaf it takes name, shape and evenly spaced values.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in sorted(leaves.items()):
-        values = np.asarray(leaf).reshape(-1)
-        step = -(-values.size // SAMPLED) or 1
-        digest.update(f"{path}{leaf.shape}".encode())
-        digest.update(values[::step].astype(np.float32).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def vae_record(folder: ModelFolder) -> dict[str, Any]:

@@ -9,7 +9,6 @@ host, so that every process holds the same clip.
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import euler_rows, sample, start
 from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.diffusion.tasks import Condition
+from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.mesh_choice import MeshLike
 from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
@@ -74,7 +74,7 @@ class Output:
 
     def latents_sha256(self) -> str:
         """Fingerprint of the latents, to tell whether two runs agree to the last bit."""
-        return hashlib.sha256(np.ascontiguousarray(self.latents).tobytes()).hexdigest()
+        return fingerprints.of_latents(self.latents)
 
 
 class Stopwatch:

@@ -1,4 +1,7 @@
-"""One guided step of a run: the program that is compiled, planned and benchmarked."""
+"""One guided step of a run: the program that is compiled, planned and benchmarked.
+
+Where nobody watches, as in training and evaluation, a whole run is one program: `sample_at_once`.
+"""
 
 from typing import Any
 
@@ -7,8 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided, guided_together
-from pusa_jax.diffusion.sampling import Row, take_step
+from pusa_jax.diffusion.sampling import Row, denoise, start, take_step
 from pusa_jax.diffusion.solvers import EULER, EulerState
 from pusa_jax.inference.mesh_choice import is_together
 from pusa_jax.models.family import Family, Prepared
@@ -42,6 +46,33 @@ def guide(family: Family, dit: nnx.Module, prepared: Prepared, scale: jax.Array)
 
     together = is_together(jax.sharding.get_abstract_mesh())
     return (guided_together if together else guided)(velocity, prepared, scale)
+
+
+def sample_at_once(
+    family: Family,
+    dit: nnx.Module,
+    texts: tuple[Text, Text],
+    clean: Latents,
+    noise: Latents,
+    table: NoiseTable,
+    scale: jax.Array,
+) -> Latents:
+    """A whole run inside one program: prompts prepared, guided Euler steps along a noise table.
+
+    Args:
+      family: of the denoiser.
+      dit: the denoiser.
+      texts: prompts and negative prompts, each [B, L, E].
+      clean: given latents in their places, [B, F, h, w, C].
+      noise: standard normal, same shape.
+      table: the plan.
+      scale: guidance scale; 1 is off.
+
+    Returns:
+      latents at the table's last levels.
+    """
+    velocity = guide(family, dit, prepare_prompts(family, dit, texts), scale)
+    return denoise(velocity, start(clean, noise, table), table)
 
 
 def jitted_step(family: Family, mesh: Mesh) -> Any:

@@ -47,7 +47,7 @@ class CausalConv(nnx.Module):
         """Number of frames before a chunk that the window still covers."""
         return self.kernel.shape[0] - self.temporal_stride
 
-    def silence(self, x: Float[Array, "B n H W C"]) -> History:
+    def zero_history(self, x: Float[Array, "B n H W C"]) -> History:
         """The history before a clip whose frames have the shape of those of x: zeros."""
         return jnp.zeros((x.shape[0], self.history_length, *x.shape[2:]), self.dtype)
 
@@ -68,7 +68,7 @@ class CausalConv(nnx.Module):
         if history is None:
             if x.shape[1] != 1:
                 raise ValueError(f"a clip starts with a chunk of 1 frame, got {x.shape[1]}.")
-            frames = jnp.concatenate([self.silence(x), x], axis=1)
+            frames = jnp.concatenate([self.zero_history(x), x], axis=1)
             y = sum_of_taps(x, kernel[-1:], 1)  # the earlier taps would only meet zeros
         else:
             frames = jnp.concatenate([history, x], axis=1)

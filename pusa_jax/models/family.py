@@ -85,12 +85,13 @@ class Network:
 
     Attributes:
       config: class of its configurations.
-      build: configuration -> module, with any parameters; remembered by its identity.
+      build: configuration -> module, with any parameters; remembered by its identity. It takes
+        `rngs` as well, where parameters are to be drawn.
       sharding: how its leaves are cut over a mesh.
     """
 
     config: type
-    build: Callable[[Any], nnx.Module]
+    build: Callable[..., nnx.Module]
     sharding: Rules
 
     def shapes(self, config: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -139,12 +140,18 @@ class Flops:
     Attributes:
       velocity: (denoiser's configuration, latent shape [B, F, h, w, C]) -> one forward.
       prepare: (denoiser's configuration, clips) -> `Family.prepare`.
+      attention: (denoiser's configuration, latent shape) -> the part of `velocity` whose factors
+        are activations both, scores and weighted sums.
+      rows: (denoiser's configuration, latent shape, path of a linear layer) -> rows that the layer
+        maps for each clip.
       text_encoder: (its configuration) -> one padded prompt.
       decode_per_pixel: of the autoencoder, for each pixel of each decoded frame.
     """
 
     velocity: Callable[..., int]
     prepare: Callable[..., int]
+    attention: Callable[..., int]
+    rows: Callable[..., int]
     text_encoder: Callable[..., int]
     decode_per_pixel: float
 
@@ -205,9 +212,11 @@ class Preset:
     Attributes:
       family: what it belongs to.
       dit, vae, text: configurations of the networks.
+      hub: name on the Hugging Face Hub; empty for a model that is not there.
     """
 
     family: Family
     dit: Any
     vae: Any
     text: Any
+    hub: str = ""

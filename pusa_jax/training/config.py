@@ -1,23 +1,19 @@
 """A whole run as one frozen record, made from the nested plain values of a config file.
 
-`configs/*.py` hold values only; `build` turns them into these records, and says in one line what is
-wrong with them. Below it nobody sees anything but the records.
+`configs/*.py` hold values only; `files.records.build` turns them into these records and says in
+one line what is wrong with them. Below it nobody sees anything but the records.
 """
 
 import dataclasses
-import difflib
 import json
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.families import preset
-from pusa_jax.models.family import Preset
+from pusa_jax.models.families import family_named, preset
+from pusa_jax.models.family import CodecConfig, DenoiserConfig, Preset
 from pusa_jax.models.remat import Remat
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.training.step import Recipe, Sharding
@@ -26,6 +22,15 @@ from pusa_jax.typing import Precision
 RANDOM = "random"
 """In place of a folder: weights as drawn, clips of noise."""
 
+FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
+"""Parts of the settings that may differ when a run is continued."""
+
+SHAPES = frozenset({"model", "adapter"})
+"""Parts that must agree when another run's checkpoint is taken over."""
+
+HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate"})
+"""Fields of the other parts that say neither what checkpoints hold nor what is computed."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -33,17 +38,19 @@ class ModelConfig:
 
     Attributes:
       preset: name of a published model; empty where `dit` and `vae` describe one.
-      dit: the DiT, if there is no preset.
-      vae: the VAE, if there is no preset.
+      family: what `dit` and `vae` belong to, see `models.families`; a preset knows its own.
+      dit: configuration of the denoiser, if there is no preset.
+      vae: configuration of the autoencoder, if there is no preset; the family's, if not given.
       weights: published or converted folder, or "random".
-      dtype: what the DiT computes in and a frozen base is held in.
-      numerics: whose rounding points, see `DiTConfig`.
+      dtype: what the denoiser computes in and a frozen base is held in.
+      numerics: whose rounding points are reproduced, see the denoiser's configuration.
       remat: what is kept for the backward pass, see `models.remat`.
     """
 
     preset: str = ""
-    dit: DiTConfig | None = None
-    vae: VAEConfig | None = None
+    family: str = "wan2.1"
+    dit: DenoiserConfig | None = None
+    vae: CodecConfig | None = None
     weights: str = RANDOM
     dtype: Precision = "bfloat16"
     numerics: Literal["wan", "diffsynth"] = "diffsynth"
@@ -54,23 +61,32 @@ class ModelConfig:
             raise ValueError("model needs either a preset or a dit of its own.")
         self.networks()
 
+    @staticmethod
+    def field_kinds(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Types of the networks' descriptions: those of the family that `values` name."""
+        networks = family_named(values.get("family", ModelConfig.family)).networks
+        return {name: networks[name].config | None for name in ("dit", "vae")}
+
     def networks(self) -> Preset:
-        """DiT and VAE as the run computes them.
+        """Configurations of the networks as the run computes them.
 
         Raises:
-          ValueError: there is no such preset.
+          ValueError: there is no such preset or family.
         """
-        own = preset(self.preset or "wan2.1-t2v-14b")
-        if self.dit:
-            own = dataclasses.replace(own, dit=self.dit, vae=self.vae or VAEConfig())
+        if self.preset:
+            found = preset(self.preset)
+        else:
+            family = family_named(self.family)
+            vae, text = (family.networks[name].config for name in ("vae", "text_encoder"))
+            found = Preset(family=family, dit=self.dit, vae=self.vae or vae(), text=text())
         dit = dataclasses.replace(
-            own.dit,
+            found.dit,
             param_dtype=self.dtype,
             compute_dtype=self.dtype,
             numerics=self.numerics,
             remat=self.remat,
         )
-        return dataclasses.replace(own, dit=dit)
+        return dataclasses.replace(found, dit=dit)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +111,10 @@ class MeshConfig:
     """Sizes of the mesh axes, see `pusa_jax.devices.sharding`, and what lies cut on it.
 
     Attributes:
-      data: -1 takes the devices that are left.
-      sharding: of weights, see `step.Sharding`.
+      data: clips side by side; -1 takes the devices that are left.
+      context: parts of a clip's tokens.
+      tensor: parts of heads and of feed-forward channels.
+      sharding: how the weights lie that the network computes with, see `step.Sharding`.
     """
 
     data: int = -1
@@ -152,7 +170,7 @@ class SampleConfig:
       count: clips of the data set whose captions and first frames are used.
       num_steps: solver steps.
       guidance_scale: 1 is off.
-      multiplier: of the given first frame.
+      multiplier: noise multiplier of the given first frame.
       strip: frames of each clip that are shown.
     """
 
@@ -169,10 +187,17 @@ class RunConfig:
     """A training run.
 
     Attributes:
-      model: the network.
-      adapter: low-rank adapters are trained; without this, all weights.
-      steps: optimizer steps.
-      seed: of adapters, noise and the order of the data.
+      model: the network that is trained.
+      adapter: which low-rank adapters are trained; None trains all weights.
+      objective: what is learned.
+      optimizer: how it is learned.
+      data: the clips.
+      mesh: the devices.
+      checkpoint: when the state is saved.
+      log: what is recorded.
+      samples: pictures on the way.
+      steps: number of optimizer steps.
+      seed: decides adapters, noise and the order of the data.
     """
 
     model: ModelConfig
@@ -241,67 +266,3 @@ class RunConfig:
             steps=self.steps,
             sharding=self.mesh.sharding,
         )
-
-
-T = TypeVar("T")
-
-
-def build(record: type[T], values: Mapping[str, Any], where: str = "config") -> T:
-    """Makes a frozen record, and the records in it, from nested mappings.
-
-    Raises:
-      ValueError: an unknown field (with the nearest known ones), a missing one, a value of another
-        type or outside its choices, or whatever the record itself refuses.
-    """
-    kinds = typing.get_type_hints(record)
-    for name in values:
-        if name not in kinds:
-            raise ValueError(unknown(f"{where}.{name}", [f"{where}.{known}" for known in kinds]))
-    missing = [
-        field.name
-        for field in dataclasses.fields(record)  # pyright: ignore[reportArgumentType]
-        if field.default is dataclasses.MISSING and field.name not in values
-    ]
-    if missing:
-        raise ValueError(f"{where}.{missing[0]} is missing.")
-    fields = {name: _value(kinds[name], x, f"{where}.{name}") for name, x in values.items()}
-    try:
-        return record(**fields)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(kind, types.UnionType):  # an optional record
-        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
-        return None if value is None else _value(kind, value, where)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must hold fields, got {value!r:.60}.")
-        return build(kind, value, where)  # pyright: ignore[reportArgumentType]
-    if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            choices = ", ".join(map(str, typing.get_args(kind)))
-            raise ValueError(f"{where} must be one of {choices}; got {value!r:.60}.")
-        return value
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        if not isinstance(value, tuple | list):
-            raise ValueError(f"{where} must be a sequence, got {value!r:.60}.")
-        return tuple(_value(item, x, where) for x in value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where} must be {kind.__name__}, got {value!r:.60}.")
-    return value
-
-
-def unknown(name: str, known: Iterable[str]) -> str:
-    """Message for a field that does not exist, with the nearest that do."""
-    known, (parent, _, last) = sorted(known), name.rpartition(".")
-    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
-    if beside:
-        near = [beside[k] for k in difflib.get_close_matches(last, beside, n=3, cutoff=0.0)]
-    else:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-    return f"there is no {name}; nearest are {', '.join(near)}."

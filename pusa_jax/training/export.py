@@ -86,8 +86,10 @@ def export_model(
     base = ModelFolder(run.model.weights) if with_base else None
     others: list[Name] = [name for name in base.names if name != "dit"] if base else []
 
+    dit: Any = run.recipe.dit
+
     def networks() -> Iterator[tuple[Name, Any, Leaves]]:
-        yield "dit", run.recipe.dit, _in_dtype(result, dtype)
+        yield "dit", dit, _in_dtype(result, dtype)
         for name in others:
             assert base is not None
             yield name, *base.load(name)
@@ -118,12 +120,13 @@ def model_card(result: Result) -> str:
         "tags": ["pusa", "video", *(["lora"] if is_lora else [])],
     }
     lines = [f"{name}: {json.dumps(value)}" for name, value in header.items() if value]
+    family = result.run.recipe.family.name
     what = "Low-rank adapters" if is_lora else "All weights"
     model = f"--model BASE --lora_path {LORA} --lora_alpha 1" if is_lora else "--model THIS_FOLDER"
     facts = "\n".join(f"- {name}: {value}" for name, value in result.metadata().items())
     return (
         "---\n" + "\n".join(lines) + "\n---\n\n"
-        f"{what} of a Wan text-to-video model with one timestep per latent frame (Pusa, arXiv "
+        f"{what} of a {family} text-to-video model with one timestep per latent frame (Pusa, arXiv "
         f"2507.16116), trained for {result.step} steps with pusa_jax.\n\n{facts}\n\n"
         f"    pusa-jax i2v {model} --image_paths IMAGE --prompt TEXT\n\n"
         f"All settings:\n\n```json\n{json.dumps(_public(result.run), indent=1)}\n```\n"

@@ -6,17 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pusa_jax.files.records import rebuild
 from pusa_jax.models.adapters import as_lora
 from pusa_jax.models.lora import LoRA
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.config import RANDOM, RunConfig, build
+from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.workdir import CHECKPOINTS
-
-HUB = {
-    "wan2.1-t2v-14b": "Wan-AI/Wan2.1-T2V-14B",
-    "wan2.1-t2v-1.3b": "Wan-AI/Wan2.1-T2V-1.3B",
-}
-"""Preset -> name of the model on the Hugging Face Hub."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,7 @@ class Result:
         """Name of the model that training began with; no path, which only its machine knows."""
         model = self.run.model
         name = "random weights" if model.weights == RANDOM else Path(model.weights).name
-        return HUB.get(model.preset) or model.preset or name
+        return (model.networks().hub if model.preset else "") or model.preset or name
 
     def metadata(self) -> dict[str, str]:
         """What a file with the result should say of itself."""
@@ -101,7 +96,7 @@ def read_result(workdir: Path, step: int | None = None, *, average: bool = False
         raise FileNotFoundError(f"{workdir} has no complete checkpoint{wanted}; there: {there}.")
     step = steps[-1] if step is None else step
     info = checkpoints.info(step)
-    run = build(RunConfig, info["config"])
+    run = rebuild(RunConfig, info["config"])
     if average and not run.optimizer.ema_decay:
         raise ValueError(f"{workdir} keeps no average: its optimizer.ema_decay is 0.")
     return Result(

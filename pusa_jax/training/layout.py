@@ -1,8 +1,8 @@
 """Where everything of a training run lies on a mesh: shapes and shardings before any array is made.
 
-Trained leaves, their moments and their average are cut by the rules of the network (`wan.rules`),
-the base as `step.Sharding` says, clips over the axis `data`. The same shapes serve the run, its
-checkpoints and its plan.
+Trained leaves, their moments and their average are cut by the rules of the network, the base
+as `step.Sharding` says, clips over the axis `data`. The same shapes serve the run, its checkpoints
+and its plan.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pusa_jax.devices.sharding import shardings
-from pusa_jax.models.wan import sharding as rules
 from pusa_jax.training.state import TrainState
 from pusa_jax.training.step import Frozen, Recipe, first_state, model_shapes
 
@@ -27,9 +26,9 @@ class Placement:
 
     Attributes:
       mesh: the devices.
-      state: see `state.TrainState`.
-      frozen: see `step.Frozen`.
-      batch: `latents` and `text`.
+      state: shapes in the places of a `state.TrainState`.
+      frozen: shapes in the places of a `step.Frozen`.
+      batch: shapes of `latents` [B, F, h, w, C] and `text` [B, L, E].
     """
 
     mesh: Mesh
@@ -105,7 +104,7 @@ def placement(
 
     return Placement(
         mesh=mesh,
-        state=placed(state, rules.DIT),
+        state=placed(state, recipe.master_rules),
         frozen=Frozen(
             base=placed(base, recipe.weight_rules),
             no_text=jax.ShapeDtypeStruct(

@@ -92,7 +92,7 @@ def train(
         )
         try:
             no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)
-            start = begin(run, placed, checkpoints, no_text, jax.jit)
+            start = begin(run, placed, checkpoints, no_text)
             if processes.is_first():
                 with replacing(workdir / "config.json") as part:
                     part.write_text(json.dumps(run.record(), indent=1) + "\n", "utf-8")
@@ -169,7 +169,7 @@ class Loop:
         if run.samples.every:
             from pusa_jax.training.samples import Renderer  # needs codecs, which training does not
 
-            self._render = Renderer(run, clips, placed, workdir / "samples", jax.jit)
+            self._render = Renderer(run, clips, placed, workdir / "samples")
         self._since, self._waited = time.perf_counter(), 0.0
 
     def run(self, stop: StopRequest) -> int:
@@ -179,7 +179,9 @@ class Loop:
             return step
         batch, ids, position = self._fetch()
         while True:
-            self._state, metrics = self._step(self._state, self._frozen, batch)
+            # All that a step takes lies on the devices; a copy made on the way would be a mistake.
+            with jax.transfer_guard("disallow"):
+                self._state, metrics = self._step(self._state, self._frozen, batch)
             step += 1
             self._running.append(_Taken(step=step, ids=ids, metrics=metrics))
             here = position

@@ -20,7 +20,6 @@ from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import local_topology
 from pusa_jax.files.atomic import replacing
 from pusa_jax.models.adapters import adapted_layers
-from pusa_jax.models.wan.flops import text_flops, tokens, velocity_flops
 from pusa_jax.training.step import LEVEL_BINS, Recipe, model_shapes
 
 Record = Mapping[str, int | float]
@@ -40,19 +39,17 @@ def step_flops(recipe: Recipe, latent_shape: tuple[int, ...]) -> float:
       recipe: what is trained.
       latent_shape: [B, F, h, w, C] of a whole batch.
     """
-    dit, batch = recipe.dit, latent_shape[0]
-    forward = velocity_flops(dit, latent_shape) + text_flops(dit, batch)
+    dit, flops, clips = recipe.dit, recipe.family.flops, latent_shape[0]
+    forward = flops.velocity(dit, latent_shape) + flops.prepare(dit, clips)
     if recipe.adapter is None:
         return 3.0 * forward
-    n, per_clip = tokens(dit, latent_shape), 0
-    shapes = model_shapes(recipe)
+    shapes, per_clip = model_shapes(recipe), 0
     for path in adapted_layers(shapes, recipe.adapter.targets):
-        *stack, into, out = shapes[f"{path}/kernel"].shape
-        sees_text = path.startswith("text_") or path.endswith(("cross_attn/k", "cross_attn/v"))
-        rows = latent_shape[1] if path.startswith("time_") else dit.text_len if sees_text else n
+        *stack, into, out = shapes[f"{path}/kernel"].shape  # [layers, I, O], or [I, O]
+        rows = flops.rows(dit, latent_shape, path)
+        # x [rows, I] @ lora_a [I, R] @ lora_b [R, O], in every layer of the stack
         per_clip += math.prod(stack) * rows * 2 * (into + out) * recipe.adapter.rank
-    attention = batch * dit.num_layers * 4 * n * (n + dit.text_len) * dit.dim
-    return 2.0 * forward + attention + 3.0 * batch * per_clip
+    return 2.0 * forward + flops.attention(dit, latent_shape) + 3.0 * clips * per_clip
 
 
 class Meter:

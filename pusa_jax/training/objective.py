@@ -43,14 +43,14 @@ class ObjectiveConfig:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Exercise:
-    """What the network is shown and asked.
+class NoisedBatch:
+    """A batch as the network sees it, and what it should answer.
 
     Attributes:
-      noised: latents at the drawn levels, float32.
-      target: the velocity to predict, float32.
+      noised: latents at the drawn levels, [B, F, h, w, C] float32.
+      target: velocity to be predicted, [B, F, h, w, C] float32.
       levels: level, timestep and weight of every frame, each [B, F].
-      text: captions, those dropped replaced.
+      text: features of the captions, [B, L, E]; those of the empty prompt where one is dropped.
     """
 
     noised: Latents
@@ -59,13 +59,13 @@ class Exercise:
     text: Text
 
 
-def exercise(
+def noised_batch(
     keys: Key[Array, " B"],
     clean: Latents,
     text: Text,
     no_text: Float[Array, "1 L E"],
     config: ObjectiveConfig,
-) -> Exercise:
+) -> NoisedBatch:
     """Draws levels, noise and text dropout.
 
     Parity: the original draws the noise, and takes noise - clean, in bfloat16; this is float32.
@@ -82,21 +82,21 @@ def exercise(
 
     def one(key, clean):
         level_key, noise_key, text_key = jax.random.split(key, 3)
-        indices = draw_clip(level_key, clean.shape[0], config.levels)
-        noise = jax.random.normal(noise_key, clean.shape, jnp.float32)
+        indices = draw_clip(level_key, clean.shape[0], config.levels)  # [F]
+        noise = jax.random.normal(noise_key, clean.shape, jnp.float32)  # [F, h, w, C]
         return indices, noise, jax.random.bernoulli(text_key, config.text_dropout)
 
-    indices, noise, is_dropped = jax.vmap(one)(keys, clean)
+    indices, noise, is_dropped = jax.vmap(one)(keys, clean)  # [B, F], [B, F, h, w, C], [B]
     if config.text_dropout > 0:
         text = jnp.where(is_dropped[:, None, None], no_text.astype(text.dtype), text)
-    return exercise_at(clean, noise, table.at(indices), text)
+    return noised_batch_at(clean, noise, table.at(indices), text)  # levels: each [B, F]
 
 
-def exercise_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) -> Exercise:
-    """The exercise of given draws."""
-    return Exercise(
-        noised=interpolate(clean, noise, levels.sigmas),
-        target=velocity_target(clean, noise),
+def noised_batch_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) -> NoisedBatch:
+    """The batch of given draws: noise of the latents' shape, and levels [B, F]."""
+    return NoisedBatch(
+        noised=interpolate(clean, noise, levels.sigmas),  # (1 - sigma) * clean + sigma * noise
+        target=velocity_target(clean, noise),  # noise - clean, the same at every level
         levels=levels,
         text=text,
     )
@@ -104,7 +104,8 @@ def exercise_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) 
 
 def frame_errors(predicted: Latents, target: Latents) -> Float[Array, "B F"]:
     """Mean squared error of every latent frame, float32."""
-    return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target), axis=(2, 3, 4))
+    squared = jnp.square(predicted.astype(jnp.float32) - target)  # [B, F, h, w, C]
+    return jnp.mean(squared, axis=(2, 3, 4))
 
 
 def clip_losses(
@@ -115,9 +116,9 @@ def clip_losses(
     Clean frames (level 0, drawn by "first_frame_clean" only) carry no noise that could be
     predicted: they count neither in the error nor in the weight.
     """
-    is_noised = levels.sigmas > 0
+    is_noised = levels.sigmas > 0  # [B, F]
 
-    def mean(x):
+    def mean(x):  # [B, F] -> [B], over the noised frames
         count = jnp.maximum(jnp.sum(is_noised, axis=1), 1)
         return jnp.sum(jnp.where(is_noised, x, 0), axis=1) / count
 

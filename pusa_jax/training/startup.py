@@ -6,9 +6,23 @@ model.weights is a folder      -> converted or published weights
 model.weights is "random"      -> weights as drawn from the seed
 """
 
+# The order of a start, in `loop.train`, here and in `loop.Loop`. What can be refused is refused
+# before what takes longer, and a workdir gets nothing but its lock before a run has its state:
+#
+#    1  packages that the run is to be recorded with       missing ones are named
+#    2  clips against the run's shapes and its VAE         reads one VAE
+#    3  mesh, lock of the workdir, layout of all arrays    shapes only, no array is made
+#    4  settings against those of the checkpoint           plain values only
+#    5  the base, read to where it lies                    minutes at full size
+#    6  its fingerprint against the checkpoint's           one pass over the base
+#    7  the state: restored, or made where it lies         most of a device's memory
+#    8  config.json, records, position in the data         the first that is written
+#    9  the step, compiled for exactly these arrays        minutes at full size
+#   10  the renderer, where pictures are wanted            a VAE on one device
+
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +33,14 @@ from flax import nnx
 
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_to_json
-from pusa_jax.files.records import differing_fields
-from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.files.fingerprints import of_placed_weights
+from pusa_jax.files.records import differing_fields, rebuild
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.config import RANDOM, RunConfig
+from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state
-from pusa_jax.training.workdir import CHECKPOINTS, FREE_TO_CHANGE, SHAPES
+from pusa_jax.training.workdir import CHECKPOINTS
 from pusa_jax.weights.leaves import leaves_of
 
 
@@ -35,11 +49,11 @@ class Start:
     """What the loop goes on from.
 
     Attributes:
-      state: lies as placed.
-      frozen: lies as placed.
-      step: already taken.
-      info: what was saved with the checkpoint; empty in a fresh run.
-      source: where it comes from, in words.
+      state: what is trained, placed on the mesh.
+      frozen: what is only read, placed on the mesh.
+      step: number of steps already taken.
+      info: what was saved with the checkpoint; in a fresh run `base_fingerprint` alone.
+      source: where the state comes from, in words.
     """
 
     state: TrainState
@@ -49,20 +63,14 @@ class Start:
     source: str
 
 
-Jit = Callable[..., Callable[..., Any]]
-
-
-def begin(
-    run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_text: Any, jit: Jit
-) -> Start:
+def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_text: Any) -> Start:
     """Finds or makes the state a run goes on from.
 
     Args:
-      run: its settings.
-      placed: where arrays are to lie.
-      checkpoints: of this run.
+      run: the settings.
+      placed: where the arrays will lie.
+      checkpoints: those of this run.
       no_text: features of the empty prompt, [L, E].
-      jit: `jax.jit`; the loop owns what is compiled.
 
     Raises:
       ValueError: a checkpoint of other settings, or weights of another model; says what differs.
@@ -75,12 +83,12 @@ def begin(
     saved = _saved(run, checkpoints)
     base: Params = {}
     if is_lora or saved is None:
-        base = _weights(run, placed, jit)
+        base = _weights(run, placed)
     frozen = Frozen(base=base if is_lora else {}, no_text=empty_prompt)
-    print_of = int(jit(fingerprint)(base)) if is_lora else 0
+    base_fingerprint = int(jax.jit(of_placed_weights)(base)) if is_lora else 0
     if saved is not None:
         source, step, info, restore = saved
-        if is_lora and info["base_fingerprint"] != print_of:
+        if is_lora and info["base_fingerprint"] != base_fingerprint:
             raise ValueError(
                 f"the weights in {run.model.weights} are not those that {source} was trained on; "
                 "set model.weights to the folder it started from."
@@ -88,23 +96,22 @@ def begin(
         return Start(
             state=restore(placed.state), frozen=frozen, step=step, info=info, source=source
         )
-    make = jit(
+    make = jax.jit(
         functools.partial(first_state, recipe),
         out_shardings=shardings_of(placed.state),
         donate_argnums=() if is_lora else 0,
     )
     state = make({} if is_lora else base, jax.random.key(run.seed))
-    info = {"base_fingerprint": print_of}
+    info = {"base_fingerprint": base_fingerprint}
     return Start(state=state, frozen=frozen, step=0, info=info, source=run.model.weights)
 
 
 def _saved(run: RunConfig, checkpoints: RunCheckpoints):
     """(in words, step, info, how to restore) of the checkpoint to go on from, if there is one."""
-    settings = run.record()
     if steps := checkpoints.steps:
         info = checkpoints.info(steps[-1])
-        parts = frozenset(settings) - FREE_TO_CHANGE
-        _refuse(differing_fields(info["config"], settings, parts), "this workdir's checkpoint")
+        parts = frozenset(run.record()) - FREE_TO_CHANGE
+        _refuse_others(info["config"], run, parts, "this workdir's checkpoint")
         restore = functools.partial(checkpoints.restore, steps[-1])
         return f"own checkpoint of step {steps[-1]}", steps[-1], info, restore
     if not run.checkpoint.resume:
@@ -117,7 +124,7 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
         raise FileNotFoundError(f"checkpoint.resume: {folder} holds no complete checkpoint.")
     step = others.steps[-1]
     info = others.info(step)
-    _refuse(differing_fields(info["config"], settings, SHAPES), f"the checkpoint in {folder}")
+    _refuse_others(info["config"], run, SHAPES, f"the checkpoint in {folder}")
     return (
         f"checkpoint of step {step} in {folder}",
         step,
@@ -126,7 +133,14 @@ def _saved(run: RunConfig, checkpoints: RunCheckpoints):
     )
 
 
-def _refuse(differences: list[str], what: str) -> None:
+def _refuse_others(saved: Any, run: RunConfig, parts: frozenset[str], what: str) -> None:
+    """Raises ValueError if a checkpoint's settings differ from a run's in some of their parts."""
+    try:
+        # Fields that there were not yet when it was saved get their defaults.
+        saved = rebuild(RunConfig, saved).record()
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be continued: {error}") from None
+    differences = differing_fields(saved, run.record(), parts, HOW_IT_RUNS)
     if differences:
         raise ValueError(
             f"{what} is of another config: {'; '.join(differences)}. Give the same settings, or "
@@ -134,9 +148,9 @@ def _refuse(differences: list[str], what: str) -> None:
         )
 
 
-def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
+def _weights(run: RunConfig, placed: Placement) -> Params:
     """Leaves of the model a run starts from: the frozen base, or what is trained in float32."""
-    dit = run.recipe.dit
+    dit: Any = run.recipe.dit
     if run.adapter is not None:
         dtype, where = dit.compute_dtype, shardings_of(placed.frozen.base)
     else:
@@ -144,10 +158,10 @@ def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
     if run.model.weights == RANDOM:
 
         def draw(key):
-            drawn = leaves_of(WanDiT(dit, rngs=nnx.Rngs(key)))
+            drawn = leaves_of(run.recipe.network.build(dit, rngs=nnx.Rngs(key)))
             return {path: leaf.astype(dtype) for path, leaf in drawn.items()}
 
-        return jit(draw, out_shardings=where)(jax.random.key(run.seed))
+        return jax.jit(draw, out_shardings=where)(jax.random.key(run.seed))
     found, leaves = ModelFolder(run.model.weights).load("dit", dtype, shard=lambda _: where)
     differences = differing_fields(
         {"dit": config_to_json(found)}, {"dit": config_to_json(dit)}, frozenset({"dit"})
@@ -158,13 +172,3 @@ def _weights(run: RunConfig, placed: Placement, jit: Jit) -> Params:
             f"{'; '.join(differences)}."
         )
     return leaves
-
-
-def fingerprint(leaves: Params) -> jax.Array:
-    """Sum of all values' bits, uint32: the same on every mesh, another for other weights."""
-    total = jnp.zeros((), jnp.uint32)
-    for path in sorted(leaves):
-        kind = jnp.uint16 if leaves[path].dtype.itemsize == 2 else jnp.uint32
-        bits = jax.lax.bitcast_convert_type(leaves[path], kind).astype(jnp.uint32)
-        total = total * jnp.uint32(31) + bits.sum(dtype=jnp.uint32)
-    return total

@@ -23,16 +23,16 @@ class OptimizerConfig:
     """AdamW; the defaults are torch's with Pusa's learning rate, which is all the original uses.
 
     Attributes:
-      learning_rate: after the warm-up.
-      warmup_steps: over which the learning rate rises linearly from 0.
-      decay: its course from there to the last step: constant, or falling to 0.
+      learning_rate: its value behind the warm-up.
+      warmup_steps: steps in which the learning rate rises linearly from 0.
+      decay: how it goes on to the last step: constant, or falling to 0.
       beta1: decay of the first moment.
       beta2: decay of the second moment.
       eps: added to the root of the second moment.
-      weight_decay: decoupled, times the learning rate.
+      weight_decay: decoupled decay, multiplied by the learning rate.
       clip_norm: largest norm of all gradients together; 0 for no clipping.
-      ema_decay: of the running average of what is trained; 0 for none.
-      accumulate: parts a batch is computed in, one after the other.
+      ema_decay: decay of the running average of what is trained; 0 for no average.
+      accumulate: number of parts in which a batch is computed, one after the other.
     """
 
     learning_rate: float = 1e-5
@@ -123,7 +123,7 @@ def fresh_state(
     )
 
 
-def updated(
+def apply_gradients(
     state: TrainState, grads: Params, config: OptimizerConfig, steps: int
 ) -> tuple[TrainState, Float[Array, ""]]:
     """The state after one step, and the norm of its gradients before clipping."""

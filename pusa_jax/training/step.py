@@ -1,10 +1,12 @@
 """One training step as a pure function: (state, frozen, batch) -> (state, metrics).
 
-    params (float32) --cast--> compute dtype --+--> DiT --> exercise --> losses [B] --> mean
-    frozen base (bfloat16, no gradients) ------+                           |
-                                 state <-- AdamW <-- gradients <-----------+
+    batch --> noised latents, timesteps, target ---+
+    params (float32) --cast--> compute dtype --+---+--> denoiser --> losses [B] --> mean
+    frozen base (bfloat16, no gradients) ------+                                     |
+                                   state <-- AdamW <-- gradients <-------------------+
 
 With adapters the trained leaves are laid around the frozen base; without, they are the model.
+Which model it is stands in the recipe: its family builds it, cuts it over a mesh and runs it.
 """
 
 import dataclasses
@@ -13,31 +15,29 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from pusa_jax.devices.sharding import Rules, constrain_leaves, whole
+from pusa_jax.devices.sharding import Rules, constrain_leaves, without_fsdp
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
-from pusa_jax.models.wan import sharding as rules
-from pusa_jax.models.wan.config import DiTConfig
-from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.families import family_of
+from pusa_jax.models.family import DenoiserConfig, Family, Network
 from pusa_jax.training.objective import (
-    Exercise,
+    NoisedBatch,
     ObjectiveConfig,
     clip_losses,
-    exercise,
     frame_errors,
+    noised_batch,
 )
 from pusa_jax.training.state import (
     OptimizerConfig,
     Params,
     TrainState,
+    apply_gradients,
     fresh_state,
     learning_rate,
-    updated,
 )
-from pusa_jax.weights.leaves import assemble, shapes_of
+from pusa_jax.weights.leaves import assemble
 
 LEVEL_BINS = 5
 """Bins of equal width in which the error is reported by noise level."""
@@ -45,8 +45,8 @@ LEVEL_BINS = 5
 Sharding = Literal["fsdp", "zero"]
 """Where weights lie while the network computes with them; masters and moments are cut in any case.
 
-  fsdp  cut over data and context, and gathered layer by layer where they are used
-  zero  whole on every device (but for `tensor`): fewer collectives, where there is room
+  fsdp  cut over data and context, gathered layer by layer where they are used
+  zero  whole on every device, but for `tensor`: fewer collectives, where there is room
 """
 
 Batch = Mapping[str, jax.Array]
@@ -72,15 +72,15 @@ class Recipe:
     """What is trained, on what, and how: the static part of the step.
 
     Attributes:
-      dit: the network; `compute_dtype` is what it computes in.
-      adapter: None trains all leaves.
+      dit: configuration of the network; `compute_dtype` is what it computes in.
+      adapter: which adapters are trained; None trains all leaves.
       objective: what is learned.
-      optimizer: how.
+      optimizer: how it is learned.
       steps: length of the run, for the schedule of the learning rate.
-      sharding: of the weights on a mesh.
+      sharding: how the weights lie on a mesh.
     """
 
-    dit: DiTConfig
+    dit: DenoiserConfig
     adapter: AdapterConfig | None
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -88,16 +88,34 @@ class Recipe:
     sharding: Sharding = "fsdp"
 
     @property
+    def family(self) -> Family:
+        """Family of the network."""
+        return family_of(self.dit)
+
+    @property
+    def network(self) -> Network:
+        """How the network is built and cut."""
+        return self.family.networks["dit"]
+
+    @property
+    def master_rules(self) -> Rules:
+        """How the leaves lie that are trained, their moments, averages and gradients."""
+        return self.network.sharding
+
+    @property
     def weight_rules(self) -> Rules:
         """How the weights lie that the network computes with."""
-        return rules.DIT if self.sharding == "fsdp" else whole(rules.DIT)
+        rules = self.network.sharding
+        return rules if self.sharding == "fsdp" else without_fsdp(rules)
 
 
 def model_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape of every leaf of the network without adapters, in the compute dtype."""
-    shapes = shapes_of(lambda: WanDiT(recipe.dit, rngs=nnx.Rngs(0)))
     dtype = jnp.dtype(recipe.dit.compute_dtype)
-    return {path: jax.ShapeDtypeStruct(leaf.shape, dtype) for path, leaf in shapes.items()}
+    return {
+        path: jax.ShapeDtypeStruct(leaf.shape, dtype)
+        for path, leaf in recipe.network.shapes(recipe.dit).items()
+    }
 
 
 def first_state(recipe: Recipe, base: Params, key: Key[Array, ""]) -> TrainState:
@@ -110,29 +128,32 @@ def first_state(recipe: Recipe, base: Params, key: Key[Array, ""]) -> TrainState
     return fresh_state(params, recipe.optimizer, recipe.steps, run_key)
 
 
-def network(recipe: Recipe, params: Params, base: Params) -> WanDiT:
+def network(recipe: Recipe, params: Params, base: Params) -> Any:
     """The network with what is trained in it, cast to the compute dtype."""
     dtype = jnp.dtype(recipe.dit.compute_dtype)
+    # The cast comes first: what is gathered layer by layer then has half the bytes.
     params = {path: leaf.astype(dtype) for path, leaf in params.items()}
     params = constrain_leaves(params, recipe.weight_rules)
     leaves = params if recipe.adapter is None else base
-    dit = assemble(lambda: WanDiT(recipe.dit, rngs=nnx.Rngs(0)), leaves)
+    dit = assemble(lambda: recipe.network.build(recipe.dit), leaves)
     if recipe.adapter is not None:
         attach(dit, params, recipe.adapter.scale)
     return dit
 
 
 def loss_of(
-    recipe: Recipe, params: Params, base: Params, task: Exercise
+    recipe: Recipe, params: Params, base: Params, batch: NoisedBatch
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Mean loss of an exercise, and per clip and noise level what it is made of."""
-    dit = network(recipe, params, base)
-    text = dit.project_text(task.text)
-    errors = frame_errors(dit(task.noised, task.levels.timesteps, text), task.target)
-    losses = clip_losses(errors, task.levels, recipe.objective.weighting)
-    bins = jnp.clip((task.levels.sigmas * LEVEL_BINS).astype(jnp.int32), 0, LEVEL_BINS - 1)
-    is_in = jax.nn.one_hot(bins, LEVEL_BINS)
-    sums, counts = jnp.einsum("bfn,bf->n", is_in, errors), is_in.sum((0, 1))
+    """Mean loss of a noised batch, and what it is made of by clip and by noise level."""
+    family, dit = recipe.family, network(recipe, params, base)
+    prepared = family.prepare(dit, batch.text)
+    velocity = family.velocity(dit, batch.noised, batch.levels.timesteps, prepared)  # [B,F,h,w,C]
+    errors = frame_errors(velocity, batch.target)  # [B, F]
+    losses = clip_losses(errors, batch.levels, recipe.objective.weighting)  # [B]
+    # Level 1 belongs to the last bin, which is closed on both sides.
+    bins = jnp.clip((batch.levels.sigmas * LEVEL_BINS).astype(jnp.int32), 0, LEVEL_BINS - 1)
+    is_in = jax.nn.one_hot(bins, LEVEL_BINS)  # [B, F, n]
+    sums, counts = jnp.einsum("bfn,bf->n", is_in, errors), is_in.sum((0, 1))  # [n], [n]
     return losses.mean(), {"losses": losses, "error_sums": sums, "error_counts": counts}
 
 
@@ -146,43 +167,50 @@ def train_step(
       of its clips, `error_sums` and `error_counts` [LEVEL_BINS] of the unweighted squared error of
       frames by noise level.
     """
+    # One key per clip, [B], of the step and the clip's place in the whole batch: neither parts of a
+    # batch nor devices change what is drawn.
     keys = clip_keys(
         jax.random.fold_in(state.key, state.step), jnp.arange(batch["latents"].shape[0])
     )
     parts = recipe.optimizer.accumulate
 
     def gradients(batch, keys):
-        task = exercise(keys, batch["latents"], batch["text"], frozen.no_text, recipe.objective)
+        noised = noised_batch(
+            keys, batch["latents"], batch["text"], frozen.no_text, recipe.objective
+        )
         (loss, details), grads = jax.value_and_grad(
-            lambda params: loss_of(recipe, params, frozen.base, task), has_aux=True
+            lambda params: loss_of(recipe, params, frozen.base, noised), has_aux=True
         )(state.params)
-        return constrain_leaves(grads, rules.DIT), details | {"loss": loss}
+        # Cut as the masters are, gradients are reduced and scattered at once, never held whole.
+        return constrain_leaves(grads, recipe.master_rules), details | {"loss": loss}
 
     if parts == 1:
         grads, metrics = gradients(batch, keys)
     else:
-        grads, metrics = _in_parts(gradients, state.params, (dict(batch), keys), parts)
-    new, grad_norm = updated(state, grads, recipe.optimizer, recipe.steps)
+        grads, metrics = _in_parts(recipe, gradients, state.params, (dict(batch), keys))
+    new, grad_norm = apply_gradients(state, grads, recipe.optimizer, recipe.steps)
     rate = learning_rate(recipe.optimizer, recipe.steps)(state.step)
     return new, metrics | {"grad_norm": grad_norm, "learning_rate": jnp.asarray(rate, jnp.float32)}
 
 
-def _in_parts(gradients, params, inputs, parts: int):
+def _in_parts(recipe: Recipe, gradients, params: Params, inputs):
     """Mean gradient and joined metrics of a batch computed in parts.
 
     A part takes every `parts`-th clip, so that each stays spread over the devices.
     """
+    parts = recipe.optimizer.accumulate
+    # [B, ...] -> [B / parts, parts, ...] -> [parts, B / parts, ...]: clip i is in part i % parts.
     cut = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), inputs)
 
     def visit(total, part):
         grads, details = gradients(*part)
         return jax.tree.map(jnp.add, total, grads), details
 
-    zeros = constrain_leaves(jax.tree.map(jnp.zeros_like, params), rules.DIT)
+    zeros = constrain_leaves(jax.tree.map(jnp.zeros_like, params), recipe.master_rules)
     total, details = jax.lax.scan(visit, zeros, cut)
     return jax.tree.map(lambda g: g / parts, total), {
         "loss": details["loss"].mean(),
-        "losses": jnp.swapaxes(details["losses"], 0, 1).reshape(-1),
+        "losses": jnp.swapaxes(details["losses"], 0, 1).reshape(-1),  # back to the order of clips
         "error_sums": details["error_sums"].sum(0),
         "error_counts": details["error_counts"].sum(0),
     }

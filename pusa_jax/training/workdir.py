@@ -23,12 +23,6 @@ from pusa_jax.devices import processes
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in a workdir."""
 
-FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
-"""Parts of the settings that may differ when a run is continued."""
-
-SHAPES = frozenset({"model", "adapter"})
-"""Parts that must agree when another run's checkpoint is taken over."""
-
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:

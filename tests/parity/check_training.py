@@ -11,8 +11,8 @@ from pusa_jax.convert.wan.dit import LINEARS, config_from_source, original_rules
 from pusa_jax.diffusion.timesteps import LevelConfig, level_table
 from pusa_jax.models.adapters import AdapterConfig, init_adapters
 from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
-from pusa_jax.training.objective import ObjectiveConfig, exercise_at
-from pusa_jax.training.state import OptimizerConfig, fresh_state, updated
+from pusa_jax.training.objective import ObjectiveConfig, noised_batch_at
+from pusa_jax.training.state import OptimizerConfig, apply_gradients, fresh_state
 from pusa_jax.training.step import Recipe, loss_of, model_shapes, network
 
 LOSS, GRADIENT, FORWARD = 1e-5, 2e-4, 5e-6
@@ -78,7 +78,7 @@ def check_step(golden: Golden, case: dict):
     params = base if recipe.adapter is None else adapters_of(recipe, golden, name)
     clean, noise = (to_house_layout(golden.tensor(f"in.{name}.{x}")) for x in ("latents", "noise"))
     levels = level_table(UNROUNDED).at(jnp.asarray(golden.tensor(f"in.{name}.timestep_id")))
-    task = exercise_at(clean, noise, levels, jnp.asarray(golden.tensor(f"in.{name}.context")))
+    task = noised_batch_at(clean, noise, levels, jnp.asarray(golden.tensor(f"in.{name}.context")))
 
     def compare(what, ours, expected, limit):
         return Comparison(what, relative_error(ours, expected), limit)
@@ -113,7 +113,9 @@ def check_step(golden: Golden, case: dict):
     if golden.has(f"out.{name}.adamw_losses"):
         losses = recorded("adamw_losses")
         state = fresh_state(params, recipe.optimizer, recipe.steps, jax.random.key(0))
-        update = jax.jit(lambda state, grads: updated(state, grads, recipe.optimizer, recipe.steps))
+        update = jax.jit(
+            lambda state, grads: apply_gradients(state, grads, recipe.optimizer, recipe.steps)
+        )
         ours = []
         for _ in losses:
             (loss, _), grads = step(state.params)

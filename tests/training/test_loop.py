@@ -25,8 +25,9 @@ from pusa_jax.data.batches import NoiseClips
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.checkpoints import RunCheckpoints
+from pusa_jax.training.config import RunConfig
 from pusa_jax.training.layout import placement
-from pusa_jax.training.loop import NonFiniteLossError, train
+from pusa_jax.training.loop import Loop, NonFiniteLossError, train
 from pusa_jax.training.metrics import TIMINGS, read_records
 from tests.groups import run_two
 
@@ -186,6 +187,41 @@ def test_another_run_is_continued_with_new_settings(straight, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist; name a workdir"):
         other = settings(checkpoint=CheckpointConfig(resume=str(tmp_path / "none")))
         train(other, noise_clips(run), tmp_path / "new")
+
+
+@pytest.mark.parametrize("change", ["drop family", "add wings"])
+def test_a_run_of_an_earlier_version_goes_on_if_its_settings_are_known(
+    tmp_path, monkeypatch, change
+):
+    run, record = settings(steps=1), RunConfig.record
+
+    def earlier(run):
+        model = record(run)["model"]
+        if change == "drop family":  # a run saved before families had names
+            del model["family"]
+        else:
+            model["wings"] = 2
+        return record(run) | {"model": model}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunConfig, "record", earlier)
+        train(run, noise_clips(run), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["model"]
+    run = dataclasses.replace(run, steps=2)
+    if change == "drop family":
+        assert "family" not in saved and run.model.family == "wan2.1"
+        assert train(run, noise_clips(run), tmp_path) == 2
+    else:
+        with pytest.raises(ValueError, match=r"cannot be continued: .*'wings' is unknown"):
+            train(run, noise_clips(run), tmp_path)
+
+
+def test_a_batch_that_lies_on_the_host_is_no_batch(tmp_path, monkeypatch):
+    run = settings(steps=1)
+    fetch = Loop._fetch
+    monkeypatch.setattr(Loop, "_fetch", lambda loop: jax.device_get(fetch(loop)))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        train(run, noise_clips(run), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from pusa_jax.diffusion.flow import per_frame
 from pusa_jax.diffusion.timesteps import LevelConfig, LevelTable, clip_keys
-from pusa_jax.training.objective import ObjectiveConfig, clip_losses, exercise, frame_errors
+from pusa_jax.training.objective import ObjectiveConfig, clip_losses, frame_errors, noised_batch
 
 KEYS = clip_keys(jax.random.key(0), jnp.arange(64))
 CLEAN = jax.random.normal(jax.random.key(1), (64, 5, 2, 2, 3))
@@ -14,7 +14,9 @@ NO_TEXT = jnp.full((1, 4, 6), 7.0, "float32")
 
 
 def run(count=64, **config):
-    return exercise(KEYS[:count], CLEAN[:count], TEXT[:count], NO_TEXT, ObjectiveConfig(**config))
+    return noised_batch(
+        KEYS[:count], CLEAN[:count], TEXT[:count], NO_TEXT, ObjectiveConfig(**config)
+    )
 
 
 def test_noised_frames_lie_on_the_path_to_the_target():
@@ -102,7 +104,7 @@ def test_errors_are_taken_in_float32_whatever_the_network_computes_in():
 def test_text_keeps_its_dtype_where_it_is_dropped():
     text = TEXT[:3].astype("bfloat16")
     config = ObjectiveConfig(text_dropout=0.3)
-    assert exercise(KEYS[:3], CLEAN[:3], text, NO_TEXT, config).text.dtype == jnp.bfloat16
+    assert noised_batch(KEYS[:3], CLEAN[:3], text, NO_TEXT, config).text.dtype == jnp.bfloat16
 
 
 def test_every_frame_of_every_clip_has_noise_of_its_own():

@@ -9,8 +9,8 @@ from small import LORA, base, batch, frozen, random_adapters, recipe
 
 from pusa_jax.diffusion.timesteps import LevelConfig, clip_keys, level_table
 from pusa_jax.testing.compare import assert_close
-from pusa_jax.training.objective import exercise, exercise_at
-from pusa_jax.training.state import OptimizerConfig, fresh_state, learning_rate, updated
+from pusa_jax.training.objective import noised_batch, noised_batch_at
+from pusa_jax.training.state import OptimizerConfig, fresh_state, learning_rate
 from pusa_jax.training.step import LEVEL_BINS, first_state, loss_of, network, train_step
 
 KEY = jax.random.key(5)
@@ -55,7 +55,7 @@ def test_a_clip_and_its_gradient_do_not_depend_on_batch_mates():
     @jax.jit
     def first_clip(batch):
         keys = clip_keys(KEY, jnp.arange(batch["latents"].shape[0]))
-        task = exercise(keys, batch["latents"], batch["text"], fixed.no_text, of.objective)
+        task = noised_batch(keys, batch["latents"], batch["text"], fixed.no_text, of.objective)
         return jax.value_and_grad(lambda p: loss_of(of, p, fixed.base, task)[1]["losses"][0])(
             params
         )
@@ -103,7 +103,7 @@ def test_fresh_adapters_leave_the_network_as_it_is():
 def test_rematerialisation_changes_no_gradient():
     state, fixed = start(recipe())
     params, inputs = random_adapters(state.params), batch(2)
-    task = exercise_at(
+    task = noised_batch_at(
         inputs["latents"],
         inputs["latents"][::-1],
         level_table(LevelConfig()).at(jnp.asarray([[3, 500, 800], [90, 10, 999]])),
@@ -137,7 +137,7 @@ def draws(key, step):
     """Levels of the four clips of a step."""
     keys, given = clip_keys(jax.random.fold_in(key, step), jnp.arange(4)), batch(4)
     no_text = frozen({}).no_text
-    return exercise(keys, given["latents"], given["text"], no_text, recipe().objective).levels
+    return noised_batch(keys, given["latents"], given["text"], no_text, recipe().objective).levels
 
 
 def test_metrics_add_up():

@@ -1,6 +1,5 @@
 """How much the frames that are made attend to the first frame, at every step of sampling."""
 
-import functools
 import math
 
 import jax
@@ -9,14 +8,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.tiny.measuring import LATENT_FRAMES, Row, fresh
-from experiments.tiny_world.evaluate import Model, Sampling
+from experiments.tiny_world.evaluate import Model, Sampling, plan
 from pusa_jax.demo.world import render
+from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.sampling import denoise, start
+from pusa_jax.diffusion.sampling import euler_rows, sample, start
+from pusa_jax.diffusion.solvers import EULER, EulerState
+from pusa_jax.inference.step import jitted_step, prepare_prompts
+from pusa_jax.models.families import family_of
 from pusa_jax.models.layers import layer_norm, patchify
 from pusa_jax.models.rope import Rotary, rotary_table, rotate
 from pusa_jax.models.wan.dit import TextKV, WanDiT
-from pusa_jax.models.wan.schedule import noise_table
 from pusa_jax.typing import Latents, Timesteps
 
 
@@ -41,24 +43,24 @@ def shares(model: Model, sampling: Sampling, count: int, seed: int, multiplier: 
     clean, multipliers = place(
         [FrameCondition(index=0, latents=first, multiplier=multiplier)], noise
     )
-    table = noise_table(sampling.num_steps, sampling.shift, multipliers)
+    table = plan(model.dit, sampling, multipliers)
     text = jnp.asarray(np.stack([model.text(scene.caption) for scene in scenes]))
-    latents, found = start(clean, noise, table), {}
-    projected = model.dit.project_text(text)
-    for i in range(table.num_steps):
-        told = jnp.broadcast_to(jnp.asarray(table.timesteps[i]), latents.shape[:2])
-        found[str(i)] = float(_share(model.dit, latents, told, projected))
-        latents = _stepped(model.dit, latents, table.part(i, i + 1), projected)
+    found, rows, scale = {}, euler_rows(table), jnp.float32(1)
+    mesh, family = make_mesh({}, jax.local_devices()[:1]), family_of(model.dit.config)
+    program = jitted_step(family, mesh)
+
+    def step(state: EulerState, i: int) -> EulerState:
+        timesteps = jnp.broadcast_to(jnp.asarray(rows[i].timesteps), state.latents.shape[:2])
+        found[str(i)] = float(_share(model.dit, state.latents, timesteps, prompt))
+        return program(model.dit, prepared, scale, state, rows[i])
+
+    with jax.set_mesh(mesh):
+        # Guidance is off: what is told of the negative prompt is never read.
+        prepare = jax.jit(prepare_prompts, static_argnums=0)
+        prepared = prepare(family, model.dit, (text, text))
+        prompt = jax.tree.map(lambda leaf: leaf[0], prepared)
+        sample(step, EULER.init(start(clean, noise, table)), len(rows))
     return found
-
-
-@jax.jit
-def _stepped(dit: WanDiT, latents: Latents, table, text: TextKV) -> Latents:
-    return denoise(functools.partial(_velocity, dit, text), latents, table)
-
-
-def _velocity(dit: WanDiT, text: TextKV, latents: Latents, timesteps: Timesteps) -> Latents:
-    return dit(latents, timesteps, text)
 
 
 @jax.jit

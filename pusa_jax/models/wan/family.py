@@ -13,19 +13,19 @@ from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_pro
 from pusa_jax.typing import Latents, Text, Timesteps
 
 
-def build_dit(config: DiTConfig) -> WanDiT:
-    """The denoiser with any parameters."""
-    return WanDiT(config, rngs=nnx.Rngs(0))
+def build_dit(config: DiTConfig, rngs: nnx.Rngs | None = None) -> WanDiT:
+    """The denoiser with parameters drawn from `rngs`, or any."""
+    return WanDiT(config, rngs=rngs or nnx.Rngs(0))
 
 
-def build_vae(config: VAEConfig) -> vae.WanVAE:
-    """The autoencoder with any parameters."""
-    return vae.WanVAE(config, rngs=nnx.Rngs(0))
+def build_vae(config: VAEConfig, rngs: nnx.Rngs | None = None) -> vae.WanVAE:
+    """The autoencoder with parameters drawn from `rngs`, or any."""
+    return vae.WanVAE(config, rngs=rngs or nnx.Rngs(0))
 
 
-def build_text_encoder(config: TextConfig) -> T5Encoder:
-    """The text encoder with any parameters."""
-    return T5Encoder(config, rngs=nnx.Rngs(0))
+def build_text_encoder(config: TextConfig, rngs: nnx.Rngs | None = None) -> T5Encoder:
+    """The text encoder with parameters drawn from `rngs`, or any."""
+    return T5Encoder(config, rngs=rngs or nnx.Rngs(0))
 
 
 def prepare(dit: WanDiT, text: Text) -> TextKV:
@@ -67,6 +67,8 @@ WAN21 = Family(
     flops=Flops(
         velocity=flops.velocity_flops,
         prepare=flops.text_flops,
+        attention=flops.attention_flops,
+        rows=flops.linear_rows,
         text_encoder=flops.text_encoder_flops,
         decode_per_pixel=flops.VAE_DECODE_PER_PIXEL,
     ),
@@ -80,12 +82,14 @@ PRESETS = {
         dit=DiTConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30),
         vae=VAEConfig(),
         text=TextConfig(),
+        hub="Wan-AI/Wan2.1-T2V-1.3B",
     ),
     "wan2.1-t2v-14b": Preset(
         family=WAN21,
         dit=DiTConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
         vae=VAEConfig(),
         text=TextConfig(),
+        hub="Wan-AI/Wan2.1-T2V-14B",
     ),
 }
 """Published name -> sizes."""

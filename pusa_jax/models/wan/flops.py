@@ -40,6 +40,20 @@ def velocity_flops(
     return batch * (blocks + ends + time)
 
 
+def attention_flops(config: DiTConfig, latent_shape: tuple[int, ...]) -> int:
+    """FLOPs of scores and weighted sums in one forward of the DiT; no weights take part in them."""
+    n = tokens(config, latent_shape)
+    return latent_shape[0] * config.num_layers * 4 * n * (n + config.text_len) * config.dim
+
+
+def linear_rows(config: DiTConfig, latent_shape: tuple[int, ...], path: str) -> int:
+    """Rows that a linear layer of the DiT maps for each clip: tokens, words or timesteps."""
+    if path.startswith("time_"):
+        return latent_shape[1]
+    sees_text = path.startswith("text_") or path.endswith(("cross_attn/k", "cross_attn/v"))
+    return config.text_len if sees_text else tokens(config, latent_shape)
+
+
 def text_flops(config: DiTConfig, batch: int = 1) -> int:
     """FLOPs of `WanDiT.project_text`: embedding, then keys and values of every block."""
     d = config.dim

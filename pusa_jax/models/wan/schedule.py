@@ -62,8 +62,8 @@ def noise_table(
     multipliers = np.asarray(multipliers, np.float32)
     schedule = pusa_schedule(num_steps, shift)
     dtype = ml_dtypes.bfloat16 if rounding == "bfloat16" else np.float32
-    told = (schedule[:-1] * np.float32(1000)).astype(dtype).astype(np.float32)
-    timesteps = (told[:, None] * multipliers[None]).astype(dtype)
+    scheduled = (schedule[:-1] * np.float32(1000)).astype(dtype).astype(np.float32)  # [S]
+    timesteps = (scheduled[:, None] * multipliers[None]).astype(dtype)  # [S, F]
     if truncate:
         timesteps = np.trunc(timesteps.astype(np.float32)).astype(dtype)
     sigmas = schedule[:, None] * multipliers[None]

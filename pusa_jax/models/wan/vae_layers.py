@@ -137,7 +137,7 @@ class TemporalUpsample(nnx.Module):
         """The cache is the history of the temporal convolution."""
         if cache is None:
             # Parity: the first frame never enters the history; the next chunk sees zeros before it.
-            cache = self.time_conv.silence(x)
+            cache = self.time_conv.zero_history(x)
         else:
             pairs, cache = self.time_conv(x, cache)
             b, t, h, w, c = x.shape
