@@ -324,3 +324,26 @@ def test_tables_take_one_step_and_any_positive_shift(table):
             table(4, shift)
     with pytest.raises(ValueError, match="at least 1, got -1"):
         table(-1, 5.0)
+
+
+def test_the_third_order_of_dpmpp_is_that_of_the_paper_over_uneven_steps():
+    """arXiv 2211.01095, multistep of order 3, term by term as published."""
+    start, end = UNEVEN[STEP], UNEVEN[STEP + 1]
+    lambdas = snr(UNEVEN[STEP - 2 : STEP + 2])
+    before, last, h = np.diff(lambdas)
+    r0, r1 = last / h, before / h
+    newest, older, oldest = np.eye(3)
+    first, second = (newest - older) / r0, (older - oldest) / r1
+    slope = first + r0 / (r0 + r1) * (first - second)
+    curve = (first - second) / (r0 + r1)
+    decay, alpha = np.expm1(-h), 1 - end
+    expected = -alpha * decay * newest + alpha * (decay / h + 1) * slope
+    expected -= alpha * ((decay + h) / h**2 - 0.5) * curve
+    weights = dpmpp(3).coefficients(UNEVEN).weights[STEP, 1]
+    assert weights[0] == pytest.approx(end / start)
+    np.testing.assert_allclose(weights[2:], expected, rtol=1e-5)
+
+
+def test_unipc_starts_from_the_float32_next_to_0_999():
+    """Which keeps the whole timesteps of an unshifted run from falling just below a number."""
+    assert unipc_table(3, 1.0).timesteps[:, 0].tolist() == [999, 666, 333]
