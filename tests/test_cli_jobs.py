@@ -102,6 +102,7 @@ def test_every_flag_reaches_its_field_and_no_other(seen, flags):
     settings = {name: changes.pop(name) for name in inside}
     changed = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, **settings))
     assert seen.job == dataclasses.replace(changed, **changes)
+    assert all(type(place) is int for place in seen.job.at or ())
 
 
 @pytest.mark.parametrize("task", cli.TASK_HELP)

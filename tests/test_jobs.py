@@ -337,3 +337,64 @@ def test_an_output_is_an_mp4(tmp_path, name):
     jobs.check_output(tmp_path / name)
     with pytest.raises(ValueError, match=r"the output must end in \.mp4, got '.*out\.avi'"):
         jobs.check_output(tmp_path / "out.avi")
+
+
+def test_two_pictures_are_enough_to_interpolate(media):
+    assert [group[2] for group in read("interpolate", media / "1.png", media / "2.png")] == [
+        (0,),
+        (8,),
+    ]
+
+
+def test_a_transition_of_few_places_needs_no_longer_clips(tmp_path, media):
+    clip, _ = video.read_video(media / "0-89.mp4", 5)
+    video.write_video(tmp_path / "5.mp4", clip, 16)
+    first, second = read("transition", tmp_path / "5.mp4", tmp_path / "5.mp4", at=(1, 8))
+    assert (first[0], second[0]) == ([*range(5)], [0, 0, 1, 2, 3])
+
+
+def test_what_a_task_takes_is_said_in_words():
+    words = {1: "one", 2: "two"}
+    for task, (files, _, _) in CHOSEN.items():
+        kind = "video" if files[0].endswith("mp4") else "image"
+        number = words.get(len(files), "two or more")
+        assert jobs.INPUTS_TAKEN[task] == f"{number} {kind}{'s' * (len(files) > 1)}"
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
+    settings = dataclasses.replace(SMALL, guidance_scale=scale)
+    lora, mesh = (("a", 1.0),), make_mesh(MESH, jax.local_devices()[:1])
+    job = job_of("i2v", media / "1.png", mesh=MESH, lora=lora, settings=settings)
+    seen = []
+
+    def spy(owner, name, answer=None):
+        def call(*args, **kwargs):
+            seen.append((name, args, kwargs))
+            return answer
+
+        monkeypatch.setattr(owner, name, call)
+
+    spy(jobs, "check_writable")
+    spy(loading, "check_configs", CONFIGS)
+    spy(jobs, "pusa_schedule")
+    spy(loading, "check_loras")
+    spy(jobs, "read_conditions", [])
+    spy(jobs, "check_all")
+    spy(jobs, "choose_mesh", mesh)
+    spy(jobs, "check_memory")
+    spy(loading, "check_model")
+    prepared = jobs.prepare(job, tmp_path / "out.mp4")
+    assert seen == [
+        ("check_writable", (tmp_path / "out.mp4",), {}),
+        ("check_configs", ("m",), {}),
+        ("pusa_schedule", (30, 5.0), {}),
+        ("check_loras", (lora, CONFIGS.dit), {}),
+        ("read_conditions", (job, 4), {}),
+        ("check_all", ([], 9), {}),
+        ("choose_mesh", (MESH, CONFIGS.dit), {"guided": scale != 1}),
+        ("check_memory", (mesh, CONFIGS.dit, "bfloat16"), {}),
+        ("check_model", ("m", "bfloat16"), {}),
+    ]
+    assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
+    assert (prepared.configs, prepared.mesh) == (CONFIGS, mesh)

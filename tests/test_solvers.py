@@ -318,6 +318,7 @@ def test_the_first_frame_that_differs_is_named():
 @pytest.mark.parametrize("table", [unipc_table, dpmpp_table, euler_table])
 def test_tables_take_one_step_and_any_positive_shift(table):
     assert table(1, 5.0).timesteps.shape == (1, 1)
+    assert table(1, 5.0).timesteps[0, 0] == (999 if table is unipc_table else 1000)
     assert np.isfinite(table(4, 0.5).sigmas).all()
     for shift in (0.0, float("nan")):
         with pytest.raises(ValueError, match=f"shift must be positive, got {shift}"):
