@@ -366,6 +366,8 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     settings = dataclasses.replace(SMALL, guidance_scale=scale)
     lora, mesh = (("a", 1.0),), make_mesh(MESH, jax.local_devices()[:1])
     job = job_of("i2v", media / "1.png", mesh=MESH, lora=lora, settings=settings)
+    halving_once = VAEConfig(dim=8, temporal_downsample=(False, True, False))
+    configs = dataclasses.replace(CONFIGS, vae=halving_once)
     seen = []
 
     def spy(owner, name, answer=None):
@@ -376,7 +378,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         monkeypatch.setattr(owner, name, call)
 
     spy(jobs, "check_writable")
-    spy(loading, "check_configs", CONFIGS)
+    spy(loading, "check_configs", configs)
     spy(jobs, "pusa_schedule")
     spy(loading, "check_loras")
     spy(jobs, "read_conditions", [])
@@ -389,12 +391,12 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         ("check_writable", (tmp_path / "out.mp4",), {}),
         ("check_configs", ("m",), {}),
         ("pusa_schedule", (30, 5.0), {}),
-        ("check_loras", (lora, CONFIGS.dit), {}),
-        ("read_conditions", (job, 4), {}),
-        ("check_all", ([], 9), {}),
-        ("choose_mesh", (MESH, CONFIGS.dit), {"guided": scale != 1}),
-        ("check_memory", (mesh, CONFIGS.dit, "bfloat16"), {}),
+        ("check_loras", (lora, configs.dit), {}),
+        ("read_conditions", (job, 2), {}),
+        ("check_all", ([], 17), {}),
+        ("choose_mesh", (MESH, configs.dit), {"guided": scale != 1}),
+        ("check_memory", (mesh, configs.dit, "bfloat16"), {}),
         ("check_model", ("m", "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
-    assert (prepared.configs, prepared.mesh) == (CONFIGS, mesh)
+    assert (prepared.configs, prepared.mesh) == (configs, mesh)
