@@ -258,3 +258,93 @@ def test_state_is_float32_whatever_the_latents():
         state = solver.step(solver.init(x), x, rows)
         assert EULER.step(EULER.init(NOISE), NOISE, jnp.ones(1)).latents.dtype == jnp.float32
     assert state.latents.dtype == state.clean.dtype == jnp.float32
+
+
+def test_euler_keeps_the_dtype_of_the_latents():
+    x = NOISE.astype(jnp.bfloat16)
+    moved = EULER.step(EULER.init(x), x, -jnp.ones(1)).latents
+    assert moved.dtype == jnp.bfloat16 and not moved.any()
+
+
+@pytest.mark.parametrize("make", [unipc, dpmpp])
+def test_the_default_order_is_2_as_wan_samples(make):
+    levels = unipc_table(20, 5.0).sigmas
+    default, second = (solver.coefficients(levels).weights for solver in (make(), make(2)))
+    assert np.array_equal(default, second)
+
+
+def test_the_default_variant_of_dpmpp_is_midpoint():
+    levels = unipc_table(20, 5.0).sigmas
+    default, heun = (s.coefficients(levels).weights for s in (dpmpp(2), dpmpp(2, "heun")))
+    assert np.array_equal(default, dpmpp(2, "midpoint").coefficients(levels).weights)
+    assert not np.array_equal(default, heun)
+
+
+@pytest.mark.parametrize("make", [unipc, dpmpp])
+@pytest.mark.parametrize("order", [-1, 0])
+def test_orders_below_1_are_refused(make, order):
+    with pytest.raises(ValueError, match=f"orders 1, 2 and 3, got {order}"):
+        make(order)
+
+
+@pytest.mark.parametrize(("steps", "last_but_one", "one_before"), [(14, 2, 3), (15, 3, 3)])
+def test_dpmpp_lowers_its_order_at_the_end_of_runs_shorter_than_15_steps(
+    steps, last_but_one, one_before
+):
+    weights = dpmpp(3).coefficients(unipc_table(steps, 5.0).sigmas).weights[:, 1, 2:]
+    used = np.count_nonzero(weights, axis=1).tolist()
+    assert used == [1, 2, *[3] * (steps - 5), one_before, last_but_one, 1]
+
+
+def test_unipc_raises_its_order_at_the_start_and_lowers_it_at_the_end():
+    weights = unipc(3).coefficients(unipc_table(8, 5.0).sigmas).weights
+    # A prediction of order p and the correction in it use p guesses or one more.
+    corrected = np.count_nonzero(weights[:, 0, 2:], axis=1).tolist()
+    assert corrected == [0, 2, 3, 4, 4, 4, 4, 3]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_multistep_solvers_remember_no_more_than_they_use(order):
+    assert len(unipc(order).init(NOISE).clean) == order
+    assert len(dpmpp(order).init(NOISE).clean) == order - 1
+
+
+def test_the_first_frame_that_differs_is_named():
+    levels = np.repeat(unipc_table(5, 5.0).sigmas, 4, axis=1) * np.asarray([1, 1, 0.5, 0.5])
+    with pytest.raises(ValueError, match="frame 2 differs from frame 0"):
+        unipc().coefficients(levels)
+
+
+@pytest.mark.parametrize("table", [unipc_table, dpmpp_table, euler_table])
+def test_tables_take_one_step_and_any_positive_shift(table):
+    assert table(1, 5.0).timesteps.shape == (1, 1)
+    assert table(1, 5.0).timesteps[0, 0] == (999 if table is unipc_table else 1000)
+    assert np.isfinite(table(4, 0.5).sigmas).all()
+    for shift in (0.0, float("nan")):
+        with pytest.raises(ValueError, match=f"shift must be positive, got {shift}"):
+            table(4, shift)
+    with pytest.raises(ValueError, match="at least 1, got -1"):
+        table(-1, 5.0)
+
+
+def test_the_third_order_of_dpmpp_is_that_of_the_paper_over_uneven_steps():
+    """arXiv 2211.01095, multistep of order 3, term by term as published."""
+    start, end = UNEVEN[STEP], UNEVEN[STEP + 1]
+    lambdas = snr(UNEVEN[STEP - 2 : STEP + 2])
+    before, last, h = np.diff(lambdas)
+    r0, r1 = last / h, before / h
+    newest, older, oldest = np.eye(3)
+    first, second = (newest - older) / r0, (older - oldest) / r1
+    slope = first + r0 / (r0 + r1) * (first - second)
+    curve = (first - second) / (r0 + r1)
+    decay, alpha = np.expm1(-h), 1 - end
+    expected = -alpha * decay * newest + alpha * (decay / h + 1) * slope
+    expected -= alpha * ((decay + h) / h**2 - 0.5) * curve
+    weights = dpmpp(3).coefficients(UNEVEN).weights[STEP, 1]
+    assert weights[0] == pytest.approx(end / start)
+    np.testing.assert_allclose(weights[2:], expected, rtol=1e-5)
+
+
+def test_unipc_starts_from_the_float32_next_to_0_999():
+    """Which keeps the whole timesteps of an unshifted run from falling just below a number."""
+    assert unipc_table(3, 1.0).timesteps[:, 0].tolist() == [999, 666, 333]

@@ -102,3 +102,62 @@ def test_a_stride_that_leaves_gaps_is_refused(stride):
 def test_a_size_that_is_no_multiple_of_a_cell_is_refused():
     with pytest.raises(ValueError, match=r"divisible by 8, got 60 x 80"):
         tiling.encode_tiled(area_mean, VIDEO[:, :, :60], CONFIG, (4, 4), (4, 4))
+
+
+def test_a_tile_that_ends_at_the_border_does_not_fade_there():
+    """Alone that would not be seen; beside tiles of the other axis it would shift their shares."""
+    assert [span.ramps for span in tiling.spans(4, 4, 2)] == [(0, 0)]
+    assert [span.ramps for span in tiling.spans(6, 4, 2)] == [(0, 2), (2, 0)]
+    assert tiling.spans(6, 4, 2)[1].weights().tolist() == [0.5, 1, 1, 1]
+
+
+def test_tiles_are_those_of_their_own_axis_row_by_row():
+    found = [(r.start, r.stop, c.start, c.stop) for r, c in tiling.tiles((6, 5), (4, 3), (2, 2))]
+    assert found == [(0, 4, 0, 3), (0, 4, 2, 5), (2, 6, 0, 3), (2, 6, 2, 5)]
+
+
+def test_where_four_tiles_meet_each_weighs_the_lesser_of_its_two_ramps():
+    """§3.5 of pusa-v1.md: the minimum of two ramps, not their product."""
+    brightness = iter([1.0, 0.0, 0.0, 0.0])
+
+    def encode_tile(pixels):
+        return np.full((1, 1, 4, 4, 1), next(brightness), np.float32)
+
+    video = np.zeros((1, 1, 48, 48, 3), np.float32)
+    first = tiling.encode_tiled(encode_tile, video, CONFIG, (4, 4), (2, 2))[0, 0, :, :, 0]
+    falling, rising = [1.0, 0.5], [0.5, 1.0]
+    for i, j in itertools.product(range(2), range(2)):
+        weights = [min(a[i], b[j]) for a in (falling, rising) for b in (falling, rising)]
+        assert first[2 + i, 2 + j] == pytest.approx(weights[0] / sum(weights))
+
+
+@pytest.mark.parametrize("tile, stride", [((5, 4), (2, 3)), ((4, 6), (4, 1))])
+def test_height_and_width_of_tile_and_stride_are_told_apart(tile, stride):
+    seen = []
+
+    def encode_tile(pixels):
+        seen.append(pixels.shape[2:4])
+        return area_mean(pixels)
+
+    tiling.encode_tiled(encode_tile, VIDEO, CONFIG, tile, stride)
+    grid = tiling.tiles((8, 10), tile, stride)
+    assert seen == [(8 * (r.stop - r.start), 8 * (c.stop - c.start)) for r, c in grid]
+    rows, columns = (starts(*axis) for axis in zip((8, 10), tile, stride, strict=True))
+    assert [(r.start, c.start) for r, c in grid] == [*itertools.product(rows, columns)]
+
+
+def test_progress_of_decoding_counts_every_tile():
+    seen = []
+    latents = np.zeros((1, 1, 8, 10, 3), np.float32)
+    tiling.decode_tiled(enlarge, latents, CONFIG, (5, 4), (3, 3), lambda *n: seen.append(n))
+    assert seen == [(i, 6) for i in range(1, 7)]
+
+
+def test_a_width_that_is_no_multiple_of_a_cell_is_refused():
+    with pytest.raises(ValueError, match=r"divisible by 8, got 64 x 76"):
+        tiling.encode_tiled(area_mean, VIDEO[:, :, :, :76], CONFIG, (4, 4), (4, 4))
+
+
+def test_a_frame_without_tiles_is_refused():
+    with pytest.raises(ValueError, match=r"no tile to blend for a frame of \(4, 4\) cells"):
+        tiling.blend([], (4, 4))

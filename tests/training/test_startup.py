@@ -11,11 +11,12 @@ from small import DIT, CheckpointConfig, ModelConfig, settings
 
 from pusa_jax.convert.folders.export import export_folder
 from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.files.fingerprints import of_placed_weights as fingerprint
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.family import WAN21
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.layout import placement
-from pusa_jax.training.startup import begin, fingerprint
+from pusa_jax.training.startup import begin
 
 SMALL = dataclasses.replace(DIT, num_layers=1)
 RUN = settings(
@@ -31,7 +32,7 @@ def placed(recipe):
 
 
 def start(run, checkpoints):
-    return begin(run, placed(run.recipe), checkpoints, NO_TEXT, jax.jit)
+    return begin(run, placed(run.recipe), checkpoints, NO_TEXT)
 
 
 def opened(workdir):

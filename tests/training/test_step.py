@@ -188,7 +188,7 @@ def after_one(grads, params=(3.0, 4.0), **config):
     """State before and after one update of a single leaf, and the norm that is told."""
     config = OptimizerConfig(learning_rate=0.1, **config)
     state = fresh_state({"x": jnp.asarray(params, "bfloat16")}, config, 10, KEY)
-    return state, *updated(state, {"x": jnp.asarray(grads)}, config, 10)
+    return state, *apply_gradients(state, {"x": jnp.asarray(grads)}, config, 10)
 
 
 @pytest.mark.parametrize(("clip", "factor"), [(0.0, 1.0), (1.0, 0.2), (6.0, 1.0)])

@@ -1,0 +1,322 @@
+"""From a command line to a job and from a result to an exit code; nothing is sampled here.
+
+Defaults are a table of `test_published_defaults.py`, mistakes are in `test_cli.py`.
+"""
+
+import argparse
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from pusa_jax.cli import main as cli
+from pusa_jax.cli.main import main as cli
+from pusa_jax.demo import demo
+from pusa_jax.devices import compile_cache, processes
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.inference import jobs
+from pusa_jax.inference.jobs import Job
+from pusa_jax.inference.pipeline import Output
+from pusa_jax.media import video
+
+FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
+PRINT = Output(
+    frames=FRAMES, latents=np.zeros((1, 1, 1, 1, 1)), seed=0, settings={}, seconds={}
+).latents_sha256()
+
+
+class Seen:
+    """What the commands asked of the library."""
+
+    def __init__(self):
+        self.prepared, self.progress, self.kept = [], [], []
+        self.job = None
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Jobs are recorded instead of made."""
+    seen = Seen()
+
+    def prepare(job, output):
+        seen.job = job
+        seen.prepared.append((job, str(output)))
+        return job
+
+    def run(job, on_progress):
+        seen.progress.append(on_progress)
+        result = Output(
+            frames=FRAMES,
+            latents=np.zeros((1, 1, 1, 1, 1)),
+            seed=0,
+            settings={},
+            seconds={"text": 1.0, "denoise": 2.0},
+        )
+        return result, {"latents_sha256": result.latents_sha256()}
+
+    monkeypatch.setattr(jobs, "prepare", prepare)
+    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(jobs, "describe_plan", lambda job: {"task": job.task})
+    monkeypatch.setattr(compile_cache, "keep_compiled", seen.kept.append)
+    return seen
+
+
+FLAGS = {
+    ("--model", "m"): {"model": "m"},
+    ("--prompt", "q"): {"prompt": "q"},
+    ("--negative_prompt", "bad"): {"negative_prompt": "bad"},
+    ("--negative-prompt=",): {"negative_prompt": ""},
+    ("--cond_position", "0,2"): {"at": (0, 2)},
+    ("--noise-multipliers", "0.5,1"): {"multipliers": (0.5, 1.0)},
+    ("--fit", "stretch"): {"fit": "stretch"},
+    ("--fit", "letterbox"): {"fit": "letterbox"},
+    ("--clip_start", "7"): {"clip_start": 7},
+    ("--clip_start", "-9"): {"clip_start": -9},
+    ("--lora_path", "a", "--lora_alpha", "2"): {"lora": (("a", 2.0),)},
+    ("--lora_path", "a", "--lora_alpha", "-.5"): {"lora": (("a", -0.5),)},
+    ("--lora_path", "a", "--lora_path", "b", "--lora_alpha", "1", "--lora_alpha", "2"): {
+        "lora": (("a", 1.0), ("b", 2.0))
+    },
+    ("--dtype", "float32"): {"dtype": "float32"},
+    ("--fps", "24"): {"fps": 24},
+    ("--mesh", "data=2,context=4"): {"mesh": {"data": 2, "context": 4}},
+    ("--num_inference_steps", "4"): {"num_steps": 4},
+    ("--cfg_scale", "1"): {"guidance_scale": 1.0},
+    ("--cfg-scale=-1.5",): {"guidance_scale": -1.5},
+    ("--cfg-scale", "0"): {"guidance_scale": 0.0},
+    ("--shift", "3"): {"shift": 3.0},
+    ("--height", "480"): {"height": 480},
+    ("--width", "832"): {"width": 832},
+    ("--num_frames", "17"): {"num_frames": 17},
+    ("--seed", "5"): {"seed": 5},
+    ("--exact_timesteps",): {"original_timesteps": False},
+    ("--no-tiling",): {"tiled": False},
+}
+"""Words on the command line -> what becomes different in the job; settings included."""
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(flags))
+def test_every_flag_reaches_its_field_and_no_other(seen, flags):
+    line = ["extend", "--video_path", "a.mp4", "--model", "n", "--prompt", "p", "--dry_run"]
+    assert main(line) == 0
+    plain = seen.job
+    assert main([*line, *flags]) == 0
+    changes = dict(FLAGS[flags])
+    inside = {f.name for f in dataclasses.fields(SamplingConfig)} & changes.keys()
+    settings = {name: changes.pop(name) for name in inside}
+    changed = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, **settings))
+    assert seen.job == dataclasses.replace(changed, **changes)
+    assert all(type(place) is int for place in seen.job.at or ())
+
+
+@pytest.mark.parametrize("task", cli.TASK_HELP)
+def test_every_task_takes_the_files_of_its_own_kind(seen, capsys, task):
+    given = [] if task == "t2v" else [cli.INPUT_FLAGS[task][0], "b", "a"]
+    assert main([task, "--prompt", "", *given, "--dry-run"]) == 0
+    assert (seen.job.task, seen.job.inputs) == (task, ("b", "a") if given else ())
+    assert json.loads(capsys.readouterr().out) == {"task": task}
+    with pytest.raises(SystemExit) as stop:
+        main([task, "--prompt", "", *(["--image_paths", "x"] if task == "t2v" else [])])
+    assert stop.value.code == 2
+
+
+def test_tasks_that_read_videos_have_a_flag_of_that_name():
+    for_video = {task for task, (flag, _) in cli.INPUT_FLAGS.items() if flag == "--video_path"}
+    assert for_video == {"complete", "extend", "transition"}
+
+
+def test_only_an_extension_has_a_start(seen, capsys):
+    with pytest.raises(SystemExit):
+        main(["complete", "--video_path", "a", "--prompt", "", "--clip_start", "3", "--dry_run"])
+    assert "unrecognized arguments: --clip_start" in capsys.readouterr().err
+
+
+def test_the_tiny_model_s_own_lora_gives_way_to_one_that_is_named(seen):
+    main(["t2v", "--prompt", "", "--dry_run", "--lora_path", "a"])
+    assert seen.job.lora == (("a", 1.4),)
+    main(["t2v", "--prompt", "", "--dry_run", "--model", "m"])
+    assert seen.job.lora == ()
+
+
+def test_a_drawn_seed_is_the_first_process_s_and_is_told(seen, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(processes, "agree_on", lambda number: drawn.append(number) or 77)
+    line = ["t2v", "--prompt", "", "--seed", "-1", "--no_compilation_cache"]
+    assert main(line) == 0 and main(line) == 0
+    assert seen.job.settings.seed == 77 and drawn[0] != drawn[1]
+    assert ", seed 77;" in capsys.readouterr().out
+
+
+def test_processes_are_joined_before_a_job_is_made(seen, monkeypatch, tmp_path):
+    order = []
+    monkeypatch.setattr(processes, "join", lambda: order.append(len(seen.prepared)))
+    main(["t2v", "--prompt", "", "--dry_run"])
+    main(["rerun", str(made(tmp_path))])
+    assert order == [0, 1]
+
+
+def test_a_dry_run_prints_once_and_makes_nothing(seen, monkeypatch, capsys):
+    assert main(["t2v", "--prompt", "", "--dry_run"]) == 0
+    assert capsys.readouterr().out.count("task") == 1 and not seen.progress
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    assert main(["t2v", "--prompt", "", "--dry_run"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_result_is_told_in_one_line(seen, capsys):
+    line = ["t2v", "--prompt", "", "--seed", "3", "--output", "x/y.mp4", "--no-compilation-cache"]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert out == "x/y.mp4: 5 frames, seed 3; text 1.0 s, denoise 2.0 s\n"
+    assert seen.prepared[-1][1] == "x/y.mp4" and seen.progress[0].__class__.__name__ == "Console"
+
+
+def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    assert main(["t2v", "--prompt", ""]) == 0
+    assert capsys.readouterr() == ("", "")
+    from pusa_jax.progress import no_progress
+
+    assert seen.progress == [no_progress] and len(seen.kept) == 1
+
+
+def made(folder, latents=PRINT, **changes):
+    """A video with a job inside."""
+    job = Job(task="t2v", model="m", prompt="p", negative_prompt="n", fps=9)
+    record = {"job": job.as_record(), "latents_sha256": latents} | changes
+    video.write_video(folder / "a.mp4", FRAMES, 16, record)
+    return folder / "a.mp4"
+
+
+@pytest.mark.parametrize("command", ["t2v", "rerun"])
+def test_programs_are_kept_unless_told_otherwise(seen, monkeypatch, capsys, tmp_path, command):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
+    line = ["t2v", "--prompt", ""] if command == "t2v" else ["rerun", str(made(tmp_path))]
+    assert main([*line, "--no_compilation_cache"]) == 0
+    assert seen.kept == [] and capsys.readouterr().err == ""
+    assert main(line) == 0
+    assert [str(folder) for folder in seen.kept] == [str(tmp_path / "programs")]
+    assert "compiled programs are kept in" in capsys.readouterr().err
+
+
+def test_programs_that_cannot_be_kept_stop_nothing(seen, monkeypatch, capsys):
+    def refuse(folder):
+        raise PermissionError("no room")
+
+    monkeypatch.setattr(compile_cache, "keep_compiled", refuse)
+    assert main(["t2v", "--prompt", ""]) == 0
+    assert "compiled programs are not kept: no room" in capsys.readouterr().err
+
+
+def test_a_rerun_makes_the_job_of_the_file(seen, capsys, tmp_path):
+    path = made(tmp_path)
+    assert main(["rerun", str(path)]) == 0
+    job = Job(task="t2v", model="m", prompt="p", negative_prompt="n", fps=9)
+    assert seen.prepared == [(job, str(tmp_path / "a.rerun.mp4"))]
+    assert "latents are the same to the last bit as before." in capsys.readouterr().out
+    main(["rerun", str(path), "--output", "b.mp4"])
+    assert seen.prepared[-1][1] == "b.mp4"
+
+
+def test_a_rerun_with_other_latents_says_so_and_exits_with_1(seen, capsys, tmp_path):
+    assert main(["rerun", str(made(tmp_path, latents="0" * 64))]) == 1
+    assert "latents are NOT the same as before." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", [{"latents_sha256": None}, {"job": None}])
+def test_a_file_without_a_whole_job_is_not_rerun(seen, capsys, tmp_path, changes):
+    path = made(tmp_path, **changes)
+    if changes == {"job": None}:
+        video.write_video(path, FRAMES, 16, {"latents_sha256": PRINT})
+    assert main(["rerun", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{path} carries no job; it was not written by pusa-jax" in err and not seen.prepared
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "pusa-jax: interrupted.\n"),
+        (ValueError("two\n  lines"), 2, "pusa-jax: error: two lines\n"),
+        (ImportError("no flax"), 2, "pusa-jax: error: no flax\n"),
+        (MemoryError(), 2, "pusa-jax: error: MemoryError\n"),
+        (OSError("full"), 2, "pusa-jax: error: full\n"),
+        (KeyError("a\nb"), 2, "pusa-jax: KeyError: 'a\\nb' (--debug shows where)\n"),
+        (RuntimeError("a\nb"), 2, "pusa-jax: RuntimeError: a b (--debug shows where)\n"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_every_error_is_one_line_and_a_code(monkeypatch, capsys, error, code, line):
+    def fail(output):
+        raise error
+
+    monkeypatch.setattr(demo, "run_demo", fail)
+    assert main(["demo"]) == code
+    assert capsys.readouterr().err == line
+    if code == 2:
+        with pytest.raises(type(error)):
+            main(["demo", "--debug"])
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_command_s_code_is_the_exit_code(monkeypatch, code):
+    monkeypatch.setattr(demo, "run_demo", lambda output: code)
+    assert main(["demo"]) == code
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--num-frames", "9"], ["--num_frames", "9"]),
+        (["--a-b=c-d=e-f"], ["--a_b=c-d=e-f"]),
+        (["--seed", "-1"], ["--seed=-1"]),
+        (["--shift", "-.5"], ["--shift=-.5"]),
+        (["--cfg-scale", "-inf"], ["--cfg_scale=-inf"]),
+        (["--cond_position", "-1,2"], ["--cond_position=-1,2"]),
+        (["a-b.mp4", "-1"], ["a-b.mp4", "-1"]),
+        (["-1", "--x"], ["-1", "--x"]),
+        (["--seed=3", "-1"], ["--seed=3", "-1"]),
+        (["-h"], ["-h"]),
+    ],
+)
+def test_words_are_brought_to_one_spelling(words, expected):
+    assert cli._normalised(words) == expected
+
+
+def test_the_flags_of_a_training_run_are_handed_on(monkeypatch):
+    from pusa_jax.cli import train
+
+    seen = []
+    monkeypatch.setattr(train, "train_main", lambda flags: seen.append(("train", flags)) or 0)
+    monkeypatch.setattr(train, "plan_main", lambda flags: seen.append(("plan", flags)) or 0)
+    assert main(["train", "--config=x", "--debug", "--config.steps=3"]) == 0
+    assert main(["plan", "train", "--config=x", "--debug"]) == 0
+    assert seen == [("train", ["--config=x", "--config.steps=3"]), ("plan", ["--config=x"])]
+
+
+@pytest.mark.parametrize("command", [["train"], ["plan", "train"]])
+@pytest.mark.parametrize("flags", [[], ["--debug"]])
+def test_debug_shows_errors_of_training_too(monkeypatch, command, flags):
+    from pusa_jax.cli import train
+
+    def fail(flags):
+        raise ValueError("no")
+
+    monkeypatch.setattr(train, "train_main", fail)
+    monkeypatch.setattr(train, "plan_main", fail)
+    if not flags:
+        assert main(command) == 2
+    else:
+        with pytest.raises(ValueError, match="no"):
+            main([*command, *flags])
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [(cli._integers, "0,20", (0, 20)), (cli._numbers, "0.2,1", (0.2, 1.0))],
+)
+def test_lists_are_read_in_order(read, text, value):
+    assert read(text) == value
+    with pytest.raises(argparse.ArgumentTypeError, match="with commas between, as in"):
+        read(text.replace(",", ";"))

@@ -1,0 +1,418 @@
+"""Every published default as a table, held against §7 (tasks) of pusa-v1.md, the sheet of facts.
+
+§6.1, §6.3, §3.5, §3.10, §5.2 and §5.3 of it have the flags, the tiles and the training that §7 sums
+up. Where the library departs from what is published, the test says DEPARTS and why.
+"""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from numbered import frame, frames, told, write_files
+
+from pusa_jax.cli import main
+from pusa_jax.cli.train import parse
+from pusa_jax.demo import shipped
+from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.inference import jobs, pipeline
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.models.adapters import AdapterConfig
+from pusa_jax.models.families import PRESETS
+from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, WAN_NEGATIVE_PROMPT, Tokenizer
+from pusa_jax.models.wan.vae import WanVAE
+
+F, STRIDE = 21, 4
+"""Latent frames of 81 frames, and pixel frames of a latent frame after the first (§7, title)."""
+
+FIRST, SECOND = "0-89.mp4", "100-129.mp4"
+KEPT = tuple(range(11))
+
+PUBLISHED = {
+    # Row "T2V".
+    "t2v": ([], []),
+    # Row "I2V": position 0, multiplier 0.2.
+    "i2v": (["1.png"], [([1], (0,), (0,), (0.2,))]),
+    # Row "start-end images": positions 0,20, multipliers 0.2,0.5; pictures encoded alone (§3.4).
+    "start-end": (
+        ["1.png", "2.png"],
+        [([1], (0,), (0,), (0.2,)), ([2], (0,), (20,), (0.5,))],
+    ),
+    # Row "completion (start + last 4 frames)": positions 0,20, multipliers 0.3,0.3; frames keep
+    # their places, and one pass encodes those before the last that is used (§3.4, Q15).
+    "complete": ([FIRST], [([*range(81)], (0, 20), (0, 20), (0.3, 0.3))]),
+    # Row "extension, 13 frames given": positions 0,1,2,3, multipliers 0.0,0.3,0.4,0.5. DEPARTS: the
+    # original takes the first 13 frames of the file; to continue a clip is to start from its last.
+    "extend": (
+        [FIRST],
+        [([*range(77, 90)], (0, 1, 2, 3), (0, 1, 2, 3), (0.0, 0.3, 0.4, 0.5))],
+    ),
+    # Row "completion/transition (first 9 + last 12 frames)": positions 0,1,2,18,19,20, all 0.
+    # DEPARTS (row "transition between two clips": no V1 script): the ends come from two files, and
+    # one more copy of the second clip's first picture makes the causal VAE give later frames.
+    "transition": (
+        [FIRST, SECOND],
+        [
+            ([*range(81, 90)], (0, 1, 2), (0, 1, 2), (0.0, 0.0, 0.0)),
+            ([100, *range(100, 112)], (1, 2, 3), (18, 19, 20), (0.0, 0.0, 0.0)),
+        ],
+    ),
+    # Row "multi-keyframe interpolation": places as its example 0,10,20. DEPARTS: its multipliers
+    # are "not tuned for V1"; those of start-end are taken, the first picture's and the last's.
+    "interpolate": (
+        ["1.png", "2.png", "3.png"],
+        [
+            ([1], (0,), (0,), (0.2,)),
+            ([2], (0,), (10,), (0.5,)),
+            ([3], (0,), (20,), (0.5,)),
+        ],
+    ),
+    # Row "loop": the same image at 0 and 20 with start-end settings.
+    "loop": (["1.png"], [([1], (0,), (0,), (0.2,)), ([1], (0,), (20,), (0.5,))]),
+}
+"""Task -> input files, and (frames, latent frames used, places, multipliers) of each group."""
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
+    write_files(folder)
+    return folder
+
+
+def job_of(task, media, **changes):
+    inputs = tuple(str(media / name) for name in PUBLISHED[task][0])
+    settings = SamplingConfig(height=32, width=32)
+    given = {"inputs": inputs, "settings": settings, "fit": "crop"} | changes
+    return jobs.Job(task=task, model="m", prompt="", negative_prompt="", **given)
+
+
+def test_every_task_has_a_row():
+    assert set(PUBLISHED) == set(jobs.TASKS) == set(main.TASK_HELP) == set(jobs.INPUTS_TAKEN)
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_files_give_the_published_frames_places_and_multipliers(media, task):
+    assert told(jobs.read_conditions(job_of(task, media), STRIDE)) == PUBLISHED[task][1]
+
+
+A, B, C = frame(1), frame(2), frame(3)
+FIRST_CLIP, SECOND_CLIP = frames(range(90)), frames(range(100, 130))
+FROM_PYTHON = {
+    "i2v": lambda: tasks.image_to_video(A),
+    "start-end": lambda: tasks.start_end(A, B, F),
+    "complete": lambda: tasks.complete(FIRST_CLIP, F, STRIDE),
+    "extend": lambda: tasks.extend(FIRST_CLIP[-13:], STRIDE),
+    "transition": lambda: tasks.transition(FIRST_CLIP, SECOND_CLIP, F, STRIDE),
+    "interpolate": lambda: tasks.interpolate([A, B, C], F),
+    "loop": lambda: tasks.loop(A, F),
+}
+
+
+@pytest.mark.parametrize("task", FROM_PYTHON)
+def test_functions_give_the_published_frames_places_and_multipliers(task):
+    assert told(FROM_PYTHON[task]()) == PUBLISHED[task][1]
+
+
+def test_an_extension_by_eleven_latent_frames_keeps_its_41_frames_exactly(media):
+    """Row "extension, 41 frames given": positions 0..10, multipliers all 0."""
+    expected = [([*range(49, 90)], KEPT, KEPT, (0.0,) * 11)]
+    assert told(jobs.read_conditions(job_of("extend", media, at=KEPT), STRIDE)) == expected
+    assert told(tasks.extend(FIRST_CLIP[49:], STRIDE, KEPT)) == expected
+
+
+def test_clip_start_0_takes_the_frames_the_original_takes(media):
+    """Row "extension, 13 frames given", as the V2V script reads them: from the start."""
+    (condition,) = told(jobs.read_conditions(job_of("extend", media, clip_start=0), STRIDE))
+    assert condition[0] == list(range(13))
+
+
+SAMPLING = {
+    # §7, column "Wan2.1 standard": 30 steps, cfg 3; §6.1: 720 x 1280, 81 frames, seed 0, tiling on.
+    "num_steps": 30,
+    "guidance_scale": 3.0,
+    "height": 720,
+    "width": 1280,
+    "num_frames": 81,
+    "seed": 0,
+    "tiled": True,
+    # §6.3 and §3.2: sigma_shift 5.0, which no script overrides.
+    "shift": 5.0,
+    # §3.11 Q1: timesteps rounded as the original's.
+    "original_timesteps": True,
+}
+
+
+def test_settings_are_the_published_ones():
+    assert dataclasses.asdict(SamplingConfig()) == SAMPLING
+
+
+def test_presets_carry_the_published_sampling():
+    """DEPARTS (§3.10): the scripts save Wan2.1 at 25 fps; 16 is what the model was trained at."""
+    for preset in PRESETS.values():
+        found = (preset.num_steps, preset.guidance_scale, preset.shift, preset.fps)
+        assert found == (30, 3.0, 5.0, 16)
+
+
+def test_a_job_says_the_rest():
+    """DEPARTS (§3.10): 16 fps for 25, see above; (§6.1): pictures are cropped, not stretched."""
+    job = jobs.Job(task="t2v", model="m", prompt="", negative_prompt="")
+    assert (job.fps, job.fit, job.dtype) == (16, "crop", "bfloat16")
+    assert (job.settings, job.lora, job.inputs, job.mesh) == (SamplingConfig(), (), (), None)
+    assert (job.at, job.multipliers, job.clip_start) == (None, None, None)
+
+
+class StoppedError(ValueError):
+    """Ends a command line where its job would be prepared."""
+
+
+def job_from(monkeypatch, *line):
+    """The job, and the output, that a command line makes."""
+    seen = []
+
+    def prepare(job, output):
+        seen.append((job, output))
+        raise StoppedError
+
+    monkeypatch.setattr(jobs, "prepare", prepare)
+    assert main.main([str(word) for word in line]) == main.USAGE_ERROR
+    return seen[0]
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_a_command_line_without_flags_is_the_python_default(monkeypatch, task):
+    files = PUBLISHED[task][0]
+    given = [main.INPUT_FLAGS[task][0], *files] if files else []
+    line = [task, "--model", "m", "--prompt", "p", *given]
+    expected = jobs.Job(
+        task=task,
+        model="m",
+        prompt="p",
+        negative_prompt=PUSA_NEGATIVE_PROMPT,
+        inputs=tuple(files),
+    )
+    assert job_from(monkeypatch, *line) == (expected, f"outputs/{task}.mp4")
+
+
+def test_a_lora_is_merged_with_strength_1_4(monkeypatch):
+    """Column "Wan2.1 standard": alpha 1.4."""
+    line = ["t2v", "--model", "m", "--prompt", "", "--lora_path", "a", "--lora_path", "b"]
+    assert job_from(monkeypatch, *line)[0].lora == (("a", 1.4), ("b", 1.4))
+
+
+def test_without_a_model_the_tiny_one_is_sampled_as_it_was_trained(monkeypatch):
+    job, _ = job_from(monkeypatch, "t2v", "--prompt", "p")
+    assert job == jobs.Job(
+        task="t2v",
+        model=str(shipped.FOLDER),
+        prompt="p",
+        negative_prompt="",
+        lora=((str(shipped.FOLDER / "pusa_lora.safetensors"), 1.0),),
+        dtype="float32",
+        settings=SamplingConfig(
+            height=48, width=48, num_frames=33, num_steps=10, guidance_scale=2.0
+        ),
+    )
+
+
+HELD_BACK = {
+    "num_inference_steps": ("num_steps", "30", "10"),
+    "cfg_scale": ("guidance_scale", "3.0", "2.0"),
+    "height": ("height", "720", "48"),
+    "width": ("width", "1280", "48"),
+    "num_frames": ("num_frames", "81", "33"),
+}
+
+
+def test_help_states_the_defaults_that_are_taken(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["t2v", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for flag, (name, real, tiny) in HELD_BACK.items():
+        assert re.search(rf"--{flag} [A-Z_]+ [^()]*\(default: {real}; tiny model: {tiny}\)", text)
+        assert float(real) == getattr(SamplingConfig(), name)
+        assert float(tiny) == getattr(shipped.SETTINGS, name)
+    for flag, value in {"lora_alpha": "1.4", "shift": "5.0", "fps": "16", "seed": "0"}.items():
+        assert re.search(rf"--{flag} [A-Z_]+ [^()]*\(default: {value}\)", text), flag
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_negative_prompts_are_the_published_ones():
+    """§6: 392 characters and their SHA-256; Wan's own is the text in §6 of wan.md."""
+    assert len(PUSA_NEGATIVE_PROMPT) == 392
+    assert PUSA_NEGATIVE_PROMPT.startswith("Bright tones, overexposed, static, blurred details,")
+    published = "e488b06083693241fbe71bed61a3eb0035f4ec96d858d235be1662c226452fac"
+    assert digest(PUSA_NEGATIVE_PROMPT) == published
+    assert WAN_NEGATIVE_PROMPT.startswith("色调艳丽，过曝，静态，细节模糊不清，字幕，")
+    assert (
+        digest(WAN_NEGATIVE_PROMPT)
+        == "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e"
+    )
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    """A pipeline of networks without weights, whose VAE is not run."""
+    dit = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, freq_dim=16)
+    return PusaPipeline(
+        dit=nnx.eval_shape(lambda: WanDiT(dit, rngs=nnx.Rngs(0))),
+        autoencoder=nnx.eval_shape(lambda: WanVAE(VAEConfig(dim=8), rngs=nnx.Rngs(0))),
+        text_encoder=lambda: pytest.fail("no prompt is encoded here"),
+        tokenizer=object.__new__(Tokenizer),  # nothing is tokenized either
+    )
+
+
+ROWS, COLUMNS = (0, 15, 30, 45, 60), (0, 26, 52, 78, 104, 130)
+
+
+def test_tiles_are_the_published_ones_in_latent_cells():
+    """§3.2 and §3.5: tile (30, 52), stride (15, 26)."""
+    assert (pipeline.TILE, pipeline.TILE_STRIDE) == ((30, 52), (15, 26))
+
+
+def test_the_pipeline_encodes_in_the_published_tiles(monkeypatch, pipe):
+    """§3.5: at 720 x 1280, rows 0,15,30,45,60 and columns 0,26,52,78,104,130, 8 pixels a cell."""
+    y, x = np.mgrid[:90, :160].astype(np.float32).repeat(8, axis=1).repeat(8, axis=2)
+    pixels = np.stack([y, x, x], axis=-1)[None, None]
+    seen = []
+
+    def encode(tile):
+        seen.append((*tile[0, 0, 0, 0, :2], tile.shape[2] // 8, tile.shape[3] // 8))
+        return np.zeros((1, 1, tile.shape[2] // 8, tile.shape[3] // 8, 16), np.float32)
+
+    monkeypatch.setattr(pipe, "_encode_whole", encode)
+    assert pipe.encode(pixels, True).shape == (1, 1, 90, 160, 16)
+    assert seen == [(r, c, 30, min(52, 160 - c)) for r in ROWS for c in COLUMNS]
+    seen.clear()
+    pipe.encode(pixels, False)
+    assert seen == [(0, 0, 90, 160)]
+
+
+def test_the_pipeline_decodes_in_the_published_tiles(monkeypatch, pipe):
+    latents = np.zeros((1, 1, 90, 160, 16), np.float32)
+    latents[..., :2] = np.moveaxis(np.mgrid[:90, :160], 0, -1)
+    seen, progress = [], []
+
+    def decode(tile, on_progress=None):
+        seen.append((*tile[0, 0, 0, 0, :2], *tile.shape[2:4]))
+        return np.zeros((1, 1, tile.shape[2] * 8, tile.shape[3] * 8, 3), np.float32)
+
+    monkeypatch.setattr(pipe, "_decode_whole", decode)
+    decoded = pipe.decode(latents, True, lambda *step: progress.append(step))
+    assert decoded.shape == (1, 720, 1280, 3)
+    assert seen == [(r, c, 30, min(52, 160 - c)) for r in ROWS for c in COLUMNS]
+    assert progress[0] == ("decode", 0, 1) and progress[-1] == ("decode", 30, 30)
+    seen.clear()
+    pipe.decode(latents, False)
+    assert seen == [(0, 0, 90, 160)]
+
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TRAINING = {
+    # §5.3: the 900-iteration checkpoint, global batch 8, 150 steps an epoch, every epoch kept.
+    "steps": 900,
+    "data.batch_size": 8,
+    "checkpoint.every": 150,
+    "checkpoint.keep_every": 150,
+    "optimizer.accumulate": 1,
+    # §5.1: 480 x 832, 81 frames.
+    "data.height": 480,
+    "data.width": 832,
+    "data.num_frames": 81,
+    # §5.3: rank 512, alpha 512, on q,k,v,o,ffn.0,ffn.2 of both attentions (§4.1), PEFT's default.
+    "adapter.rank": 512,
+    "adapter.alpha": 512.0,
+    "adapter.targets": "blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)",
+    "adapter.init": "kaiming",
+    # §5.2: AdamW at 1e-5 with torch's defaults; no schedule, clipping or average.
+    "optimizer.learning_rate": 1e-5,
+    "optimizer.beta1": 0.9,
+    "optimizer.beta2": 0.999,
+    "optimizer.eps": 1e-8,
+    "optimizer.weight_decay": 0.01,
+    "optimizer.warmup_steps": 0,
+    "optimizer.decay": "constant",
+    "optimizer.clip_norm": 0.0,
+    "optimizer.ema_decay": 0.0,
+    # §5.2: every latent frame its own index into the shift-5 table, timesteps through bfloat16,
+    # mean error times mean weight (§2.6), no prompt dropped.
+    "objective.levels.sampler": "independent",
+    "objective.levels.probability": 1.0,
+    "objective.levels.shift": 5.0,
+    "objective.levels.rounding": "bfloat16",
+    "objective.weighting": "pusa",
+    "objective.text_dropout": 0.0,
+    # §5.2: DiT in bfloat16 by DiffSynth's rounding points, each block recomputed going back.
+    "model.preset": "wan2.1-t2v-14b",
+    "model.dtype": "bfloat16",
+    "model.numerics": "diffsynth",
+    "model.remat": "full",
+    # §7 and §8.3: pictures of progress by 10 steps at guidance 3, with an exact first frame.
+    "samples.num_steps": 10,
+    "samples.guidance_scale": 3.0,
+    "samples.multiplier": 0.0,
+}
+OTHERS = {
+    "pusa_full_14b": {"adapter": None},
+    # No 1.3B model is published: the recipe of 14B at half its rank.
+    "pusa_lora_1.3b": {
+        "model.preset": "wan2.1-t2v-1.3b",
+        "adapter.rank": 256,
+        "adapter.alpha": 256.0,
+    },
+    # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
+    "fvdm_ptss_1.3b": {
+        "model.preset": "wan2.1-t2v-1.3b",
+        "adapter": None,
+        "objective.levels.sampler": "ptss",
+        "objective.levels.probability": 0.2,
+        "objective.weighting": "none",
+        "optimizer.learning_rate": 1e-4,
+        "optimizer.weight_decay": 0.0,
+        "optimizer.ema_decay": 0.9999,
+    },
+}
+
+
+def flat(tree, prefix=""):
+    """Names with dots -> values of nested settings."""
+    out = {}
+    for name, value in tree.items():
+        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        out |= {f"{prefix}{name}": value} if inner is None else inner
+    return out
+
+
+@pytest.mark.parametrize("name", ["pusa_v1_lora_14b", *OTHERS])
+def test_training_configs_have_the_published_settings(name):
+    changes = OTHERS.get(name, {})
+    expected = TRAINING | changes
+    if "adapter" in changes:
+        expected = {k: v for k, v in expected.items() if not k.startswith("adapter.")}
+    found = flat(parse([f"--config={CONFIGS / name}.py"])[0].record())
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_python_defaults_of_training_are_those_of_the_config():
+    """DEPARTS: ptss is FVDM's, so that p = 0.2 (§8.8) is the default where nobody asks for Pusa."""
+    from pusa_jax.training.config import ModelConfig, RunConfig
+
+    found = flat(
+        RunConfig(model=ModelConfig(preset="wan2.1-t2v-14b"), adapter=AdapterConfig()).record()
+    )
+    own = {
+        "objective.levels.probability": 0.2,
+        "checkpoint.every": 100,
+        "checkpoint.keep_every": 0,
+    }
+    expected = TRAINING | own
+    assert {key: found[key] for key in expected} == expected
