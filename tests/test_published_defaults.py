@@ -7,6 +7,7 @@ up. Where the library departs from what is published, the test says DEPARTS and 
 import dataclasses
 import hashlib
 import re
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,15 @@ from pusa_jax.cli.train import parse
 from pusa_jax.demo import shipped
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference import jobs, pipeline
+from pusa_jax.inference import jobs, loading
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.families import PRESETS
+from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, WAN_NEGATIVE_PROMPT, Tokenizer
+from pusa_jax.models.wan.family import WAN21
+from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, WAN_NEGATIVE_PROMPT
 from pusa_jax.models.wan.vae import WanVAE
 
 F, STRIDE = 21, 4
@@ -140,6 +143,8 @@ SAMPLING = {
     "height": 720,
     "width": 1280,
     "num_frames": 81,
+    # DEPARTS (§3.10): the scripts save Wan2.1 at 25 fps; 16 is what the model was trained at.
+    "fps": 16,
     "seed": 0,
     "tiled": True,
     # §6.3 and §3.2: sigma_shift 5.0, which no script overrides.
@@ -153,17 +158,16 @@ def test_settings_are_the_published_ones():
     assert dataclasses.asdict(SamplingConfig()) == SAMPLING
 
 
-def test_presets_carry_the_published_sampling():
-    """DEPARTS (§3.10): the scripts save Wan2.1 at 25 fps; 16 is what the model was trained at."""
+def test_families_carry_the_published_sampling():
     for preset in PRESETS.values():
-        found = (preset.num_steps, preset.guidance_scale, preset.shift, preset.fps)
-        assert found == (30, 3.0, 5.0, 16)
+        assert preset.family.sampling == SamplingConfig()
+        assert preset.family.negative_prompt == PUSA_NEGATIVE_PROMPT
 
 
 def test_a_job_says_the_rest():
-    """DEPARTS (§3.10): 16 fps for 25, see above; (§6.1): pictures are cropped, not stretched."""
+    """DEPARTS (§6.1): pictures are cropped, not stretched."""
     job = jobs.Job(task="t2v", model="m", prompt="", negative_prompt="")
-    assert (job.fps, job.fit, job.dtype) == (16, "crop", "bfloat16")
+    assert (job.fit, job.dtype) == ("crop", "bfloat16")
     assert (job.settings, job.lora, job.inputs, job.mesh) == (SamplingConfig(), (), (), None)
     assert (job.at, job.multipliers, job.clip_start) == (None, None, None)
 
@@ -176,10 +180,15 @@ def job_from(monkeypatch, *line):
     """The job, and the output, that a command line makes."""
     seen = []
 
-    def prepare(job, output):
+    def opened(path, loras=()):
+        folder = types.SimpleNamespace(path=Path(path))
+        return types.SimpleNamespace(folder=folder, family=WAN21)
+
+    def prepare(job, output, model):
         seen.append((job, output))
         raise StoppedError
 
+    monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     assert main.main([str(word) for word in line]) == main.USAGE_ERROR
     return seen[0]
@@ -238,7 +247,7 @@ def test_help_states_the_defaults_that_are_taken(capsys):
         assert re.search(rf"--{flag} [A-Z_]+ [^()]*\(default: {real}; tiny model: {tiny}\)", text)
         assert float(real) == getattr(SamplingConfig(), name)
         assert float(tiny) == getattr(shipped.SETTINGS, name)
-    for flag, value in {"lora_alpha": "1.4", "shift": "5.0", "fps": "16", "seed": "0"}.items():
+    for flag, value in {"lora_alpha": "1.4", "shift": "5.0", "seed": "0"}.items():
         assert re.search(rf"--{flag} [A-Z_]+ [^()]*\(default: {value}\)", text), flag
 
 
@@ -259,6 +268,15 @@ def test_negative_prompts_are_the_published_ones():
     )
 
 
+class NoTokenizer:
+    """Nothing is tokenized here."""
+
+    vocab_size = 0
+
+    def __call__(self, prompts):
+        raise AssertionError(prompts)
+
+
 @pytest.fixture(scope="module")
 def pipe():
     """A pipeline of networks without weights, whose VAE is not run."""
@@ -267,7 +285,7 @@ def pipe():
         dit=nnx.eval_shape(lambda: WanDiT(dit, rngs=nnx.Rngs(0))),
         autoencoder=nnx.eval_shape(lambda: WanVAE(VAEConfig(dim=8), rngs=nnx.Rngs(0))),
         text_encoder=lambda: pytest.fail("no prompt is encoded here"),
-        tokenizer=object.__new__(Tokenizer),  # nothing is tokenized either
+        tokenizer=NoTokenizer(),
     )
 
 
@@ -276,7 +294,7 @@ ROWS, COLUMNS = (0, 15, 30, 45, 60), (0, 26, 52, 78, 104, 130)
 
 def test_tiles_are_the_published_ones_in_latent_cells():
     """§3.2 and §3.5: tile (30, 52), stride (15, 26)."""
-    assert (pipeline.TILE, pipeline.TILE_STRIDE) == ((30, 52), (15, 26))
+    assert WAN21.codec.sampling_tiles == Tiles(size=(30, 52), stride=(15, 26))
 
 
 def test_the_pipeline_encodes_in_the_published_tiles(monkeypatch, pipe):
@@ -289,7 +307,7 @@ def test_the_pipeline_encodes_in_the_published_tiles(monkeypatch, pipe):
         seen.append((*tile[0, 0, 0, 0, :2], tile.shape[2] // 8, tile.shape[3] // 8))
         return np.zeros((1, 1, tile.shape[2] // 8, tile.shape[3] // 8, 16), np.float32)
 
-    monkeypatch.setattr(pipe, "_encode_whole", encode)
+    monkeypatch.setattr(pipe.autoencoder, "_encode", encode)
     assert pipe.encode(pixels, True).shape == (1, 1, 90, 160, 16)
     assert seen == [(r, c, 30, min(52, 160 - c)) for r in ROWS for c in COLUMNS]
     seen.clear()
@@ -306,7 +324,7 @@ def test_the_pipeline_decodes_in_the_published_tiles(monkeypatch, pipe):
         seen.append((*tile[0, 0, 0, 0, :2], *tile.shape[2:4]))
         return np.zeros((1, 1, tile.shape[2] * 8, tile.shape[3] * 8, 3), np.float32)
 
-    monkeypatch.setattr(pipe, "_decode_whole", decode)
+    monkeypatch.setattr(pipe.autoencoder, "_decode", decode)
     decoded = pipe.decode(latents, True, lambda *step: progress.append(step))
     assert decoded.shape == (1, 720, 1280, 3)
     assert seen == [(r, c, 30, min(52, 160 - c)) for r in ROWS for c in COLUMNS]
@@ -407,7 +425,10 @@ def test_python_defaults_of_training_are_those_of_the_config():
     from pusa_jax.training.config import ModelConfig, RunConfig
 
     found = flat(
-        RunConfig(model=ModelConfig(preset="wan2.1-t2v-14b"), adapter=AdapterConfig()).record()
+        RunConfig(
+            model=ModelConfig(preset="wan2.1-t2v-14b"),
+            adapter=AdapterConfig(targets=WAN21.lora_targets),
+        ).record()
     )
     own = {
         "objective.levels.probability": 0.2,

@@ -6,24 +6,30 @@ Defaults are a table of `test_published_defaults.py`, mistakes are in `test_cli.
 import argparse
 import dataclasses
 import json
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pusa_jax.cli import main as cli
-from pusa_jax.cli.main import main as cli
+from pusa_jax.cli.main import main
 from pusa_jax.demo import demo
 from pusa_jax.devices import compile_cache, processes
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference import jobs
+from pusa_jax.inference import jobs, loading
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.pipeline import Output
 from pusa_jax.media import video
+from pusa_jax.models.wan.family import WAN21
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 PRINT = Output(
     frames=FRAMES, latents=np.zeros((1, 1, 1, 1, 1)), seed=0, settings={}, seconds={}
 ).latents_sha256()
+
+
+SLOW = SamplingConfig(fps=9)
 
 
 class Seen:
@@ -39,12 +45,17 @@ def seen(monkeypatch):
     """Jobs are recorded instead of made."""
     seen = Seen()
 
-    def prepare(job, output):
+    def opened(path, loras=()):
+        folder = types.SimpleNamespace(path=Path(path))
+        return types.SimpleNamespace(folder=folder, family=WAN21)
+
+    def prepare(job, output, model=None):
+        assert model is None or str(model.folder.path) == job.model
         seen.job = job
         seen.prepared.append((job, str(output)))
-        return job
+        return types.SimpleNamespace(job=job, output=output)
 
-    def run(job, on_progress):
+    def run(prepared, on_progress):
         seen.progress.append(on_progress)
         result = Output(
             frames=FRAMES,
@@ -55,9 +66,10 @@ def seen(monkeypatch):
         )
         return result, {"latents_sha256": result.latents_sha256()}
 
+    monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     monkeypatch.setattr(jobs, "run", run)
-    monkeypatch.setattr(jobs, "describe_plan", lambda job: {"task": job.task})
+    monkeypatch.setattr(jobs, "describe_plan", lambda prepared: {"task": prepared.job.task})
     monkeypatch.setattr(compile_cache, "keep_compiled", seen.kept.append)
     return seen
 
@@ -183,7 +195,9 @@ def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
 
 def made(folder, latents=PRINT, **changes):
     """A video with a job inside."""
-    job = Job(task="t2v", model="m", prompt="p", negative_prompt="n", fps=9)
+    job = Job(
+        task="t2v", model="m", prompt="p", negative_prompt="n", settings=SamplingConfig(fps=9)
+    )
     record = {"job": job.as_record(), "latents_sha256": latents} | changes
     video.write_video(folder / "a.mp4", FRAMES, 16, record)
     return folder / "a.mp4"
@@ -212,7 +226,9 @@ def test_programs_that_cannot_be_kept_stop_nothing(seen, monkeypatch, capsys):
 def test_a_rerun_makes_the_job_of_the_file(seen, capsys, tmp_path):
     path = made(tmp_path)
     assert main(["rerun", str(path)]) == 0
-    job = Job(task="t2v", model="m", prompt="p", negative_prompt="n", fps=9)
+    job = Job(
+        task="t2v", model="m", prompt="p", negative_prompt="n", settings=SamplingConfig(fps=9)
+    )
     assert seen.prepared == [(job, str(tmp_path / "a.rerun.mp4"))]
     assert "latents are the same to the last bit as before." in capsys.readouterr().out
     main(["rerun", str(path), "--output", "b.mp4"])

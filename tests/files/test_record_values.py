@@ -55,7 +55,7 @@ def test_values_of_a_type_fit_it(value, hint):
     ],
 )
 def test_values_of_another_type_do_not(value, hint):
-    with pytest.raises(FieldError, match="^x"):
+    with pytest.raises(FieldError, match=r"^x"):
         convert(value, hint, "x")
 
 
@@ -74,8 +74,8 @@ class Size:
         (None, "expected a table of settings, got None"),
         (["width"], r"expected a table of settings, got \['width'\]"),
         ({"width": 1}, "another version: 'height' is missing"),
-        ({}, "another version: 'height' is missing"),
-        ({"width": 1, "height": 2, "b": 1, "a": 2}, "another version: 'a' is unknown"),
+        ({}, "another version: 'width' is missing"),
+        ({"width": 1, "height": 2, "b": 1, "a": 2}, "another version: 'b' is unknown"),
         ({"width": 1, "height": 2.5}, "are damaged: height is 2.5"),
         ({"width": 1, "height": 2, "colour": 3}, "are damaged: colour is 3"),
     ],

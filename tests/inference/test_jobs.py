@@ -7,6 +7,7 @@ command line are in `test_cli.py`.
 import dataclasses
 import hashlib
 import json
+import types
 
 import jax
 import numpy as np
@@ -14,11 +15,13 @@ import pytest
 from numbered import SIZE, frame, told, write_files
 
 import pusa_jax
+from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference import jobs, loading
+from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
+from pusa_jax.inference.loading import Model
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import Configs
 from pusa_jax.media import video
@@ -151,9 +154,15 @@ def test_a_size_that_is_not_square_is_height_by_width(media):
 
 @pytest.mark.parametrize("fps", [0, 241])
 def test_frame_rates_that_are_mistakes_are_refused(fps):
-    assert job_of(fps=1).fps == 1 and job_of(fps=240).fps == 240
+    assert SamplingConfig(fps=1).fps == 1 and SamplingConfig(fps=240).fps == 240
     with pytest.raises(ValueError, match=f"fps must be 1 to 240, got {fps}"):
-        job_of(fps=fps)
+        SamplingConfig(fps=fps)
+
+
+def test_a_video_of_an_earlier_version_has_its_rate_beside_the_settings():
+    record = json.loads(json.dumps(job_of().as_record()))
+    del record["settings"]["fps"]
+    assert Job.from_record(record | {"fps": 24}).settings.fps == 24
 
 
 @pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
@@ -174,10 +183,9 @@ def full(media):
         clip_start=3,
         fit="stretch",
         dtype="float32",
-        fps=24,
         mesh={"data": 2, "context": 1, "tensor": 1},
         settings=SamplingConfig(
-            height=32, width=48, num_frames=17, num_steps=3, seed=5, tiled=False
+            height=32, width=48, num_frames=17, fps=24, num_steps=3, seed=5, tiled=False
         ),
     )
 
@@ -201,14 +209,14 @@ def test_a_record_has_fingerprints_of_inputs_and_lora_files(full, media):
     ("change", "message"),
     [
         (lambda r: "text", "describes no job: expected a table, got 'text'"),
-        (lambda r: r | {"settings": None}, "expected a table of settings, got None"),
+        (lambda r: r | {"settings": None}, "damaged: settings is None"),
         (
             lambda r: r | {"settings": r["settings"] | {"hue": 1}},
             "another version: 'hue' is unknown",
         ),
         (lambda r: r | {"colour": 1}, "another version: 'colour' is unknown"),
         (lambda r: {k: v for k, v in r.items() if k != "model"}, "'model' is missing"),
-        (lambda r: r | {"fps": "16"}, "damaged: fps is '16'"),
+        (lambda r: r | {"settings": r["settings"] | {"fps": "16"}}, "damaged: fps is '16'"),
         (lambda r: r | {"task": "dance"}, "damaged: task is 'dance'"),
         (lambda r: r | {"sha256": ["x"]}, "has no fingerprints of input files"),
         (lambda r: r | {"sha256": {"gone.png": "0"}}, "input gone.png is not there any more"),
@@ -241,9 +249,15 @@ MESH = {"data": 1, "context": 1, "tensor": 1}
 
 def prepared_of(job, output, conditions=()):
     mesh = make_mesh(MESH, jax.local_devices()[:1])
+    model = model_of(CONFIGS)
     return jobs.Prepared(
-        job=job, output=output, configs=CONFIGS, conditions=list(conditions), mesh=mesh
+        job=job, output=output, model=model, conditions=list(conditions), mesh=mesh
     )
+
+
+def model_of(configs):
+    """A model whose folder is never looked into."""
+    return Model(folder=object.__new__(ModelFolder), configs=configs)
 
 
 class Recorder(PusaPipeline):
@@ -294,17 +308,20 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
 
 
 def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
-    seen = []
+    seen, loaded = [], types.SimpleNamespace(dit=1, mesh=2)
 
     def load(model, **given):
         seen.append((model, given))
-        return Recorder()
+        return loaded
 
-    monkeypatch.setattr(loading, "load_pipeline", load)
+    monkeypatch.setattr(jobs, "load_parts", load)
     prepared = prepared_of(full, tmp_path / "out.mp4")
+    monkeypatch.setattr(
+        jobs, "PusaPipeline", lambda **parts: Recorder() if parts == vars(loaded) else None
+    )
     jobs.run(prepared, quiet)
-    given = {"dtype": "float32", "lora": full.lora, "mesh": prepared.mesh, "on_progress": quiet}
-    assert seen == [("m", given)]
+    given = {"dtype": "float32", "mesh": prepared.mesh, "on_progress": quiet}
+    assert seen == [(prepared.model, given)]
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
@@ -383,26 +400,23 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
 
         monkeypatch.setattr(owner, name, call)
 
+    model = model_of(configs)
     spy(jobs, "check_writable")
-    spy(loading, "check_configs", configs)
-    spy(jobs, "pusa_schedule")
-    spy(loading, "check_loras")
+    spy(jobs, "open_model", model)
     spy(jobs, "read_conditions", [])
     spy(jobs, "check_all")
     spy(jobs, "choose_mesh", mesh)
     spy(jobs, "check_memory")
-    spy(loading, "check_model")
+    spy(jobs, "check_model")
     prepared = jobs.prepare(job, tmp_path / "out.mp4")
     assert seen == [
         ("check_writable", (tmp_path / "out.mp4",), {}),
-        ("check_configs", ("m",), {}),
-        ("pusa_schedule", (30, 5.0), {}),
-        ("check_loras", (lora, configs.dit), {}),
+        ("open_model", ("m", lora), {}),
         ("read_conditions", (job, 2), {}),
         ("check_all", ([], 17), {}),
         ("choose_mesh", (MESH, configs.dit), {"guided": scale != 1}),
         ("check_memory", (mesh, configs.dit, "bfloat16"), {}),
-        ("check_model", ("m", "bfloat16"), {}),
+        ("check_model", (model, "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
-    assert (prepared.configs, prepared.mesh) == (configs, mesh)
+    assert (prepared.model, prepared.mesh) == (model, mesh)
