@@ -157,7 +157,8 @@ def diffusers(part: Part, repeats: int) -> Iterator[dict]:
     from diffusers import WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 
     run = planned(part)
-    config, (_, f, h, w, c) = run.dit, run.latent_shape
+    config: Any = run.dit
+    _, f, h, w, c = run.latent_shape
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     usual = torch.get_default_dtype()

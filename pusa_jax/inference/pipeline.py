@@ -34,7 +34,7 @@ from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.families import family_of
-from pusa_jax.models.family import Tokenizer
+from pusa_jax.models.family import DenoiserConfig, Tokenizer
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
@@ -120,9 +120,11 @@ class PusaPipeline:
         """
         experts = [Expert(dit=dit)] if isinstance(dit, nnx.Module) else dit
         self.experts = sorted(experts, key=lambda expert: -expert.first_level)
-        self.config = self.experts[0].dit.config
+        first: Any = self.experts[0].dit
+        self.config: DenoiserConfig = first.config
         self.family = family_of(self.config)
-        self.autoencoder = Autoencoder(autoencoder, self.family.codec, autoencoder.config)
+        coder: Any = autoencoder
+        self.autoencoder = Autoencoder(coder, self.family.codec, coder.config)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
         self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())

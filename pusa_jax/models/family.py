@@ -8,7 +8,7 @@ between families is a field here, never a question in the rooms above (`if famil
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -31,6 +31,8 @@ Prepared = Any
 @runtime_checkable
 class NetworkConfig(Protocol):
     """A frozen dataclass: what a network is, and in which precision it is held and computes."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def param_dtype(self) -> Precision: ...  # noqa: D102
