@@ -52,7 +52,7 @@ def test_a_mesh_samples_the_clip_of_one_device(folder, expected, shape):
     )
     assert_close(output.latents, expected.latents, 1e-5)
     assert np.abs(output.frames.astype(int) - expected.frames).max() <= 1
-    dit = nnx.state(pipe.dit)
+    dit = nnx.state(pipe.experts[0].dit)
     wanted = shardings(dit, sharding.DIT, pipe.mesh)
     jax.tree.map(lambda leaf, where: leaf.sharding == where or pytest.fail(str(leaf)), dit, wanted)
 

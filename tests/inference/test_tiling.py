@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from pusa_jax.inference import tiling
-from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.family import Tiles
 
-CONFIG = VAEConfig(dim=8)
 VIDEO = np.random.default_rng(0).uniform(-1, 1, (2, 3, 64, 80, 3)).astype(np.float32)
 
 
@@ -27,8 +26,8 @@ def starts(length, size, stride):
 def test_published_sizes_have_the_tiles_of_the_original():
     assert starts(90, 30, 15) == [0, 15, 30, 45, 60]
     assert starts(160, 52, 26) == [0, 26, 52, 78, 104, 130]
-    assert len(tiling.tiles((90, 160), (30, 52), (15, 26))) == 30
-    assert len(tiling.tiles((60, 104), (30, 52), (15, 26))) == 9
+    assert len(tiling.tiles((90, 160), Tiles(size=(30, 52), stride=(15, 26)))) == 30
+    assert len(tiling.tiles((60, 104), Tiles(size=(30, 52), stride=(15, 26)))) == 9
 
 
 def test_a_start_is_skipped_where_the_tile_before_reaches_the_border():
@@ -61,9 +60,9 @@ def test_every_cell_is_covered_and_no_weight_is_zero():
 
 
 def test_blending_tiles_of_a_local_function_gives_the_whole():
-    encoded = tiling.encode_tiled(area_mean, VIDEO, CONFIG, (5, 4), (3, 3))
+    encoded = tiling.encode_tiled(area_mean, VIDEO, 8, Tiles(size=(5, 4), stride=(3, 3)))
     np.testing.assert_allclose(encoded, area_mean(VIDEO), atol=1e-6)
-    decoded = tiling.decode_tiled(enlarge, encoded, CONFIG, (4, 6), (2, 3))
+    decoded = tiling.decode_tiled(enlarge, encoded, 8, Tiles(size=(4, 6), stride=(2, 3)))
     np.testing.assert_allclose(decoded, enlarge(area_mean(VIDEO)), atol=1e-6)
 
 
@@ -74,34 +73,40 @@ def test_two_disagreeing_tiles_fade_into_each_other():
         return np.full_like(enlarge(latents)[..., :3], next(brightness))
 
     latents = np.zeros((1, 1, 4, 6, 16), np.float32)
-    line = tiling.decode_tiled(decode_tile, latents, CONFIG, (4, 4), (4, 2))[0, 0, 0, :, 0]
+    line = tiling.decode_tiled(decode_tile, latents, 8, Tiles(size=(4, 4), stride=(4, 2)))[
+        0, 0, 0, :, 0
+    ]
     ramp = np.arange(1, 17) / 16
     fade = ramp / (ramp + ramp[::-1])
     np.testing.assert_allclose(line, [0] * 16 + [*fade] + [1] * 16, atol=1e-6)
 
 
 def test_decoded_video_is_clamped_and_latents_are_not():
-    decoded = tiling.decode_tiled(enlarge, 3 * area_mean(VIDEO) + 2, CONFIG, (4, 6), (2, 3))
+    decoded = tiling.decode_tiled(
+        enlarge, 3 * area_mean(VIDEO) + 2, 8, Tiles(size=(4, 6), stride=(2, 3))
+    )
     assert decoded.min() >= -1 and decoded.max() == 1
-    encoded = tiling.encode_tiled(area_mean, 3 * VIDEO + 2, CONFIG, (5, 4), (3, 3))
+    encoded = tiling.encode_tiled(area_mean, 3 * VIDEO + 2, 8, Tiles(size=(5, 4), stride=(3, 3)))
     assert encoded.max() > 1 and isinstance(encoded, np.ndarray)
 
 
 def test_progress_counts_every_tile():
     seen = []
-    tiling.encode_tiled(area_mean, VIDEO, CONFIG, (5, 4), (3, 3), lambda *n: seen.append(n))
+    tiling.encode_tiled(
+        area_mean, VIDEO, 8, Tiles(size=(5, 4), stride=(3, 3)), lambda *n: seen.append(n)
+    )
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
 @pytest.mark.parametrize("stride", [0, 5])
 def test_a_stride_that_leaves_gaps_is_refused(stride):
     with pytest.raises(ValueError, match=r"between 1 and the tile size 4, got"):
-        tiling.encode_tiled(area_mean, VIDEO, CONFIG, (4, 4), (4, stride))
+        tiling.encode_tiled(area_mean, VIDEO, 8, Tiles(size=(4, 4), stride=(4, stride)))
 
 
 def test_a_size_that_is_no_multiple_of_a_cell_is_refused():
     with pytest.raises(ValueError, match=r"divisible by 8, got 60 x 80"):
-        tiling.encode_tiled(area_mean, VIDEO[:, :, :60], CONFIG, (4, 4), (4, 4))
+        tiling.encode_tiled(area_mean, VIDEO[:, :, :60], 8, Tiles(size=(4, 4), stride=(4, 4)))
 
 
 def test_a_tile_that_ends_at_the_border_does_not_fade_there():
@@ -112,7 +117,10 @@ def test_a_tile_that_ends_at_the_border_does_not_fade_there():
 
 
 def test_tiles_are_those_of_their_own_axis_row_by_row():
-    found = [(r.start, r.stop, c.start, c.stop) for r, c in tiling.tiles((6, 5), (4, 3), (2, 2))]
+    found = [
+        (r.start, r.stop, c.start, c.stop)
+        for r, c in tiling.tiles((6, 5), Tiles(size=(4, 3), stride=(2, 2)))
+    ]
     assert found == [(0, 4, 0, 3), (0, 4, 2, 5), (2, 6, 0, 3), (2, 6, 2, 5)]
 
 
@@ -124,7 +132,9 @@ def test_where_four_tiles_meet_each_weighs_the_lesser_of_its_two_ramps():
         return np.full((1, 1, 4, 4, 1), next(brightness), np.float32)
 
     video = np.zeros((1, 1, 48, 48, 3), np.float32)
-    first = tiling.encode_tiled(encode_tile, video, CONFIG, (4, 4), (2, 2))[0, 0, :, :, 0]
+    first = tiling.encode_tiled(encode_tile, video, 8, Tiles(size=(4, 4), stride=(2, 2)))[
+        0, 0, :, :, 0
+    ]
     falling, rising = [1.0, 0.5], [0.5, 1.0]
     for i, j in itertools.product(range(2), range(2)):
         weights = [min(a[i], b[j]) for a in (falling, rising) for b in (falling, rising)]
@@ -139,8 +149,8 @@ def test_height_and_width_of_tile_and_stride_are_told_apart(tile, stride):
         seen.append(pixels.shape[2:4])
         return area_mean(pixels)
 
-    tiling.encode_tiled(encode_tile, VIDEO, CONFIG, tile, stride)
-    grid = tiling.tiles((8, 10), tile, stride)
+    tiling.encode_tiled(encode_tile, VIDEO, 8, Tiles(size=tile, stride=stride))
+    grid = tiling.tiles((8, 10), Tiles(size=tile, stride=stride))
     assert seen == [(8 * (r.stop - r.start), 8 * (c.stop - c.start)) for r, c in grid]
     rows, columns = (starts(*axis) for axis in zip((8, 10), tile, stride, strict=True))
     assert [(r.start, c.start) for r, c in grid] == [*itertools.product(rows, columns)]
@@ -149,13 +159,15 @@ def test_height_and_width_of_tile_and_stride_are_told_apart(tile, stride):
 def test_progress_of_decoding_counts_every_tile():
     seen = []
     latents = np.zeros((1, 1, 8, 10, 3), np.float32)
-    tiling.decode_tiled(enlarge, latents, CONFIG, (5, 4), (3, 3), lambda *n: seen.append(n))
+    tiling.decode_tiled(
+        enlarge, latents, 8, Tiles(size=(5, 4), stride=(3, 3)), lambda *n: seen.append(n)
+    )
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
 def test_a_width_that_is_no_multiple_of_a_cell_is_refused():
     with pytest.raises(ValueError, match=r"divisible by 8, got 64 x 76"):
-        tiling.encode_tiled(area_mean, VIDEO[:, :, :, :76], CONFIG, (4, 4), (4, 4))
+        tiling.encode_tiled(area_mean, VIDEO[:, :, :, :76], 8, Tiles(size=(4, 4), stride=(4, 4)))
 
 
 def test_a_frame_without_tiles_is_refused():

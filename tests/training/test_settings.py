@@ -7,7 +7,8 @@ import pytest
 from small import DIT, VAE, MeshConfig, ModelConfig, noise_clips, recipe, settings
 
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.training.config import RunConfig, SampleConfig, build
+from pusa_jax.files.records import build
+from pusa_jax.training.config import RunConfig, SampleConfig
 from pusa_jax.training.layout import placement
 from pusa_jax.training.objective import ObjectiveConfig
 

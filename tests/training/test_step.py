@@ -10,7 +10,7 @@ from small import LORA, base, batch, frozen, random_adapters, recipe
 from pusa_jax.diffusion.timesteps import LevelConfig, clip_keys, level_table
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.objective import noised_batch, noised_batch_at
-from pusa_jax.training.state import OptimizerConfig, fresh_state, learning_rate
+from pusa_jax.training.state import OptimizerConfig, apply_gradients, fresh_state, learning_rate
 from pusa_jax.training.step import LEVEL_BINS, first_state, loss_of, network, train_step
 
 KEY = jax.random.key(5)
