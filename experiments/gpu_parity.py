@@ -68,7 +68,7 @@ class Dtype:
 def compare(dtype: str, folders: list[str] | None) -> tuple[dict[Row, list[float]], list[str]]:
     """Errors of each row of the table, and what went wrong."""
     do_without_jaxtyping()
-    sys.path.insert(0, str(PARITY))
+    sys.path[:0] = [str(PARITY), str(PARITY.parent)]  # the checks, and what tests share
     from golden import NETWORKS, discover, golden_dirs  # pyright: ignore[reportMissingImports]
     from test_golden import all_checks  # pyright: ignore[reportMissingImports]
 

@@ -1,6 +1,7 @@
 """The benchmark and the parity table run anywhere; on a CPU with what is small."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from experiments.plain import do_without_jaxtyping
 from pusa_jax.cli.train import parse
 from pusa_jax.training.metrics import step_flops
 
-BUNDLED = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLED = ROOT / "tests" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,13 @@ def test_parity_in_both_dtypes(one_kind):
     assert max(errors) < 5e-6 < min(rounded) < max(rounded) < 0.1
     header, _, line = gpu_parity.table(found)
     assert header.count("|") == line.count("|") and "wan_dit_base" in line
+
+
+def test_parity_runs_as_a_command_of_its_own(one_kind):
+    command = ["-m", "experiments.gpu_parity", "--dtype", "float32", "--golden-dir", str(one_kind)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "wan_dit_base" in done.stdout
 
 
 def test_a_broken_limit_is_named(one_kind, monkeypatch):
