@@ -138,3 +138,13 @@ def test_a_table_is_data_not_a_shape():
         for i in range(3):
             step(NOISE, table.part(i, i + 1))
     assert len(traces) == 1
+
+
+def test_a_part_of_a_plan_ends_where_the_next_one_begins():
+    table = noise_table(6, 5.0, np.asarray([1.0, 0.5]))
+    first, second = table.part(0, 2), table.part(2, 6)
+    assert (table.num_steps, first.num_steps, second.num_steps) == (6, 2, 4)
+    assert np.array_equal(first.sigmas[-1], second.sigmas[0])
+    for name in ("timesteps", "step_sizes", "levels"):
+        joined = np.concatenate([getattr(first, name), getattr(second, name)])
+        assert np.array_equal(joined, getattr(table, name))
