@@ -6,7 +6,7 @@ import pytest
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.models.attention import kernels
-from pusa_jax.models.attention.attention import attention
+from pusa_jax.models.attention.attention import self_attention
 from pusa_jax.models.remat import rematerialised
 
 
@@ -16,7 +16,7 @@ def loops_of_gradient(remat, heads):
 
     def block(x, weight):
         y = x * weight
-        return x + jnp.tanh(attention(y, y, y)), None
+        return x + jnp.tanh(self_attention(y, y, y)), None
 
     def loss(weights):
         return jax.lax.scan(rematerialised(block, remat), x, weights)[0].sum()

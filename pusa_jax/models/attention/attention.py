@@ -1,6 +1,6 @@
-"""Softmax attention behind one function, whatever the platform's kernel and the mesh.
+"""Softmax attention behind two functions, whatever the platform's kernel and the mesh.
 
-Without a mesh `attention` runs one kernel. On a mesh it is an island of `jax.shard_map`: clips are
+Without a mesh it is one kernel. On a mesh it is an island of `jax.shard_map`: clips are
 split over `data`, heads over `tensor`, and where keys lie spread over `context` with the queries
 (self-attention), one exchange each way lets every query meet every key:
 
@@ -25,22 +25,26 @@ from pusa_jax.devices.sharding import AXES, fit
 from pusa_jax.models.attention.kernels import Backend, attend, attention_backend
 from pusa_jax.models.attention.ring import Ring, ring_attention
 
-__all__ = ["Backend", "attention", "attention_backend", "pad_tokens"]
+__all__ = ["Backend", "attention_backend", "cross_attention", "pad_tokens", "self_attention"]
 
-Queries = Float[Array, "B *tokens K P"]
-Keys = Float[Array, "B *key_tokens K P"]
+Tokens = Float[Array, "B F S K P"]
+"""Queries, keys or values of a clip, split into heads K of P channels."""
+
+Prompt = Float[Array, "B M K P"]
+"""Keys or values of a prompt, the same on all devices of a clip."""
 
 
-def attention(query: Queries, key: Keys, value: Keys, *, tokens: int | None = None) -> Queries:
-    """softmax(query . key / sqrt(P)) . value for each head, without a mask.
+def self_attention(
+    query: Tokens, key: Tokens, value: Tokens, *, tokens: int | None = None
+) -> Tokens:
+    """softmax(query . key / sqrt(P)) . value for each head: every token of a clip sees every other.
 
     Scores and softmax are float32 whatever the dtype of the arguments; the result has theirs.
 
     Args:
-      query: [B, F, S, K, P], or [B, N, K, P] with tokens that are not split over devices.
-      key: [B, F, S, K, P], split like the queries, or [B, M, K, P], the same on all devices of a
-        clip.
-      value: like `key`.
+      query: of the clip's tokens.
+      key: cut over the mesh as the queries are.
+      value: as the keys.
       tokens: how many of the S tokens of a frame are real, the rest having been put on by
         `pad_tokens`; all, if not given.
 
@@ -48,20 +52,40 @@ def attention(query: Queries, key: Keys, value: Keys, *, tokens: int | None = No
       ValueError: the mesh does not divide heads or tokens.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    spread = key.ndim == 5
-    tokens = key.shape[-3] if tokens is None else tokens
     if mesh.empty:
         return _unsplit(query, key, value)
     sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
     _check(query, sizes)
-    query_spec = _island_spec(query, sizes)
-    key_spec = query_spec if spread else _island_spec(key, sizes)
+    spec = fit(query.shape, OF_CLIP, sizes)
     body = _unsplit
-    if spread and sizes["context"] > 1:
-        body = functools.partial(_split, tokens=tokens, size=sizes["context"])
-    return jax.shard_map(
-        body, in_specs=(query_spec, key_spec, key_spec), out_specs=query_spec, check_vma=False
-    )(query, key, value)
+    if sizes["context"] > 1:
+        real = query.shape[2] if tokens is None else tokens
+        body = functools.partial(_split, tokens=real, size=sizes["context"])
+    return _island(body, (spec, spec, spec))(query, key, value)
+
+
+def cross_attention(query: Tokens, key: Prompt, value: Prompt) -> Tokens:
+    """As `self_attention`, with the keys and values of a prompt: no token needs another device.
+
+    Raises:
+      ValueError: the mesh does not divide heads or tokens.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return _unsplit(query, key, value)
+    sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
+    _check(query, sizes)
+    of_query, of_key = fit(query.shape, OF_CLIP, sizes), fit(key.shape, OF_PROMPT, sizes)
+    return _island(_unsplit, (of_query, of_key, of_key))(query, key, value)
+
+
+OF_CLIP = ("data", None, "context", "tensor", None)  # B F S K P
+OF_PROMPT = ("data", None, "tensor", None)  # B M K P
+
+
+def _island(body, specs: tuple[P, P, P]):
+    """`body` on each device's part of query, key and value; its result lies like the query."""
+    return jax.shard_map(body, in_specs=specs, out_specs=specs[0], check_vma=False)
 
 
 def pad_tokens(x: Array, axis: int) -> Array:
@@ -73,8 +97,6 @@ def pad_tokens(x: Array, axis: int) -> Array:
 
 
 def _check(query: Array, sizes) -> None:
-    if query.ndim != 5:
-        return
     heads, tensor, context = query.shape[-2], sizes["tensor"], sizes["context"]
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
@@ -83,11 +105,6 @@ def _check(query: Array, sizes) -> None:
         raise ValueError(
             f"{query.shape[2]} tokens are not divisible by context={context}; use pad_tokens first."
         )
-
-
-def _island_spec(x: Array, sizes) -> P:
-    axes = (None, "context") if x.ndim == 5 else (None,)
-    return fit(x.shape, ("data", *axes, "tensor", None), sizes)
 
 
 def _unsplit(query, key, value):

@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pusa_jax.devices.sharding import constrain
-from pusa_jax.models.attention.attention import attention, pad_tokens
+from pusa_jax.models.attention.attention import cross_attention, pad_tokens, self_attention
 from pusa_jax.models.layers import (
     MLP,
     LayerNorm,
@@ -36,6 +36,7 @@ from pusa_jax.typing import Latents, Text, Timesteps
 
 Tokens = Float[Array, "B F S D"]
 Heads = Float[Array, "B F S K P"]
+PromptHeads = Float[Array, "B L K P"]
 TextKV = tuple[Float[Array, "*layers B L K P"], Float[Array, "*layers B L K P"]]
 """Keys and values of a prompt for cross-attention."""
 
@@ -73,13 +74,22 @@ class Attention(nnx.Module):
         """Normed keys and plain values, split into heads."""
         return self._split(self.norm_k(self.k(x))), self._split(self.v(x))
 
-    def attend(self, query: Heads, key: Array, value: Array, tokens: int | None = None) -> Tokens:
-        """Every query of the clip looks at every key, whatever frame it lies in.
+    def to_clip(self, query: Heads, key: Heads, value: Heads, tokens: int) -> Tokens:
+        """Every token looks at every token of the clip, whatever frame it lies in.
 
-        Keys of a clip are padded behind the first `tokens` of each frame, a prompt's are not.
+        The first `tokens` of each frame are real, what is padded behind them is not seen.
         """
-        heads = (x.astype(self.dtype) for x in (query, key, value))
-        return self.o(attention(*heads, tokens=tokens).reshape(*query.shape[:3], -1))
+        return self._out(self_attention(*self._cast(query, key, value), tokens=tokens))
+
+    def to_prompt(self, query: Heads, key: PromptHeads, value: PromptHeads) -> Tokens:
+        """Every token looks at every token of the prompt, padding included."""
+        return self._out(cross_attention(*self._cast(query, key, value)))
+
+    def _cast(self, *heads: Array) -> tuple[Array, ...]:
+        return tuple(x.astype(self.dtype) for x in heads)
+
+    def _out(self, heads: Heads) -> Tokens:
+        return self.o(heads.reshape(*heads.shape[:3], -1))  # [B, F, S, K, P] -> [B, F, S, D]
 
 
 class Block(nnx.Module):
@@ -127,10 +137,10 @@ class Block(nnx.Module):
         h = layer_norm(x, self.eps, self.dtype) * (1 + scale1) + shift1
         key, value = self.self_attn.key_value(h)
         query = rotate(self.self_attn.query(h), rotary)
-        h = self.self_attn.attend(query, rotate(key, rotary), value, tokens)
+        h = self.self_attn.to_clip(query, rotate(key, rotary), value, tokens)
         x = x + gate1 * h.astype(self.dtype)
 
-        h = self.cross_attn.attend(self.cross_attn.query(self.norm3(x)), *text)
+        h = self.cross_attn.to_prompt(self.cross_attn.query(self.norm3(x)), *text)
         x = x + h.astype(self.dtype)
 
         h = layer_norm(x, self.eps, self.dtype) * (1 + scale2) + shift2
