@@ -195,8 +195,13 @@ def unipc(order: int = 2) -> Solver:
 def _unipc_weights(
     sigmas: Float[np.ndarray, " n"], start: int, end: int, nodes: Sequence[int]
 ) -> list[tuple[int, float]]:
-    """Weights of the guesses at `start` and at `nodes` in an update from start to end."""
-    straight = 1 - sigmas[end] / sigmas[start]
+    """Weights of the guesses at `start` and at `nodes` in an update from start to end.
+
+    With r the way in lambda from `start`, as a part of h, the guess is m_start plus a polynomial
+    sum_k rho_k (m_k - m_start) / r_k. The rho make it exact for guesses r^(j+1), j = 0 .. p - 1:
+    sum_k r_k^j rho_k = moment_j (UniPC, arXiv 2302.04867, section 3, with B2(h) = expm1(-h)).
+    """
+    straight = 1 - sigmas[end] / sigmas[start]  # alpha' (1 - e^-h), as alpha + sigma = 1
     if not nodes:
         return [(start, straight)]
     snr = _log_snr(sigmas)
@@ -204,11 +209,11 @@ def _unipc_weights(
     ratios = (snr[list(nodes)] - snr[start]) / h
     b_of_h = np.expm1(-h)
     moments, phi, factorial = [], b_of_h / -h - 1, 1
-    for k in range(len(nodes)):
+    for k in range(len(nodes)):  # integral of e^(s - h) (s / h)^(k + 1) over 0 .. h, / (1 - e^-h)
         moments.append(phi * factorial / b_of_h)
         factorial *= k + 2
         phi = phi / -h - 1 / factorial
-    powers = np.vander(ratios, increasing=True).T
+    powers = np.vander(ratios, increasing=True).T  # [j, k]
     # Parity: with one node the original takes 1/2, the limit of the system for small h.
     rhos = np.linalg.solve(powers, moments) if len(nodes) > 1 else np.asarray([0.5])
     bends = straight * rhos / ratios
@@ -255,7 +260,11 @@ def dpmpp(order: int = 2, variant: Variant = "midpoint") -> Solver:
 def _dpmpp_weights(
     sigmas: Float[np.ndarray, " n"], order: int, variant: Variant
 ) -> Float[np.ndarray, " order"]:
-    """Weights of the last guesses, newest first, in the step between the last two levels."""
+    """Weights of the last guesses, newest first, in the step between the last two levels.
+
+    The guess along lambda is m + D1 s / h, or with a third guess m + D1 s / h + D2 (s / h)^2 / 2,
+    s from 0 to h (DPM-Solver++, arXiv 2211.01095, multistep form): `slope` is D1, `curve` D2.
+    """
     straight = 1 - sigmas[-1] / sigmas[-2]
     newest, before, oldest = np.eye(3)
     if order == 1:
