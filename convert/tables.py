@@ -85,11 +85,14 @@ class Rule:
       source: tensor name in the checkpoint; may hold one `{i}`.
       target: slash-separated path of the leaf it fills, as in `blocks/self_attn/q/kernel`.
       transform: change of layout.
+      part: (which, of how many) equal parts of the tensor's first axis; its other parts are rules
+        of their own, as for queries, keys and values in one tensor.
     """
 
     source: str
     target: str
     transform: Transform = SAME
+    part: tuple[int, int] = (0, 1)
 
     @property
     def is_stacked(self) -> bool:
@@ -99,7 +102,15 @@ class Rule:
     def tensor_shape(self, leaf: Shape) -> Shape:
         """Shape in the checkpoint of the tensor, or of each of the tensors, that fill the leaf."""
         one = leaf[1:] if self.is_stacked else leaf
-        return self.transform.to_torch(np.empty(one, np.int8)).shape
+        shape = self.transform.to_torch(np.empty(one, np.int8)).shape
+        _, parts = self.part
+        return shape if parts == 1 else (parts * shape[0], *shape[1:])
+
+    def tensor_index(self, index: Index, shape: Shape) -> Index:
+        """Of the part of a tensor that this rule takes, in the tensor of `shape`."""
+        which, parts = self.part
+        rows = range(shape[0])[which * (shape[0] // parts) :][: shape[0] // parts][index[0]]
+        return (slice(rows.start, rows.stop, rows.step), *index[1:])
 
     def names(self, leaf: Shape) -> list[str]:
         """Names of the tensors that fill a leaf of this shape, in layer order."""
@@ -182,10 +193,18 @@ class Leaf:
     def _part(self, name: str, index: Index) -> np.ndarray:
         transform = self.rule.transform
         if all(s == slice(None) for s in index):
-            return transform.to_leaf(self.source.read(name))
+            return transform.to_leaf(self._tensor(name))
         if transform.to_torch_index is None:
-            return transform.to_leaf(self.source.read(name))[index]
-        return transform.to_leaf(self.source.read(name, transform.to_torch_index(index)))
+            return transform.to_leaf(self._tensor(name))[index]
+        return transform.to_leaf(self._tensor(name, transform.to_torch_index(index)))
+
+    def _tensor(self, name: str, index: Index | None = None) -> np.ndarray:
+        """The rule's part of a tensor, or what `index` selects of that part."""
+        if self.rule.part == (0, 1):
+            return self.source.read(name, index)
+        shape = self.source.tensors[name].shape
+        index = tuple(slice(None) for _ in shape) if index is None else index
+        return self.source.read(name, self.rule.tensor_index(index, shape))
 
 
 def _copy(x: np.ndarray, out: np.ndarray) -> None:
@@ -272,8 +291,15 @@ def bind(
 def _table_problems(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> Iterator[str]:
     """Leaves and tensor names that do not have exactly one rule."""
     targets = Counter(rule.target for rule in rules)
-    sources = Counter(n for r in rules if r.target in shapes for n in r.names(shapes[r.target]))
-    yield from (f"tensor {name} has {n} rules" for name, n in sources.items() if n > 1)
+    sources: dict[str, list[tuple[int, int]]] = {}
+    for rule in rules:
+        for name in rule.names(shapes[rule.target]) if rule.target in shapes else ():
+            sources.setdefault(name, []).append(rule.part)
+    for name, parts in sources.items():
+        count = parts[0][1]
+        if sorted(parts) != [(i, count) for i in range(count)]:
+            what = f"{len(parts)} rules" if count == 1 else f"rules for the parts {sorted(parts)}"
+            yield f"tensor {name} has {what}"
     yield from (f"leaf {path} has {n} rules" for path, n in targets.items() if n > 1)
     yield from (f"leaf {path} has no rule" for path in shapes if path not in targets)
     yield from (f"the model has no leaf {path}" for path in targets if path not in shapes)
@@ -340,12 +366,13 @@ class LeafTensors:
             raise ConversionError(("table", problem) for problem in problems)
 
     @functools.cached_property
-    def _rows(self) -> dict[str, tuple[Rule, int]]:
-        return {
-            name: (rule, layer)
-            for rule in self.rules
-            for layer, name in enumerate(rule.names(tuple(self.leaves[rule.target].shape)))
-        }
+    def _rows(self) -> dict[str, tuple[list[Rule], int]]:
+        """Tensor -> the rules of its parts, in order, and its layer."""
+        rows: dict[str, tuple[list[Rule], int]] = {}
+        for rule in sorted(self.rules, key=lambda rule: rule.part[0]):
+            for layer, name in enumerate(rule.names(tuple(self.leaves[rule.target].shape))):
+                rows.setdefault(name, ([], layer))[0].append(rule)
+        return rows
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -359,18 +386,22 @@ class LeafTensors:
             for rule in self.rules
             for path, leaf in [(rule.target, self.leaves[rule.target])]
         }
-        return {name: infos[rule.target] for name, (rule, _) in self._rows.items()}
+        return {name: infos[rules[0].target] for name, (rules, _) in self._rows.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         """One tensor in PyTorch layout, contiguous, on the host; `index` selects a part of it."""
-        rule, layer = self._rows[name]
+        rules, layer = self._rows[name]
+        parts = [self._part(rule, name, layer) for rule in rules]
+        tensor = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return _copied(tensor if index is None else tensor[index], tensor.dtype)
+
+    def _part(self, rule: Rule, name: str, layer: int) -> np.ndarray:
         leaf = self.leaves[rule.target]
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(f"{rule.target} is a shape without values; {name} cannot be read.")
-        tensor = rule.transform.to_torch(
+        return rule.transform.to_torch(
             _layer(leaf, layer) if rule.is_stacked else np.asarray(leaf)
         )
-        return _copied(tensor if index is None else tensor[index], tensor.dtype)
 
 
 def _layer(leaf: jax.Array | np.ndarray, layer: int) -> np.ndarray:

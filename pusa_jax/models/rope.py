@@ -21,8 +21,8 @@ class Rotary(NamedTuple):
     levels belong to frames and because either axis may be split over devices.
     """
 
-    cos: Float[Array, "F S half"]
-    sin: Float[Array, "F S half"]
+    cos: Float[Array, "F S k half"]  # k heads, or 1 if all turn alike
+    sin: Float[Array, "F S k half"]
 
 
 def rotary_table(head_dim: int, frames: int, height: int, width: int) -> Rotary:
@@ -44,13 +44,13 @@ def rotary_table(head_dim: int, frames: int, height: int, width: int) -> Rotary:
             for place, n in zip(grid, shares, strict=True)
         ],
         axis=-1,
-    ).reshape(frames, height * width, pairs)
+    ).reshape(frames, height * width, 1, pairs)
     return Rotary(*(jnp.asarray(f(angles), jnp.float32) for f in (np.cos, np.sin)))
 
 
 def rotate(x: Float[Array, "B F S K P"], rotary: Rotary) -> Float[Array, "B F S K P"]:
     """Turns each adjacent channel pair (2j, 2j + 1) by its token's angle; float32 inside."""
     even, odd = jnp.unstack(x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2), axis=-1)
-    cos, sin = rotary.cos[None, :, :, None], rotary.sin[None, :, :, None]
+    cos, sin = rotary.cos[None], rotary.sin[None]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
     return turned.reshape(x.shape).astype(x.dtype)

@@ -54,7 +54,7 @@ def test_blocks_give_the_plain_result_and_gradient():
 
         return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
 
-    ours = loss(lambda *xs: blockwise.blockwise_attention(*xs, 16))(*args)
+    ours = loss(lambda *xs: blockwise.blockwise_attention(*xs, block=16))(*args)
     expected = loss(plain)(*args)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         assert_close(a, b, 2e-6)

@@ -15,6 +15,7 @@ Tokens have two axes, latent frame F and place in the frame S, of which S is spl
 
 import functools
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ def self_attention(
     if mesh.empty:
         return _unsplit(query, key, value)
     sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
-    _check(query, sizes)
+    check_split(query, sizes)
     spec = fit(query.shape, OF_CLIP, sizes)
     body = _unsplit
     if sizes["context"] > 1:
@@ -74,7 +75,7 @@ def cross_attention(query: Tokens, key: Prompt, value: Prompt) -> Tokens:
     if mesh.empty:
         return _unsplit(query, key, value)
     sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
-    _check(query, sizes)
+    check_split(query, sizes)
     of_query, of_key = fit(query.shape, OF_CLIP, sizes), fit(key.shape, OF_PROMPT, sizes)
     return _island(_unsplit, (of_query, of_key, of_key))(query, key, value)
 
@@ -96,7 +97,8 @@ def pad_tokens(x: Array, axis: int) -> Array:
     return jnp.pad(x, pad)
 
 
-def _check(query: Array, sizes) -> None:
+def check_split(query: Tokens, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError unless a mesh of such axes divides heads and tokens."""
     heads, tensor, context = query.shape[-2], sizes["tensor"], sizes["context"]
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]

@@ -24,25 +24,42 @@ MASKED = -1e30
 """Score of a masked key: finite, so that rows without any key stay free of NaN."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def blockwise_attention(query: Queries, key: Keys, value: Keys, block: int = BLOCK) -> Queries:
-    """softmax(query . key / sqrt(P)) . value with bounded memory, forwards and backwards."""
-    return _forward_rule(query, key, value, block)[0]
+def blockwise_attention(
+    query: Queries,
+    key: Keys,
+    value: Keys,
+    is_key: Bool[Array, " M"] | None = None,
+    block: int = BLOCK,
+) -> Queries:
+    """softmax(query . key / sqrt(P)) . value with bounded memory, forwards and backwards.
+
+    Args:
+      query: [B, N, K, P].
+      key: [B, M, K, P].
+      value: as the keys.
+      is_key: which keys are real; all, if not given.
+      block: tokens that are taken together.
+    """
+    is_key = jnp.ones(key.shape[1], bool) if is_key is None else is_key
+    return _blockwise(query, key, value, is_key, block)
 
 
-def _forward_rule(query, key, value, block):
-    is_key = jnp.ones(key.shape[1], bool)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _blockwise(query, key, value, is_key, block):
+    return _forward_rule(query, key, value, is_key, block)[0]
+
+
+def _forward_rule(query, key, value, is_key, block):
     out, normaliser = of_attention(*forward(query, key, value, is_key, block))
-    return out, (query, key, value, out, normaliser)
+    return out, (query, key, value, is_key, out, normaliser)
 
 
 def _backward_rule(block, saved, cotangent):
-    query, key, value, out, normaliser = saved
-    is_key = jnp.ones(key.shape[1], bool)
-    return backward(query, key, value, is_key, out, normaliser, cotangent, block)
+    query, key, value, is_key, out, normaliser = saved
+    return *backward(query, key, value, is_key, out, normaliser, cotangent, block), None
 
 
-blockwise_attention.defvjp(_forward_rule, _backward_rule)
+_blockwise.defvjp(_forward_rule, _backward_rule)
 
 
 def forward(

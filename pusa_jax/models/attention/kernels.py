@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from pusa_jax.models.attention.blockwise import (
     Keys,
@@ -70,17 +70,33 @@ def backend_for(query: Queries) -> str:
     return "xla"
 
 
-def attend(query: Queries, key: Keys, value: Keys) -> Queries:
-    """softmax(query . key / sqrt(P)) . value of each head."""
+def attend(
+    query: Queries, key: Keys, value: Keys, lengths: Int[Array, " B"] | None = None
+) -> Queries:
+    """softmax(query . key / sqrt(P)) . value of each head.
+
+    Args:
+      query: [B, N, K, P].
+      key: [B, M, K, P].
+      value: as the keys.
+      lengths: how many of the keys of each clip are real, the first ones; all, if not given.
+    """
+    dot_product = functools.partial(
+        jax.nn.dot_product_attention, query, key, value, key_value_seq_lengths=lengths
+    )
     match backend_for(query):
         case "splash":
-            return _splash(query, key, value)[0]
+            return _splash(query, key, value, lengths=lengths)[0]
         case "cudnn":
-            return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+            return dot_product(implementation="cudnn")
     b, n, k, _ = query.shape
     if 4 * b * n * k * key.shape[1] <= PLAIN_SCORES_LIMIT:
-        return jax.nn.dot_product_attention(query, key, value, implementation="xla")
-    return blockwise_attention(query, key, value)
+        return dot_product(implementation="xla")
+    if lengths is None:
+        return blockwise_attention(query, key, value)
+    one = jax.vmap(blockwise_attention)  # each clip has keys of its own
+    is_key = jnp.arange(key.shape[1]) < lengths[:, None]
+    return one(query[:, None], key[:, None], value[:, None], is_key)[:, 0]
 
 
 def attend_in_part(
@@ -96,9 +112,16 @@ def attend_in_part(
 
 
 def _splash(
-    query: Queries, key: Keys, value: Keys, is_key: Bool[Array, " M"] | None = None
+    query: Queries,
+    key: Keys,
+    value: Keys,
+    is_key: Bool[Array, " M"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Queries, Normaliser | None]:
-    """Attention; given `is_key` over these keys only, and with the normaliser."""
+    """Attention; given `is_key` over these keys only, and with the normaliser.
+
+    Given `lengths`, over so many keys of each clip.
+    """
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     (_, n, k, p), m = query.shape, key.shape[1]
@@ -129,12 +152,16 @@ def _splash(
         residual_checkpoint_name=ATTENTION,
         interpret=platform() == "cpu",
     )
-    segments = None
-    if partial or key.shape[2] > m:
+    segments, axes = None, None
+    if lengths is not None:
+        seen = (jnp.arange(key.shape[2]) < lengths[:, None]).astype(jnp.int32)  # [B, M]
+        segments = splash.SegmentIds(q=jnp.ones((len(seen), query.shape[2]), jnp.int32), kv=seen)
+        axes = 0
+    elif partial or key.shape[2] > m:
         seen = jnp.ones(m, bool) if is_key is None else is_key
         seen = jnp.pad(seen, (0, key.shape[2] - m)).astype(jnp.int32)
         segments = splash.SegmentIds(q=jnp.ones(query.shape[2], jnp.int32), kv=seen)
-    result: Any = jax.vmap(functools.partial(kernel, segment_ids=segments))(query, key, value)
+    result: Any = jax.vmap(kernel, in_axes=(0, 0, 0, axes))(query, key, value, segments)
     out, normaliser = (result[0], result[1][0][..., None]) if partial else (result, None)
     out = jnp.swapaxes(out[:, :, :n], 1, 2)
     return out, None if normaliser is None else jnp.swapaxes(normaliser[:, :, :n], 1, 2)
