@@ -399,9 +399,7 @@ class LeafTensors:
         leaf = self.leaves[rule.target]
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(f"{rule.target} is a shape without values; {name} cannot be read.")
-        return rule.transform.to_torch(
-            _layer(leaf, layer) if rule.is_stacked else np.asarray(leaf)
-        )
+        return rule.transform.to_torch(_layer(leaf, layer) if rule.is_stacked else np.asarray(leaf))
 
 
 def _layer(leaf: jax.Array | np.ndarray, layer: int) -> np.ndarray:

@@ -102,7 +102,7 @@ PLAIN = {"jax", "flax", "numpy", "ml_dtypes", "jaxtyping"}
         ("inference.pipeline", PLAIN),
         ("training.step", PLAIN | {"optax"}),
         ("training.loop", PLAIN | {"optax", "orbax"}),
-        *((f"convert.{name}", PLAIN) for name in ("wan.dit", "wan.vae", "wan.text", "lora")),
+        *((f"convert.{name}", PLAIN) for name in ("wan.dit", "wan.vae", "t5", "lora")),
     ],
 )
 def test_what_experiments_measure_needs_few_libraries(module, libraries):

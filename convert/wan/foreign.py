@@ -3,8 +3,9 @@
 import dataclasses
 from pathlib import Path
 
+from pusa_jax.convert import t5
 from pusa_jax.convert.foreign import ForeignFamily, ForeignNetwork, LoRANames
-from pusa_jax.convert.wan import dit, published, text, vae
+from pusa_jax.convert.wan import dit, published, vae
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig
 
@@ -53,16 +54,16 @@ WAN21 = ForeignFamily(
             settings={"diffusers": published.diffusers_vae},
         ),
         "text_encoder": ForeignNetwork(
-            layout_of=text.layout_of,
-            config_from_source=text.config_from_source,
-            rules={"original": text.original_rules, "diffusers": text.transformers_rules},
+            layout_of=t5.umt5_layout,
+            config_from_source=t5.config_from_source,
+            rules={"original": t5.original_rules, "diffusers": t5.transformers_rules},
             files={
                 "original": "models_t5_umt5-xxl-enc-bf16.pth",
                 "diffusers": "text_encoder/model.safetensors",
             },
             classes=("UMT5EncoderModel",),
             settings={"diffusers": published.transformers_text},
-            ignored=text.TRANSFORMERS_IGNORED,
+            ignored=t5.TRANSFORMERS_IGNORED,
             beside_dit=padded_for,
         ),
     },

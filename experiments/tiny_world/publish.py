@@ -14,8 +14,9 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from pusa_jax.convert import t5
 from pusa_jax.convert.tables import Rule, dump
-from pusa_jax.convert.wan import dit, text, vae
+from pusa_jax.convert.wan import dit, vae
 from pusa_jax.demo.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
@@ -44,7 +45,7 @@ def write_text_encoder(folder: Path, text_len: int) -> None:
         vocab=vocab, dim=64, dim_attn=64, dim_ffn=128, num_heads=4, num_layers=2, text_len=text_len
     )
     draw = jax.jit(lambda key: leaves_of(T5Encoder(config, rngs=nnx.Rngs(key))))
-    _save(folder / TEXT_FILE, draw(jax.random.key(TEXT_SEED)), text.original_rules(config))
+    _save(folder / TEXT_FILE, draw(jax.random.key(TEXT_SEED)), t5.original_rules(config))
 
 
 def write_vae(folder: Path, leaves: Mapping[str, np.ndarray]) -> None:

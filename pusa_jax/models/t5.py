@@ -1,8 +1,9 @@
-"""The UMT5 text encoder: a stack of pre-norm blocks with a relative position bias of their own.
+"""The T5 text encoders UMT5 and T5 v1.1: pre-norm blocks with a bias for relative positions.
 
 Three things set it apart from most transformers: scores are not divided by the square root of the
 head dimension, no layer has a bias vector, and positions enter only as a learned number per head
-and bucket of distance, added to the scores. UMT5 has such a table in every layer, T5 in the first.
+and bucket of distance, added to the scores. UMT5 has such a table in every layer, T5 v1.1 one that
+all layers share.
 
   ids [B,L] -> embedding -> blocks: x += attention(norm1(x)); x += ffn(norm2(x)) -> norm -> [B,L,D]
 """
@@ -23,7 +24,12 @@ from pusa_jax.typing import Precision
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """The UMT5 text encoder; `text_len` is the padded prompt length the DiT attends to."""
+    """A T5 text encoder; the defaults are UMT5-XXL's.
+
+    Attributes:
+      shared_positions: whether one table of positions serves all layers (T5 v1.1).
+      text_len: padded prompt length that the DiT attends to.
+    """
 
     vocab: int = 256384
     dim: int = 4096
@@ -33,6 +39,7 @@ class TextConfig:
     num_layers: int = 24
     num_buckets: int = 32
     max_distance: int = 128
+    shared_positions: bool = False
     eps: float = 1e-6
     text_len: int = 512
     param_dtype: Precision = "float32"
@@ -104,6 +111,17 @@ class FeedForward(nnx.Module):
         return self.fc2(self.fc1(x) * jax.nn.gelu(self.gate(x), approximate=True))
 
 
+def _positions(config: TextConfig, rngs: nnx.Rngs) -> nnx.Embed:
+    """Bias of every head for each bucket of distance."""
+    return nnx.Embed(
+        config.num_buckets,
+        config.num_heads,
+        dtype=jnp.float32,
+        param_dtype=config.param_dtype,
+        rngs=rngs,
+    )
+
+
 class Block(nnx.Module):
     """Attention and feed-forward, each on the normed stream and added to it."""
 
@@ -112,32 +130,24 @@ class Block(nnx.Module):
         self.dtype = config.compute_dtype
         self.norm1 = norm()
         self.attn = Attention(config, rngs=rngs)
-        self.pos_embedding = nnx.Embed(
-            config.num_buckets,
-            config.num_heads,
-            dtype=jnp.float32,
-            param_dtype=config.param_dtype,
-            rngs=rngs,
-        )
+        if not config.shared_positions:
+            self.pos_embedding = _positions(config, rngs)
         self.norm2 = norm()
         self.ffn = FeedForward(config, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        buckets: Int[Array, "L L"],
-        padding_bias: Float[Array, "B 1 1 L"],
+        bias: Float[Array, "B K L L"],
     ) -> Float[Array, "B L D"]:
         """Adds attention and feed-forward to the stream.
 
         Args:
           x: the stream, in the compute dtype.
-          buckets: bucket of each query (row) and key (column).
-          padding_bias: 0 for keys that are tokens, hugely negative for padding.
+          bias: of each query (row) and key (column), for positions and padding.
         """
-        position_bias = jnp.moveaxis(self.pos_embedding(buckets), -1, 0)[None]
         h = self.norm1(x).astype(self.dtype)
-        x = x + self.attn(h, position_bias + padding_bias)
+        x = x + self.attn(h, bias)
         return x + self.ffn(self.norm2(x).astype(self.dtype))
 
 
@@ -153,6 +163,8 @@ class T5Encoder(nnx.Module):
             param_dtype=config.param_dtype,
             rngs=rngs,
         )
+        if config.shared_positions:
+            self.pos_embedding = _positions(config, rngs)
         self.blocks = jax.vmap(lambda r: Block(config, rngs=r))(rngs.split(config.num_layers))
         self.norm = RMSNorm(config.dim, config.eps, param_dtype=config.param_dtype)
 
@@ -176,8 +188,13 @@ class T5Encoder(nnx.Module):
         # Parity: the lowest finite number, so that a row without any token stays finite.
         padding_bias = jnp.where(mask == 0, jnp.finfo(jnp.float32).min, 0.0)[:, None, None]
 
+        def bias_of(owner):  # [B, K, L, L]
+            return jnp.moveaxis(owner.pos_embedding(buckets), -1, 0)[None] + padding_bias
+
+        shared = bias_of(self) if config.shared_positions else None
+
         def run_block(x, block):
-            return block(x, buckets, padding_bias), None
+            return block(x, bias_of(block) if shared is None else shared), None
 
         x, _ = jax.lax.scan(run_block, self.token_embedding(ids), self.blocks)
         return self.norm(x).astype(config.compute_dtype)

@@ -10,9 +10,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from pusa_jax.convert import t5
 from pusa_jax.convert.tables import Rule, dump
 from pusa_jax.convert.wan import dit as wan
-from pusa_jax.convert.wan import text as t5
 from pusa_jax.convert.wan import vae
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig

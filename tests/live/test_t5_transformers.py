@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pusa_jax.convert import t5
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import dump, load
-from pusa_jax.convert.wan import text
 from pusa_jax.models.t5 import T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import Tokenizer, clean_prompt, encode_prompt
 from pusa_jax.testing.compare import relative_error
@@ -63,7 +63,7 @@ def ours_from(peer, config: TextConfig) -> T5Encoder:
         return T5Encoder(config, rngs=nnx.Rngs(0))
 
     tensors = {name: tensor.float().numpy() for name, tensor in peer.state_dict().items()}
-    rules, ignored = text.transformers_rules(config), text.TRANSFORMERS_IGNORED
+    rules, ignored = t5.transformers_rules(config), t5.TRANSFORMERS_IGNORED
     return assemble(
         build,
         load(
@@ -104,9 +104,9 @@ def test_bfloat16_is_as_close_to_float32_as_it_is_in_transformers():
 def test_exported_weights_load_into_transformers_unchanged():
     config = CONFIGS[1]
     peer, other = peer_of(config), peer_of(config, seed=1)
-    exported = dict(dump(leaves_of(ours_from(peer, config)), text.transformers_rules(config)))
+    exported = dict(dump(leaves_of(ours_from(peer, config)), t5.transformers_rules(config)))
     result = other.load_state_dict({k: torch.tensor(v) for k, v in exported.items()}, strict=False)
-    assert set(result.missing_keys) <= set(text.TRANSFORMERS_IGNORED)
+    assert set(result.missing_keys) <= set(t5.TRANSFORMERS_IGNORED)
     assert not result.unexpected_keys
     for name, tensor in peer.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name

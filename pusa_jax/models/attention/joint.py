@@ -86,7 +86,7 @@ def _together(clip: Clip, prompt: Prompt, lengths: Int[Array, " B"]) -> Results:
 
 
 def _attend(query, key_value, prompt: Prompt, lengths) -> tuple[Array, Array]:
-    """Queries [B, N, K, P] and keys [B, M, K, P] of a clip, with those of its prompt behind them."""
+    """Queries [B, N, K, P] and keys [B, M, K, P] of a clip, its prompt's put behind them."""
     key, value = (
         jnp.concatenate(pair, axis=1)
         for pair in zip(key_value, (prompt.key, prompt.value), strict=True)

@@ -50,7 +50,7 @@ class PreparedText(NamedTuple):
 
 
 def rms_norm(x: Tokens, eps: float) -> Tokens:
-    """x / rms(x) over the last axis, without a weight; float32."""
+    """Gives x / rms(x) over the last axis, without a weight; float32."""
     wide = x.astype(jnp.float32)
     return wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
 
@@ -60,7 +60,8 @@ class SwiGLU(nnx.Module):
 
     def __init__(self, dim: int, hidden: int, config: DiTConfig, *, rngs: nnx.Rngs):
         linear = _linears(config, rngs, use_bias=False)
-        self.gate, self.up, self.down = linear(dim, hidden), linear(dim, hidden), linear(hidden, dim)
+        self.gate, self.up = linear(dim, hidden), linear(dim, hidden)
+        self.down = linear(hidden, dim)
 
     def __call__(self, x: Tokens) -> Tokens:
         """Maps the last axis."""
@@ -97,7 +98,7 @@ class Source(nnx.Module):
         return jnp.split(out, out.shape[-1] // self.q.in_features, axis=-1)
 
     def normed(self, x: Tokens, scale: Array) -> Tokens:
-        """x / rms(x) * (1 + scale)."""
+        """Gives x / rms(x) * (1 + scale)."""
         return (rms_norm(x, self.eps) * (1 + scale.astype(jnp.float32))).astype(self.dtype)
 
     def heads(self, x: Tokens) -> tuple[Array, Array, Array]:
@@ -117,7 +118,7 @@ class Stream(Source):
         self.mlp = SwiGLU(dim, hidden, config, rngs=rngs)
 
     def add(self, x: Tokens, branch: Tokens, gate: Array) -> Tokens:
-        """x + tanh(gate) * branch / rms(branch)."""
+        """Gives x + tanh(gate) * branch / rms(branch)."""
         gated = rms_norm(branch, self.eps) * jnp.tanh(gate).astype(jnp.float32)
         return x + gated.astype(x.dtype)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pusa_jax.convert import t5
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import ConversionError, TensorInfo, bind, dump, load
-from pusa_jax.convert.wan import text as t5
 from pusa_jax.models.t5 import Attention, T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import (
     PUSA_NEGATIVE_PROMPT,

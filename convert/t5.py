@@ -1,4 +1,8 @@
-"""Rule tables of the UMT5 encoder: Wan's own names and those of transformers' UMT5EncoderModel."""
+"""Rule tables of T5 encoders, and their configuration from a checkpoint.
+
+UMT5, whose every layer has a table of positions, under Wan's own names and under those of
+transformers; T5 v1.1, whose first layer alone has one, under those of transformers.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,18 +19,15 @@ _PER_LAYER: tuple[tuple[str, str, str, Transform], ...] = (
     ("attn.k", "layer.0.SelfAttention.k", "attn/k/kernel", LINEAR),
     ("attn.v", "layer.0.SelfAttention.v", "attn/v/kernel", LINEAR),
     ("attn.o", "layer.0.SelfAttention.o", "attn/o/kernel", LINEAR),
-    (
-        "pos_embedding.embedding",
-        "layer.0.SelfAttention.relative_attention_bias",
-        "pos_embedding/embedding",
-        SAME,
-    ),
     ("norm2", "layer.1.layer_norm", "norm2/scale", SAME),
     ("ffn.gate.0", "layer.1.DenseReluDense.wi_0", "ffn/gate/kernel", LINEAR),
     ("ffn.fc1", "layer.1.DenseReluDense.wi_1", "ffn/fc1/kernel", LINEAR),
     ("ffn.fc2", "layer.1.DenseReluDense.wo", "ffn/fc2/kernel", LINEAR),
 )
-"""Name in a block of the original, of transformers, leaf in a block here, layout."""
+"""Name in a block of Wan's file, of transformers, leaf in a block here, layout."""
+
+_POSITIONS = ("pos_embedding.embedding", "layer.0.SelfAttention.relative_attention_bias")
+"""The table of positions in a block: Wan's name, transformers' name."""
 
 TRANSFORMERS_IGNORED = {
     "encoder.embed_tokens.weight": "a second name of shared.weight, written by some exporters",
@@ -38,6 +39,7 @@ def original_rules(config: TextConfig) -> list[Rule]:
     """Table of `models_t5_umt5-xxl-enc-bf16.pth`; the same for every size of the encoder."""
     return [
         Rule("token_embedding.weight", "token_embedding/embedding"),
+        Rule(f"blocks.{{i}}.{_POSITIONS[0]}.weight", "blocks/pos_embedding/embedding"),
         *(
             Rule(f"blocks.{{i}}.{name}.weight", f"blocks/{leaf}", layout)
             for name, _, leaf, layout in _PER_LAYER
@@ -48,8 +50,14 @@ def original_rules(config: TextConfig) -> list[Rule]:
 
 def transformers_rules(config: TextConfig) -> list[Rule]:
     """Table of the `text_encoder` folder of the Diffusers layout; see `TRANSFORMERS_IGNORED`."""
+    positions = (
+        Rule(f"encoder.block.0.{_POSITIONS[1]}.weight", "pos_embedding/embedding")
+        if config.shared_positions
+        else Rule(f"encoder.block.{{i}}.{_POSITIONS[1]}.weight", "blocks/pos_embedding/embedding")
+    )
     return [
         Rule("shared.weight", "token_embedding/embedding"),
+        positions,
         *(
             Rule(f"encoder.block.{{i}}.{name}.weight", f"blocks/{leaf}", layout)
             for _, name, leaf, layout in _PER_LAYER
@@ -58,11 +66,26 @@ def transformers_rules(config: TextConfig) -> list[Rule]:
     ]
 
 
-def layout_of(source: TensorSource) -> Layout | None:
+def umt5_layout(source: TensorSource) -> Layout | None:
     """Which naming scheme a UMT5 checkpoint uses; None if it is no UMT5 encoder."""
     if "token_embedding.weight" in source.tensors:
         return "original"
-    return "diffusers" if "shared.weight" in source.tensors else None
+    is_umt5 = "shared.weight" in source.tensors and not _shares_positions(source)
+    return "diffusers" if is_umt5 else None
+
+
+def t5_layout(source: TensorSource) -> Layout | None:
+    """The naming scheme of a T5 v1.1 checkpoint; None if it is no T5 v1.1 encoder."""
+    is_t5 = "shared.weight" in source.tensors and _shares_positions(source)
+    return "diffusers" if is_t5 else None
+
+
+def _shares_positions(source: TensorSource) -> bool:
+    """Whether the second layer has no table of its own, in transformers' names."""
+    second = "encoder.block.1.layer.0.SelfAttention."
+    return f"{second}q.weight" in source.tensors and (
+        f"encoder.block.1.{_POSITIONS[1]}.weight" not in source.tensors
+    )
 
 
 def config_from_source(
@@ -72,20 +95,20 @@ def config_from_source(
 
     Args:
       source: checkpoint in either layout.
-      published: content of config.json; the original layout has none and needs none.
+      published: content of config.json; Wan's layout has none and needs none.
 
     Raises:
-      ValueError: no UMT5 encoder, or config.json says something else than the tensors.
+      ValueError: no T5 encoder, or config.json says something else than the tensors.
     """
-    layout, published = layout_of(source), published or {}
+    layout, published = umt5_layout(source) or t5_layout(source), published or {}
     if layout is None:
-        raise ValueError("no UMT5 encoder: there is no tensor token_embedding.weight.")
+        raise ValueError("no T5 encoder: there is no tensor token_embedding.weight.")
     blocks, column = ("blocks", 0) if layout == "original" else ("encoder.block", 1)
     names = {row[2]: f"{blocks}.0.{row[column]}.weight" for row in _PER_LAYER}
     embedding = "token_embedding.weight" if layout == "original" else "shared.weight"
     pattern = re.compile(re.escape(blocks) + r"\.\d+\.")
     vocab, dim = shape_of(source, embedding, 2)
-    num_buckets, num_heads = shape_of(source, names["pos_embedding/embedding"], 2)
+    num_buckets, num_heads = shape_of(source, f"{blocks}.0.{_POSITIONS[column]}.weight", 2)
     fields = {
         "vocab_size": vocab,
         "d_model": dim,
@@ -103,6 +126,7 @@ def config_from_source(
         num_heads=num_heads,
         num_layers=fields["num_layers"],
         num_buckets=num_buckets,
+        shared_positions=layout == "diffusers" and _shares_positions(source),
         max_distance=positive(
             published, "relative_attention_max_distance", TextConfig.max_distance
         ),

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.t5 import config_from_source, umt5_layout
 from pusa_jax.convert.tables import LeafTensors, dump
 from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
-from pusa_jax.convert.wan.text import config_from_source, layout_of
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.family import WAN21
 
@@ -25,7 +25,7 @@ def arrays(layout):
 @pytest.mark.parametrize("layout", TABLES)
 def test_the_configuration_is_read_off_the_tensors(layout):
     source = ArrayTensors(arrays(layout))
-    assert layout_of(source) == layout
+    assert umt5_layout(source) == layout
     assert config_from_source(source, SETTINGS) == CONFIG
     assert config_from_source(source).max_distance == 128
 
@@ -47,7 +47,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 
 
 def test_something_else_is_no_encoder():
-    with pytest.raises(ValueError, match="no UMT5 encoder"):
+    with pytest.raises(ValueError, match="no T5 encoder"):
         config_from_source(ArrayTensors({"w": np.zeros(1)}))
     with pytest.raises(ValueError, match=r"relative_attention_bias\.weight must be there"):
         config_from_source(ArrayTensors({"shared.weight": np.zeros((10, 8))}))
