@@ -69,11 +69,7 @@ def joint_attention(
         body = functools.partial(_split, tokens=tokens, size=sizes["context"])
     return jax.shard_map(
         body,
-        in_specs=(
-            Clip(of_clip, of_clip, of_clip),
-            Prompt(of_prompt, of_prompt, of_prompt),
-            fit(lengths.shape, ("data",), sizes),
-        ),
+        in_specs=(of_clip, of_prompt, fit(lengths.shape, ("data",), sizes)),
         out_specs=(of_clip, of_prompt),
         check_vma=False,
     )(clip, prompt, lengths)
