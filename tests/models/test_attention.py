@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.models.attention import blockwise
+from pusa_jax.models.attention import blockwise, kernels
 from pusa_jax.models.attention.attention import (
     attention_backend,
     cross_attention,
@@ -183,6 +183,31 @@ def test_text_keys_are_the_same_everywhere():
     with jax.set_mesh(make_mesh({"data": 2, "context": 4})):
         split = jax.jit(lambda *xs: cross_attention(pad_tokens(xs[0], axis=2), *xs[1:]))
         assert_close(split(query, key, value)[:, :, :5], expected, 2e-6)
+
+
+@pytest.mark.parametrize("backend", ["xla", "splash", "blocks"])
+def test_keys_beyond_a_clips_length_are_not_seen(backend, monkeypatch):
+    """Each clip of a batch has a number of keys of its own, and gradients of its own."""
+    query, key, value = draw(2, SHORT, 2, 8), draw(2, 45, 2, 8, seed=1), draw(2, 45, 2, 8, seed=2)
+    weight, lengths = draw(2, SHORT, 2, 8, seed=3), jnp.asarray([45, 17])
+    if backend == "blocks":
+        monkeypatch.setattr(kernels, "PLAIN_SCORES_LIMIT", 0)
+
+    def loss(function):
+        return jax.value_and_grad(lambda *xs: (weight * function(*xs)).sum(), argnums=(0, 1, 2))
+
+    def one_by_one(query, key, value):
+        clips = [
+            plain(q[None], k[None, :n], v[None, :n])
+            for q, k, v, n in zip(query, key, value, (45, 17), strict=True)
+        ]
+        return jnp.concatenate(clips)
+
+    expected = loss(one_by_one)(query, key, value)
+    with attention_backend("auto" if backend == "blocks" else backend):
+        ours = jax.jit(loss(lambda *xs: attend(*xs, lengths)))(query, key, value)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert_close(a, b, 2e-6)
 
 
 def test_heads_that_tensor_does_not_divide_are_refused():

@@ -12,6 +12,7 @@ from pusa_jax.convert.mochi.dit import config_from_source, original_rules
 from pusa_jax.convert.tables import load
 from pusa_jax.models.mochi import vae
 from pusa_jax.models.mochi.dit import MochiDiT
+from pusa_jax.models.mochi.schedule import linear_quadratic
 from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
 from pusa_jax.weights.leaves import assemble, shapes_of
 
@@ -119,5 +120,13 @@ def check_vae(golden: Golden, case: dict):
     )
 
 
-CHECKS = {"mochi_dit": check_dit, "mochi_vae": check_vae}
+def check_schedule(golden: Golden, case: dict):
+    """Schedules by their names in the file: steps, threshold and, for some, linear steps."""
+    for steps, threshold, linear in golden.meta["rows"]:
+        name = f"out.steps{steps}_thr{threshold}" + (f"_lin{linear}" if linear else "")
+        gap = np.abs(linear_quadratic(steps, threshold, linear) - golden.tensor(name)).max()
+        yield Comparison(name, float(gap), 1e-9, "units")
+
+
+CHECKS = {"mochi_dit": check_dit, "mochi_vae": check_vae, "mochi_schedule": check_schedule}
 """Kind -> check."""

@@ -95,7 +95,7 @@ def attend(
     if lengths is None:
         return blockwise_attention(query, key, value)
     one = jax.vmap(blockwise_attention)  # each clip has keys of its own
-    is_key = jnp.arange(key.shape[1]) < lengths[:, None]
+    is_key = jnp.arange(key.shape[1])[None] < lengths[:, None]
     return one(query[:, None], key[:, None], value[:, None], is_key)[:, 0]
 
 
@@ -154,7 +154,7 @@ def _splash(
     )
     segments, axes = None, None
     if lengths is not None:
-        seen = (jnp.arange(key.shape[2]) < lengths[:, None]).astype(jnp.int32)  # [B, M]
+        seen = (jnp.arange(key.shape[2])[None] < lengths[:, None]).astype(jnp.int32)  # [B, M]
         segments = splash.SegmentIds(q=jnp.ones((len(seen), query.shape[2]), jnp.int32), kv=seen)
         axes = 0
     elif partial or key.shape[2] > m:
