@@ -9,7 +9,9 @@ from typing import Any
 from pusa_jax.models.family import Family, Preset
 from pusa_jax.models.wan import family as wan
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (wan.WAN21,)}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (wan.WAN21, wan.WAN22, wan.WAN22_TI2V)
+}
 """Name -> family."""
 
 PRESETS: Mapping[str, Preset] = {**wan.PRESETS}
