@@ -334,6 +334,7 @@ def pipe():
     """A pipeline of networks without weights, whose VAE is not run."""
     dit = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, freq_dim=16)
     return PusaPipeline(
+        family=WAN21,
         dit=nnx.eval_shape(lambda: WanDiT(dit, rngs=nnx.Rngs(0))),
         autoencoder=nnx.eval_shape(lambda: WanVAE(VAEConfig(dim=8), rngs=nnx.Rngs(0))),
         text_encoder=lambda: pytest.fail("no prompt is encoded here"),

@@ -47,7 +47,7 @@ def export_model(
       FileExistsError: dst is there and not empty.
     """
     src.check()
-    adapters = read_loras(loras, src.config("dit")) if "dit" in src.names else ()
+    adapters = read_loras(loras, src.family, src.config("dit")) if "dit" in src.names else ()
 
     def networks():
         for name in src.names:

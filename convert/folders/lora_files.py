@@ -8,21 +8,21 @@ from pusa_jax.convert.foreign import ForeignFamily
 from pusa_jax.convert.lora import Naming, open_lora, parse_lora, read_lora, write_lora
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.models import lora
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig
+from pusa_jax.models.family import DenoiserConfig, Family
 from pusa_jax.models.lora import LoRA
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
 
 
-def read_loras(loras: LoRAs, config: DenoiserConfig) -> tuple[tuple[LoRA, float], ...]:
+def read_loras(
+    loras: LoRAs, family: Family, config: DenoiserConfig
+) -> tuple[tuple[LoRA, float], ...]:
     """LoRA files that fit a denoiser; their factors are mapped, not read.
 
     Raises:
       FileNotFoundError, ValueError: one line that names the file.
     """
-    family = family_of(config)
     names, shapes = FOREIGN[family.name].lora, family.networks["dit"].shapes(config)
     adapters = []
     for path, strength in loras:

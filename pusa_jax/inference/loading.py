@@ -72,7 +72,7 @@ def open_model(path: str | Path, loras: LoRAs = ()) -> Model:
                 f"{giver} gives {given}; put those of one published model there."
             )
     configs = Configs(dit=dit, vae=vae)
-    return Model(folder=folder, configs=configs, adapters=read_loras(loras, dit))
+    return Model(folder=folder, configs=configs, adapters=read_loras(loras, folder.family, dit))
 
 
 def check_model(model: Model, dtype: Precision) -> None:
@@ -122,6 +122,7 @@ def load_module(model: Model, name: Name, dtype: Precision, mesh: Mesh | None = 
 class Loaded:
     """What a pipeline is made of, see `PusaPipeline`."""
 
+    family: Family
     dit: nnx.Module
     autoencoder: nnx.Module
     text_encoder: Callable[[], nnx.Module]
@@ -142,8 +143,8 @@ def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: P
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
     config = model.configs.dit
-    mesh = choose_mesh(mesh, config)
-    check_memory(mesh, config, dtype)
+    mesh = choose_mesh(mesh, model.family, config)
+    check_memory(mesh, model.family, config, dtype)
     on_progress("load", 0, 2)
     autoencoder = load_module(model, "vae", "float32")
     on_progress("load", 1, 2)
@@ -151,6 +152,7 @@ def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: P
     jax.block_until_ready(nnx.state(dit))
     on_progress("load", 2, 2)
     return Loaded(
+        family=model.family,
         dit=dit,
         autoencoder=autoencoder,
         text_encoder=functools.partial(load_module, model, "text_encoder", dtype, mesh),

@@ -33,8 +33,7 @@ from pusa_jax.inference.mesh_choice import MeshLike
 from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig, Tokenizer
+from pusa_jax.models.family import DenoiserConfig, Family, Tokenizer
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
@@ -103,6 +102,7 @@ class PusaPipeline:
     def __init__(
         self,
         *,
+        family: Family,
         dit: nnx.Module | Sequence[Expert],
         autoencoder: nnx.Module,
         text_encoder: Callable[[], nnx.Module],
@@ -112,6 +112,7 @@ class PusaPipeline:
         """Takes built models.
 
         Args:
+          family: of the networks.
           dit: the denoiser, or several of one shape, each for a range of noise levels.
           autoencoder: lies on one device.
           text_encoder: called when a new prompt is met.
@@ -122,7 +123,7 @@ class PusaPipeline:
         self.experts = sorted(experts, key=lambda expert: -expert.first_level)
         first: Any = self.experts[0].dit
         self.config: DenoiserConfig = first.config
-        self.family = family_of(self.config)
+        self.family = family
         coder: Any = autoencoder
         self.autoencoder = Autoencoder(coder, self.family.codec, coder.config)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
