@@ -29,6 +29,7 @@ from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.mesh_choice import MeshLike
 from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
 from pusa_jax.inference.step import jitted_step, prepare_prompts
@@ -38,19 +39,6 @@ from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Expert:
-    """A denoiser and the noise levels it serves.
-
-    Attributes:
-      dit: the denoiser.
-      first_level: it serves scheduled levels from this one up to the next expert's.
-    """
-
-    dit: nnx.Module
-    first_level: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +129,8 @@ class PusaPipeline:
         *,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
         lora: Sequence[tuple[str | Path, float]] = (),
+        low_lora: Sequence[tuple[str | Path, float]] = (),
+        lightx2v: Sequence[str | Path] = (),
         mesh: MeshLike = None,
         on_progress: Progress = no_progress,
     ) -> "PusaPipeline":
@@ -151,7 +141,10 @@ class PusaPipeline:
         Args:
           folder: where DiT, VAE, text encoder and tokenizer lie.
           dtype: of the DiT and the text encoder; the VAE always runs in float32.
-          lora: files and strengths, merged in order.
+          lora: files and strengths, merged in order; of two experts, into that for high noise.
+          low_lora: the same for low noise.
+          lightx2v: files for a few steps, merged before the others: one for each expert, high noise
+            first, or their folder.
           mesh: sizes as in {"data": 2, "context": 4}; None takes all devices, see `choose_mesh`.
           on_progress: told about the stage "load".
 
@@ -162,7 +155,7 @@ class PusaPipeline:
         # Here alone foreign weights enter; what runs without them needs fewer libraries.
         from pusa_jax.inference.loading import load_parts, open_model
 
-        model = open_model(folder, lora)
+        model = open_model(folder, lora, low_lora, lightx2v)
         return cls(**vars(load_parts(model, dtype=dtype, mesh=mesh, on_progress=on_progress)))
 
     def __call__(
