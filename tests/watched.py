@@ -10,18 +10,16 @@ from flax import nnx
 from pusa_jax.diffusion.sampling import Row
 from pusa_jax.inference.pipeline import Expert, PusaPipeline
 from pusa_jax.models.family import Family
+from pusa_jax.models.prompts import Tokenizer
 from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.family import WAN21
-from pusa_jax.models.wan.text import Tokenizer
-from pusa_jax.models.wan.vae import WanVAE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
     """One call of the compiled step: which network, guidance scale, its row, latents around it."""
 
-    dit: WanDiT
+    dit: nnx.Module
     scale: float
     row: Row
     before: np.ndarray
@@ -55,8 +53,8 @@ class WatchedPipeline(PusaPipeline):
 
     def __init__(
         self,
-        dit: WanDiT | Sequence[Expert],
-        autoencoder: WanVAE,
+        dit: nnx.Module | Sequence[Expert],
+        autoencoder: nnx.Module,
         texts: Mapping[str, np.ndarray],
         family: Family = WAN21,
     ):

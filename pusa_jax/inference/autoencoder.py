@@ -5,6 +5,7 @@ and out passes through the host.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pusa_jax.inference import tiling
-from pusa_jax.models.family import Codec, CodecConfig, Tiles
+from pusa_jax.models.family import Chunks, Codec, CodecConfig, Tiles
 
 OnPart = Callable[[int, int], None]
 """Told how many chunks or tiles are done, and how many there are."""
@@ -20,6 +21,13 @@ OnPart = Callable[[int, int], None]
 
 def _no_report(done: int, total: int) -> None:
     pass
+
+
+def _compiled(way: Any) -> Any:
+    """The functions of one way through an autoencoder, compiled when they are first called."""
+    if isinstance(way, Chunks):
+        return Chunks(first=jax.jit(way.first), next=jax.jit(way.next))
+    return jax.jit(way)
 
 
 class Autoencoder:
@@ -34,14 +42,7 @@ class Autoencoder:
           config: of the network.
         """
         self.module, self.config = module, config
-        self._encode_first, self._encode_next = (
-            jax.jit(codec.encode_first),
-            jax.jit(codec.encode_next),
-        )
-        self._decode_first, self._decode_next = (
-            jax.jit(codec.decode_first),
-            jax.jit(codec.decode_next),
-        )
+        self._encoder, self._decoder = _compiled(codec.encode), _compiled(codec.decode)
 
     def encode(
         self, pixels: Float[np.ndarray, "B T H W 3"], tiles: Tiles | None = None
@@ -75,19 +76,21 @@ class Autoencoder:
         return tiling.decode_tiled(self._decode, latents, stride, tiles, on_tile=on_part)
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
+        if not isinstance(self._encoder, Chunks):
+            return np.asarray(self._encoder(self.module, pixels))
         stride = self.config.temporal_stride
-        latents, cache = self._encode_first(self.module, pixels[:, :1])
+        latents, cache = self._encoder.first(self.module, pixels[:, :1])
         parts = [np.asarray(latents)]
         for i in range(1, pixels.shape[1], stride):
-            latents, cache = self._encode_next(self.module, pixels[:, i : i + stride], cache)
+            latents, cache = self._encoder.next(self.module, pixels[:, i : i + stride], cache)
             parts.append(np.asarray(latents))
         return np.concatenate(parts, axis=1)
 
     def _decode(self, latents: np.ndarray, on_part: OnPart = _no_report) -> np.ndarray:
-        pixels, cache = self._decode_first(self.module, latents[:, :1])
+        pixels, cache = self._decoder.first(self.module, latents[:, :1])
         parts = [np.asarray(pixels)]
         for i in range(1, latents.shape[1]):
-            pixels, cache = self._decode_next(self.module, latents[:, i : i + 1], cache)
+            pixels, cache = self._decoder.next(self.module, latents[:, i : i + 1], cache)
             parts.append(np.asarray(pixels))
             on_part(i + 1, latents.shape[1])
         return np.concatenate(parts, axis=1)

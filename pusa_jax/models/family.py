@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from pusa_jax.devices.sharding import Entry, Rules
+from pusa_jax.devices.sharding import Rules
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.typing import Latents, Precision, Text, Timesteps
@@ -115,22 +115,33 @@ class Tiles:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Codec:
-    """How an autoencoder is run: chunk by chunk with a cache, so that memory is flat in time.
+class Chunks:
+    """One way through an autoencoder, chunk by chunk with a cache: memory is flat in time.
 
     Attributes:
-      encode_first: (module, pixels [B, 1, H, W, 3] in [-1, 1]) -> latents [B, 1, h, w, C], cache.
-      encode_next: (module, pixels [B, stride, H, W, 3], cache) -> latents [B, 1, h, w, C], cache.
-      decode_first: (module, latents [B, 1, h, w, C]) -> pixels [B, 1, H, W, 3], cache.
-      decode_next: (module, latents [B, 1, h, w, C], cache) -> pixels [B, stride, H, W, 3], cache.
+      first: (module, the first frame [B, 1, ...]) -> what it becomes [B, 1, ...], cache.
+      next: (module, the next chunk, cache) -> what it becomes, cache. A chunk is one latent frame,
+        or `temporal_stride` pixel frames.
+    """
+
+    first: Callable[..., tuple[Array, Any]]
+    next: Callable[..., tuple[Array, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Codec:
+    """How an autoencoder is run.
+
+    Attributes:
+      encode: pixels [B, T, H, W, 3] in [-1, 1] -> latents [B, F, h, w, C]; in chunks, or as a
+        function (module, pixels of whole clips), where the encoder looks back over all of them.
+      decode: latents -> pixels, not clamped.
       sampling_tiles: geometry while sampling.
       dataset_tiles: geometry while a dataset is encoded.
     """
 
-    encode_first: Callable[..., tuple[Array, Any]]
-    encode_next: Callable[..., tuple[Array, Any]]
-    decode_first: Callable[..., tuple[Array, Any]]
-    decode_next: Callable[..., tuple[Array, Any]]
+    encode: Chunks | Callable[..., Array]
+    decode: Chunks
     sampling_tiles: Tiles
     dataset_tiles: Tiles
 
@@ -183,7 +194,7 @@ class Family:
       tokenizer: (folder, text length) -> tokenizer.
       encode_prompt: (text encoder, ids, mask) -> text features [B, L, E].
       prepare: (denoiser, text) -> what it attends to, once per prompt.
-      prepared_axes: mesh axes of each leaf of `prepare`; the second axis is the batch.
+      prepared_axes: for each leaf of `prepare`, the mesh axes it is cut over; clips over `data`.
       velocity: (denoiser, latents, timesteps told, prepared) -> dx/dsigma in the latents' dtype.
       table: noise levels, timesteps told and step sizes of a run; all rounding of the original.
       lora_targets: regular expression of the layers that published adapters are laid around.
@@ -204,7 +215,7 @@ class Family:
     tokenizer: Callable[[Path, int], Tokenizer]
     encode_prompt: Callable[[Any, Int[Array, "B L"], Int[Array, "B L"]], Text]
     prepare: Callable[[Any, Text], Prepared]
-    prepared_axes: tuple[Entry, ...]
+    prepared_axes: Any  # PartitionSpecs, as `prepare` returns arrays
     velocity: Callable[[Any, Latents, Timesteps, Prepared], Latents]
     table: MakeTable
     lora_targets: str

@@ -110,12 +110,14 @@ def abstract_step(run: Run, mesh: Mesh) -> tuple:
     text = jax.ShapeDtypeStruct(
         (PASSES if together else 1, config.text_len, config.text_dim), config.compute_dtype
     )
-    axes = family.prepared_axes if together else (None, None, *family.prepared_axes[2:])
     stack = () if together else (PASSES,)
-    prepared = jax.tree.map(
-        lambda leaf: shape((*stack, *leaf.shape), leaf.dtype, *(None,) * len(stack), *axes),
-        jax.eval_shape(family.prepare, dit, text),
-    )
+
+    def of_prompts(leaf: Any, cut: PartitionSpec) -> Any:
+        axes = cut if together else (None if axis == "data" else axis for axis in cut)
+        return shape((*stack, *leaf.shape), leaf.dtype, *(None,) * len(stack), *axes)
+
+    text_of_blocks = jax.eval_shape(family.prepare, dit, text)
+    prepared = jax.tree.map(of_prompts, text_of_blocks, family.prepared_axes)
     row = Row(shape((f,), jnp.float32), shape((f,), jnp.float32))
     scale, latents = shape((), jnp.float32), shape(run.latent_shape, jnp.float32)
     return dit, prepared, scale, EULER.init(latents), row
@@ -190,12 +192,12 @@ def plan_decode(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> 
     tile = jax.ShapeDtypeStruct(
         (1, 1, *codec.sampling_tiles.size, config.z_dim), jnp.float32, sharding=sharding
     )
-    pixels, cache = jax.eval_shape(codec.decode_first, autoencoder, tile)
+    pixels, cache = jax.eval_shape(codec.decode.first, autoencoder, tile)
     cache = _placed(cache, jax.tree.map(lambda leaf: sharding, cache))
     size = math.prod(pixels.shape[2:4]) * config.temporal_stride
     return compile_report(
         f"the VAE for four frames of one tile of {run}",
-        jax.jit(codec.decode_next),
+        jax.jit(codec.decode.next),
         (autoencoder, tile, cache),
         topology=topology,
         mesh=alone,

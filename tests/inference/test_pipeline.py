@@ -12,7 +12,7 @@ from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.family import WAN21
-from pusa_jax.models.wan.text import Tokenizer
+from pusa_jax.models.wan.text import tokenizer
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing.compare import random_module
 from pusa_jax.testing.tokenizer import save_tiny_tokenizer
@@ -34,7 +34,7 @@ def pipe(tmp_path_factory):
         dit=random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))),
         autoencoder=random_module(lambda: WanVAE(VAE, rngs=nnx.Rngs(0))),
         text_encoder=lambda: encoder,
-        tokenizer=Tokenizer(folder, TEXT.text_len),
+        tokenizer=tokenizer(folder, TEXT.text_len),
     )
 
 

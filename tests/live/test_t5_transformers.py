@@ -9,8 +9,9 @@ from flax import nnx
 from pusa_jax.convert import t5
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import dump, load
+from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig, relative_position_bucket
-from pusa_jax.models.wan.text import Tokenizer, clean_prompt, encode_prompt
+from pusa_jax.models.wan.text import clean_prompt, tokenizer
 from pusa_jax.testing.compare import relative_error
 from pusa_jax.testing.tokenizer import save_tiny_tokenizer
 from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
@@ -131,7 +132,7 @@ def test_token_ids_equal_those_of_transformers(tmp_path):
         "&amp;lt;b> dogs, 中文 and café </s> it",
         "over " * 40,
     ]
-    ids, mask = Tokenizer(tmp_path, 24)(prompts)
+    ids, mask = tokenizer(tmp_path, 24)(prompts)
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     expected = peer(
         [clean_prompt(prompt) for prompt in prompts],

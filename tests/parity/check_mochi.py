@@ -1,19 +1,31 @@
 """Mochi's networks against the recorded outputs of Pusa V0.5's and the official code."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from golden import Comparison, Golden, remembered
+from watched import WatchedPipeline
 
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.mochi import vae as vae_tables
 from pusa_jax.convert.mochi.dit import config_from_source, original_rules
 from pusa_jax.convert.tables import load
+from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.models.mochi import vae
+from pusa_jax.models.mochi.config import VAEConfig
 from pusa_jax.models.mochi.dit import MochiDiT
+from pusa_jax.models.mochi.family import MOCHI
 from pusa_jax.models.mochi.schedule import linear_quadratic
-from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
+from pusa_jax.testing.compare import (
+    from_house_layout,
+    random_module,
+    relative_error,
+    to_house_layout,
+)
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 DIT_LIMIT = 1e-5
@@ -128,5 +140,70 @@ def check_schedule(golden: Golden, case: dict):
         yield Comparison(name, float(gap), 1e-9, "units")
 
 
-CHECKS = {"mochi_dit": check_dit, "mochi_vae": check_vae, "mochi_schedule": check_schedule}
+SIDES = ("prompt", "")
+ANY_VAE = VAEConfig(
+    encoder_dims=(4, 4, 4, 4), decoder_dims=(4, 4, 4, 4), num_res_blocks=(1,) * 5, num_groups=2,
+    head_dim=2,
+)  # fmt: skip
+"""Decodes what is not compared."""
+
+
+@remembered
+def pipeline_of(golden: Golden) -> WatchedPipeline:
+    rows = text_of(golden, "a")  # of the prompt, of the empty prompt
+    decoder = random_module(lambda: vae.MochiVAE(ANY_VAE, rngs=nnx.Rngs(0)))
+    texts = dict(zip(SIDES, rows, strict=True))
+    return WatchedPipeline(load_dit(golden.weights()), decoder, texts, MOCHI)
+
+
+def multipliers_of(case: dict, places: list[int]) -> list[float]:
+    """As the scripts take them: the image script turns a list of places into a quarter each."""
+    given = case["noise_multiplier"]
+    if case.get("pipeline") == "ti2v":
+        return [0.25] * len(places) if isinstance(case["condition_frame_idx"], list) else [given]
+    return json.loads(given) if isinstance(given, str) else given
+
+
+def check_trace(golden: Golden, case: dict):
+    """A run of the shipped pipeline with recorded noise, text features and given latents."""
+    name, pipe, limit = case["name"], pipeline_of(golden), golden.meta["recommended_rel_tolerance"]
+    noise = to_house_layout(golden.tensor("in.a.noise"))
+    _, f, h, w, _ = noise.shape
+    given = []
+    if "condition_frame_idx" in case:
+        places = case["condition_frame_idx"]
+        places = [places] if isinstance(places, int) else places
+        clean = to_house_layout(golden.tensor("in.a.cond_latents"))
+        for i, multiplier in zip(places, multipliers_of(case, places), strict=True):
+            latents = clean[:, i % f : i % f + 1]
+            given.append(FrameCondition(index=i % f, latents=latents, multiplier=multiplier))
+    settings = dataclasses.replace(
+        MOCHI.sampling,
+        height=8 * h,
+        width=8 * w,
+        num_frames=6 * (f - 1) + 1,
+        num_steps=case["steps"],
+        guidance_scale=case["cfg"],
+        tiled=False,
+    )
+    output = pipe(
+        SIDES[0], conditions=given, negative_prompt=SIDES[1], settings=settings, noise=noise
+    )
+    told = 1 - pipe.told() / 1000
+    yield Comparison("sigma", relative_error(told, golden.tensor(f"out.{name}.sigma")), 2e-6)
+    expected = golden.tensor(f"out.{name}.latents")
+    ours = jnp.moveaxis(jnp.asarray(pipe.trace()), -1, 1)[: len(expected)]
+    yield Comparison("latents", relative_error(ours, expected), limit)
+    mean, std = np.asarray([ANY_VAE.latent_mean, ANY_VAE.latent_std], np.float32)
+    final = from_house_layout(output.latents * std + mean)
+    expected = golden.tensor(f"out.{name}.vae_latents")
+    yield Comparison("latents of the VAE", relative_error(final, expected), limit)
+
+
+CHECKS = {
+    "mochi_dit": check_dit,
+    "mochi_vae": check_vae,
+    "mochi_schedule": check_schedule,
+    "mochi_trace": check_trace,
+}
 """Kind -> check."""

@@ -11,8 +11,8 @@ from golden import Comparison, Golden, remembered
 from pusa_jax.convert import t5
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.tables import load
+from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig, relative_position_bucket
-from pusa_jax.models.wan.text import encode_prompt
 from pusa_jax.testing.compare import relative_error
 from pusa_jax.weights.leaves import assemble, shapes_of
 

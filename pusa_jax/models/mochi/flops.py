@@ -5,6 +5,9 @@ import math
 from pusa_jax.models.mochi.config import DiTConfig
 from pusa_jax.models.t5 import TextConfig
 
+VAE_DECODE_PER_PIXEL = 15.8e6
+"""FLOPs of the decoder for each pixel of each decoded frame, as the compiler counts them."""
+
 
 def tokens(config: DiTConfig, latent_shape: tuple[int, ...]) -> int:
     """Tokens of one clip of latents [B, F, H, W, C]."""

@@ -3,9 +3,11 @@
 import dataclasses
 
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.models.family import Codec, Family, Flops, Network, Preset, Tiles
+from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Tiles
+from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan import flops, sharding, vae
 from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig, VAEConfig
@@ -14,8 +16,7 @@ from pusa_jax.models.wan.schedule import sampling_table
 from pusa_jax.models.wan.text import (
     PUSA_NEGATIVE_PROMPT,
     WAN_NEGATIVE_PROMPT,
-    Tokenizer,
-    encode_prompt,
+    tokenizer,
 )
 from pusa_jax.typing import Latents, Text, Timesteps
 
@@ -55,19 +56,17 @@ WAN21 = Family(
         ),
     },
     codec=Codec(
-        encode_first=vae.encode_first,
-        encode_next=vae.encode_next,
-        decode_first=vae.decode_first,
-        decode_next=vae.decode_next,
+        encode=Chunks(first=vae.encode_first, next=vae.encode_next),
+        decode=Chunks(first=vae.decode_first, next=vae.decode_next),
         # Pusa's pipelines: tile_size (30, 52), tile_stride (15, 26).
         sampling_tiles=Tiles(size=(30, 52), stride=(15, 26)),
         # Pusa's data processing, if asked to tile: (34, 34), (18, 16).
         dataset_tiles=Tiles(size=(34, 34), stride=(18, 16)),
     ),
-    tokenizer=Tokenizer,
+    tokenizer=tokenizer,
     encode_prompt=encode_prompt,
     prepare=prepare,
-    prepared_axes=(None, "data", "context", "tensor", None),  # [layers, B, L, K, P]
+    prepared_axes=(P(None, "data", "context", "tensor", None),) * 2,  # [layers, B, L, K, P]
     velocity=velocity,
     table=sampling_table,
     lora_targets=BLOCK_LINEARS,

@@ -1,6 +1,4 @@
-"""From a prompt to the text features the DiT attends to: cleaning, tokens, UMT5, zeroed padding.
-
-    prompt -> clean_prompt -> Tokenizer -> ids, mask [B,L] -> encode_prompt -> text [B,L,E]
+"""What Wan does to prompts before UMT5, and its negative prompts; the rest is `models.prompts`.
 
 Wan's DiT has no text mask: it was trained on exactly L rows, zeros after the prompt, and attends to
 all of them. Padding is therefore part of the input, not a matter of layout.
@@ -10,12 +8,7 @@ import html
 import re
 from pathlib import Path
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Int
-
-from pusa_jax.models.t5 import T5Encoder
-from pusa_jax.typing import Text
+from pusa_jax.models.prompts import Tokenizer
 
 WAN_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，"
@@ -34,9 +27,6 @@ PUSA_NEGATIVE_PROMPT = (
 )
 """Negative prompt of the Pusa V1.0 scripts: an English rendering of Wan's."""
 
-PAD, EOS = 0, 1
-"""Ids of the padding token and of the end-of-sequence token in every UMT5 vocabulary."""
-
 
 def clean_prompt(prompt: str) -> str:
     """Repairs mis-decoded text, resolves HTML entities and collapses whitespace, as Wan does.
@@ -51,73 +41,6 @@ def clean_prompt(prompt: str) -> str:
     return re.sub(r"\s+", " ", repaired).strip()
 
 
-class Tokenizer:
-    """Prompts -> token ids of a fixed length, by the `google/umt5-xxl` tokenizer in a folder."""
-
-    def __init__(self, folder: Path, text_len: int):
-        """Reads the tokenizer; nothing is downloaded.
-
-        Args:
-          folder: holds `tokenizer.json`, as `google/umt5-xxl` of the original layout and
-            `tokenizer` of the Diffusers layout do.
-          text_len: length L that prompts are padded or cut to.
-
-        Raises:
-          FileNotFoundError: there is no `tokenizer.json` in the folder.
-          ValueError: the file is not a tokenizer, or not one with UMT5's special tokens.
-        """
-        # Imported here because it takes a second, and only those who start from a prompt need it.
-        from transformers import PreTrainedTokenizerFast
-
-        file = Path(folder) / "tokenizer.json"
-        if not file.is_file():
-            has_model = file.with_name("spiece.model").is_file()
-            found = "only spiece.model" if has_model else "none"
-            raise FileNotFoundError(
-                f"expected tokenizer.json in {folder}, found {found}; "
-                "copy it there from google/umt5-xxl (it holds the same vocabulary)."
-            )
-        special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-        try:
-            # Parity: the file is taken literally. The T5 class of transformers 5 keeps only its
-            # vocabulary and character map, and rebuilds all other steps by its own rules.
-            self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), **special)
-        except Exception as error:  # the tokenizers library raises nothing more specific
-            raise ValueError(f"{file} is not a tokenizer file: {error}.") from error
-        self.text_len = text_len
-        self.vocab_size = len(self._tokenizer)
-        ids = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
-        if ids != (PAD, EOS):
-            raise ValueError(
-                f"{file} is not a UMT5 tokenizer: expected ids {(PAD, EOS)} for <pad> and </s>, "
-                f"got {ids}."
-            )
-
-    def __call__(self, prompts: list[str]) -> tuple[Int[np.ndarray, "B L"], Int[np.ndarray, "B L"]]:
-        """Cleans and tokenizes prompts.
-
-        Args:
-          prompts: any text, also empty; what does not fit into L tokens is cut off.
-
-        Returns:
-          ids and mask, int32 [B, L]: the prompt, then the end-of-sequence token, then padding; the
-          mask is 1 up to and including the end-of-sequence token.
-        """
-        encoded = self._tokenizer(
-            [clean_prompt(prompt) for prompt in prompts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.text_len,
-            return_tensors="np",
-        )
-        return encoded["input_ids"].astype(np.int32), encoded["attention_mask"].astype(np.int32)
-
-
-def encode_prompt(encoder: T5Encoder, ids: Int[Array, "B L"], mask: Int[Array, "B L"]) -> Text:
-    """Text features of tokenized prompts, with zeros in the rows of the padding.
-
-    Parity: Pusa's code zeroes the rows after the shortest prompt in all prompts of a batch; here
-    each keeps its own length, which is what that code does for a single one, and Wan's for all.
-    """
-    features = encoder(ids, mask)
-    return jnp.where(mask[..., None] == 0, jnp.zeros((), features.dtype), features)
+def tokenizer(folder: Path, text_len: int) -> Tokenizer:
+    """The `google/umt5-xxl` tokenizer in a folder, behind `clean_prompt`; see `Tokenizer`."""
+    return Tokenizer(folder, text_len, clean=clean_prompt)

@@ -12,13 +12,13 @@ from flax import nnx
 from pusa_jax.convert import t5
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import ConversionError, TensorInfo, bind, dump, load
+from pusa_jax.models.prompts import Tokenizer, encode_prompt
 from pusa_jax.models.t5 import Attention, T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import (
     PUSA_NEGATIVE_PROMPT,
     WAN_NEGATIVE_PROMPT,
-    Tokenizer,
     clean_prompt,
-    encode_prompt,
+    tokenizer,
 )
 from pusa_jax.testing.compare import assert_close, relative_error
 from pusa_jax.testing.tokenizer import save_tiny_tokenizer
@@ -208,39 +208,47 @@ def folder(tmp_path_factory):
 
 
 def test_prompts_become_words_then_the_end_then_padding(folder):
-    tokenizer = Tokenizer(folder, 8)
-    ids, mask = tokenizer(["the  cat", "", "red red red red red red red red red"])
+    tokenize = tokenizer(folder, 8)
+    ids, mask = tokenize(["the  cat", "", "red red red red red red red red red"])
     assert (ids.dtype, mask.dtype, ids.shape) == (np.int32, np.int32, (3, 8))
     assert ids[0, :4].tolist() == [104, 99, 1, 0]
     assert ids[1].tolist() == [1] + 7 * [0]
     assert ids[2, -1] == 1
     assert mask.sum(1).tolist() == [3, 1, 8]
-    assert ids.max() < tokenizer.vocab_size == 105
+    assert ids.max() < tokenize.vocab_size == 105
 
 
 def test_unknown_words_are_spelled_and_unknown_characters_marked(folder):
-    ids, mask = Tokenizer(folder, 16)(["dog 中"])
+    ids, mask = tokenizer(folder, 16)(["dog 中"])
     assert mask.sum() == 7  # space d o g, space unknown, end
     assert (ids == 2).sum() == 1
+
+
+def test_an_empty_prompt_can_have_no_token_at_all(folder):
+    """As Mochi's: then nothing of it reaches the DiT."""
+    masked = Tokenizer(folder, 8, clean=str, is_empty_masked=True)
+    ids, mask = masked(["", "cat"])
+    assert ids[0].tolist() == mask[0].tolist() == [0] * 8
+    assert mask[1].tolist() == [1, 1] + [0] * 6
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"model": 3}'])
 def test_a_broken_tokenizer_file_is_named_in_one_line(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer file: [^\n]+$"):
-        Tokenizer(tmp_path, 8)
+        tokenizer(tmp_path, 8)
 
 
 def test_a_tokenizer_with_other_special_tokens_is_refused(folder, tmp_path):
     content = (folder / "tokenizer.json").read_text().replace("<pad>", "<s>")
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ValueError, match=r"not a UMT5 tokenizer: expected ids \(0, 1\)"):
-        Tokenizer(tmp_path, 8)
+    with pytest.raises(ValueError, match=r"not a T5 tokenizer: expected ids \(0, 1\)"):
+        tokenizer(tmp_path, 8)
 
 
 def test_a_folder_without_tokenizer_json_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found none; copy it there"):
-        Tokenizer(tmp_path, 8)
+        tokenizer(tmp_path, 8)
     (tmp_path / "spiece.model").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"found only spiece\.model; copy it there"):
-        Tokenizer(tmp_path, 8)
+        tokenizer(tmp_path, 8)
