@@ -124,6 +124,8 @@ class VAEConfig:
                 f"temporal_downsample needs {len(self.dim_mult) - 1} entries for "
                 f"dim_mult={self.dim_mult}, got {len(self.temporal_downsample)}."
             )
+        if self.patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1 pixel, got {self.patch_size}.")
 
     @property
     def spatial_stride(self) -> int:
