@@ -9,8 +9,10 @@ from flax import nnx
 
 from pusa_jax.diffusion.sampling import Row
 from pusa_jax.inference.pipeline import Expert, PusaPipeline
+from pusa_jax.models.family import Family
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.models.wan.vae import WanVAE
 
@@ -56,10 +58,12 @@ class WatchedPipeline(PusaPipeline):
         dit: WanDiT | Sequence[Expert],
         autoencoder: WanVAE,
         texts: Mapping[str, np.ndarray],
+        family: Family = WAN21,
     ):
         """Takes the features [L, E] of every prompt that will be asked for."""
         features = np.stack([*texts.values()])
         super().__init__(
+            family=family,
             dit=dit,
             autoencoder=autoencoder,
             text_encoder=lambda: RecordedTexts(features),

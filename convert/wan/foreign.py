@@ -1,26 +1,61 @@
-"""How Wan2.1 is published: files, names, tables and settings of its networks and LoRA files."""
+"""How Wan is published: files, names, tables and settings of its networks and LoRA files."""
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Callable
 
-from pusa_jax.convert.foreign import ForeignFamily, ForeignNetwork, LoRANames
+from pusa_jax.convert.foreign import (
+    BOUNDARY,
+    MODEL_INDEX,
+    ForeignFamily,
+    ForeignNetwork,
+    Layout,
+    LoRANames,
+)
+from pusa_jax.convert.tables import TensorSource
 from pusa_jax.convert.wan import dit, published, text, vae
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig
 
-TWO_EXPERTS = ("high_noise_model", "low_noise_model", "transformer_2")
-"""Subfolders that only Wan2.2 pipelines with two DiTs have."""
+Layouts = Callable[[TensorSource], Layout | None]
+
+HIGH, LOW = (rf"(?i)(.*{word}[-_ ]?noise.*|{folder}/[^/]*)" for word, folder in (
+    ("high", "transformer"), ("low", "transformer_2")
+))  # fmt: skip
+"""Places of the two experts of Wan2.2, whose tensors are those of Wan2.1."""
+
+HIGH_LORA, LOW_LORA = (
+    rf"(?i)(?<![a-z]){word}(?=[-_ .]?(noise|lora|expert|model)|[-_ .]+(14b|v?\d)|[-_ .]*$)"
+    for word in ("high", "low")
+)
+"""Names of LoRA files for the two experts."""
+
+ALONE = r"(?i)(?!.*(high|low)[-_ ]?noise)(?!transformer_2/).*"
+"""Places of a denoiser that is no expert."""
+
+TI2V_CHANNELS, PATCHED_COLOURS = 48, 12
+"""Channels of the latents of TI2V, and of the pixels that its autoencoder takes, 2 x 2 in one."""
 
 
-def two_experts(folder: Path) -> str | None:
-    """Says so if a folder is a Wan2.2 pipeline, whose networks look like those of Wan2.1."""
-    found = [name for name in TWO_EXPERTS if (folder / name).is_dir()]
-    if not found:
-        return None
-    return (
-        f"a Wan2.2 pipeline with two DiTs ({', '.join(found)}), which is not supported; use a "
-        "Wan2.1 text-to-video model"
-    )
+def when(layout_of: Layouts, is_so: Callable[[TensorSource], bool]) -> Layouts:
+    """Recognises a network only where its tensors are so."""
+    return lambda source: layout if (layout := layout_of(source)) and is_so(source) else None
+
+
+def is_ti2v(source: TensorSource) -> bool:
+    """Whether a denoiser takes the latents of the autoencoder of Wan2.2."""
+    return _inputs(source, "patch_embedding.weight") == TI2V_CHANNELS
+
+
+def is_vae22(source: TensorSource) -> bool:
+    """Whether an autoencoder is that of Wan2.2."""
+    names = ("encoder.conv1.weight", "encoder.conv_in.weight")
+    return any(_inputs(source, name) == PATCHED_COLOURS for name in names)
+
+
+def _inputs(source: TensorSource, convolution: str) -> int:
+    """Input channels of a convolution; 0 if it is not there."""
+    shape = source.tensors[convolution].shape if convolution in source.tensors else ()
+    return shape[1] if len(shape) > 1 else 0
 
 
 def padded_for(config: TextConfig, denoiser: DiTConfig) -> TextConfig:
@@ -31,7 +66,7 @@ def padded_for(config: TextConfig, denoiser: DiTConfig) -> TextConfig:
 WAN21 = ForeignFamily(
     networks={
         "dit": ForeignNetwork(
-            layout_of=dit.layout_of,
+            layout_of=when(dit.layout_of, lambda source: not is_ti2v(source)),
             config_from_source=dit.config_from_source,
             rules={"original": dit.original_rules, "diffusers": dit.diffusers_rules},
             files={
@@ -40,9 +75,11 @@ WAN21 = ForeignFamily(
             },
             classes=("WanModel", "WanTransformer3DModel"),
             settings={"original": published.original_dit, "diffusers": published.diffusers_dit},
+            place=ALONE,
+            lora_mark=LOW_LORA,  # Pusa's scripts merge that one of Wan2.2 into Wan2.1
         ),
         "vae": ForeignNetwork(
-            layout_of=vae.layout_of,
+            layout_of=when(vae.layout_of, lambda source: not is_vae22(source)),
             config_from_source=vae.config_from_source,
             rules={"original": vae.original_rules, "diffusers": vae.diffusers_rules},
             files={
@@ -72,10 +109,10 @@ WAN21 = ForeignFamily(
         "original": {},
         "diffusers": {
             "scheduler/scheduler_config.json": published.SCHEDULER,
-            "model_index.json": published.MODEL_INDEX,
+            MODEL_INDEX: published.MODEL_INDEX,
         },
     },
-    unsupported=two_experts,
+    claims=lambda index: False,
     lora=LoRANames(
         model="the Wan DiT",
         layers=(*dit.LINEARS, ("patch_embedding", "patch_embedding")),
@@ -91,3 +128,62 @@ WAN21 = ForeignFamily(
     base="Wan2.1-T2V",
 )
 """`Wan-AI/Wan2.1-T2V-*`, and `-Diffusers`."""
+
+
+def _expert(original: str, diffusers: str, place: str, lora_mark: str) -> ForeignNetwork:
+    """The DiT of Wan2.1 in other folders."""
+    file = "diffusion_pytorch_model.safetensors"
+    return dataclasses.replace(
+        WAN21.networks["dit"],
+        files={"original": f"{original}/{file}", "diffusers": f"{diffusers}/{file}"},
+        place=place,
+        lora_mark=lora_mark,
+    )
+
+
+WAN22 = dataclasses.replace(
+    WAN21,
+    networks={
+        "dit": _expert("high_noise_model", "transformer", HIGH, HIGH_LORA),
+        "dit_low": _expert("low_noise_model", "transformer_2", LOW, LOW_LORA),
+        "vae": WAN21.networks["vae"],
+        "text_encoder": WAN21.networks["text_encoder"],
+    },
+    extras={
+        "original": {},
+        "diffusers": {
+            "scheduler/scheduler_config.json": published.SCHEDULER,
+            MODEL_INDEX: published.MODEL_INDEX | published.TWO_EXPERTS,
+        },
+    },
+    claims=lambda index: index.get(BOUNDARY) is not None or any(index.get("transformer_2") or ()),
+    base="Wan2.2-T2V-A14B",
+)
+"""`Wan-AI/Wan2.2-T2V-A14B`, and `-Diffusers`, whose `transformer` is the one for high noise."""
+
+WAN22_TI2V = dataclasses.replace(
+    WAN21,
+    networks={
+        "dit": dataclasses.replace(
+            WAN21.networks["dit"],
+            layout_of=when(dit.layout_of, is_ti2v),
+            settings={"original": published.original_ti2v, "diffusers": published.diffusers_dit},
+        ),
+        "vae": dataclasses.replace(
+            WAN21.networks["vae"],
+            layout_of=when(vae.layout_of, is_vae22),
+            files={**WAN21.networks["vae"].files, "original": "Wan2.2_VAE.pth"},
+        ),
+        "text_encoder": WAN21.networks["text_encoder"],
+    },
+    extras={
+        "original": {},
+        "diffusers": {
+            "scheduler/scheduler_config.json": published.SCHEDULER | {"flow_shift": 5.0},
+            MODEL_INDEX: published.MODEL_INDEX | {published.EXPAND_TIMESTEPS: True},
+        },
+    },
+    claims=lambda index: bool(index.get(published.EXPAND_TIMESTEPS)),
+    base="Wan2.2-TI2V-5B",
+)
+"""`Wan-AI/Wan2.2-TI2V-5B`, and `-Diffusers`."""

@@ -1,7 +1,8 @@
-"""The config.json files of published Wan2.1 folders, and what else lies beside the networks."""
+"""The config.json files of published Wan folders, and what else lies beside the networks."""
 
 from typing import Any
 
+from pusa_jax.convert.foreign import BOUNDARY
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
@@ -28,6 +29,11 @@ def original_dit(config: DiTConfig) -> dict[str, Any]:
         "out_dim": config.out_dim,
         "text_len": config.text_len,
     }
+
+
+def original_ti2v(config: DiTConfig) -> dict[str, Any]:
+    """config.json of `Wan-AI/Wan2.2-TI2V-5B`."""
+    return original_dit(config) | {"model_type": "ti2v"}
 
 
 def diffusers_dit(config: DiTConfig) -> dict[str, Any]:
@@ -132,3 +138,9 @@ MODEL_INDEX = {
     "vae": ["diffusers", "AutoencoderKLWan"],
 }
 """What the Diffusers pipeline is made of."""
+
+TWO_EXPERTS = {BOUNDARY: 0.875, "transformer_2": MODEL_INDEX["transformer"]}
+"""What the model_index.json of `Wan-AI/Wan2.2-T2V-A14B-Diffusers` has beyond that."""
+
+EXPAND_TIMESTEPS = "expand_timesteps"
+"""Entry of the model_index.json of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`: a timestep for each token."""

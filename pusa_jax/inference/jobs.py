@@ -192,8 +192,8 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
     latents = latent_shape(settings, configs)
     conditions = read_conditions(job, configs.vae.temporal_stride)
     check_all(conditions, latents[1])
-    mesh = choose_mesh(job.mesh, configs.dit, guided=settings.guidance_scale != 1)
-    check_memory(mesh, configs.dit, job.dtype)
+    mesh = choose_mesh(job.mesh, model.family, configs.dit, guided=settings.guidance_scale != 1)
+    check_memory(mesh, model.family, configs.dit, job.dtype)
     check_model(model, job.dtype)
     return Prepared(job=job, output=Path(output), model=model, conditions=conditions, mesh=mesh)
 

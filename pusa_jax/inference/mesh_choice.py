@@ -15,8 +15,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.devices.topologies import GIB
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig
+from pusa_jax.models.family import DenoiserConfig, Family
 from pusa_jax.typing import Precision
 
 PASSES = 2
@@ -43,12 +42,15 @@ def sensible_meshes(num_devices: int, num_heads: int, guided: bool) -> Iterator[
             yield {"data": data, "context": rest // tensor, "tensor": tensor}
 
 
-def choose_mesh(asked: MeshLike, config: DenoiserConfig, *, guided: bool = True) -> Mesh:
+def choose_mesh(
+    asked: MeshLike, family: Family, config: DenoiserConfig, *, guided: bool = True
+) -> Mesh:
     """The mesh of a run, found to go with devices and model before anything is loaded.
 
     Args:
       asked: None takes all devices: guidance over `data`, tokens over `context`. A `Mesh` may have
         fewer.
+      family: of the DiT.
       config: of the DiT.
       guided: whether both passes of guidance are needed; matters only for None.
 
@@ -63,26 +65,26 @@ def choose_mesh(asked: MeshLike, config: DenoiserConfig, *, guided: bool = True)
         mesh = make_mesh(next(sensible_meshes(count, config.num_heads, guided)))
     else:
         mesh = make_mesh(asked)
-    check_mesh(mesh, config)
+    check_mesh(mesh, family, config)
     return mesh
 
 
-def check_mesh(mesh: Mesh, config: DenoiserConfig) -> None:
+def check_mesh(mesh: Mesh, family: Family, config: DenoiserConfig) -> None:
     """Raises ValueError, in one line, if an axis of the mesh does not divide what it must."""
     tensor, heads = mesh.shape["tensor"], config.num_heads
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
-    network = family_of(config).networks["dit"]
+    network = family.networks["dit"]
     shardings(network.shapes(config), network.sharding, mesh)
 
 
-def check_memory(mesh: Mesh, config: DenoiserConfig, dtype: Precision) -> None:
+def check_memory(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> None:
     """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
 
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
-    network = family_of(config).networks["dit"]
+    network = family.networks["dit"]
     leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))
     placed = shardings(leaves, network.sharding, mesh)
     needed = sum(

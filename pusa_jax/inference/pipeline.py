@@ -29,29 +29,16 @@ from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.mesh_choice import MeshLike
 from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig, Tokenizer
+from pusa_jax.models.family import DenoiserConfig, Family, Tokenizer
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Expert:
-    """A denoiser and the noise levels it serves.
-
-    Attributes:
-      dit: the denoiser.
-      first_level: it serves scheduled levels from this one up to the next expert's.
-    """
-
-    dit: nnx.Module
-    first_level: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +90,7 @@ class PusaPipeline:
     def __init__(
         self,
         *,
+        family: Family,
         dit: nnx.Module | Sequence[Expert],
         autoencoder: nnx.Module,
         text_encoder: Callable[[], nnx.Module],
@@ -112,6 +100,7 @@ class PusaPipeline:
         """Takes built models.
 
         Args:
+          family: of the networks.
           dit: the denoiser, or several of one shape, each for a range of noise levels.
           autoencoder: lies on one device.
           text_encoder: called when a new prompt is met.
@@ -122,7 +111,7 @@ class PusaPipeline:
         self.experts = sorted(experts, key=lambda expert: -expert.first_level)
         first: Any = self.experts[0].dit
         self.config: DenoiserConfig = first.config
-        self.family = family_of(self.config)
+        self.family = family
         coder: Any = autoencoder
         self.autoencoder = Autoencoder(coder, self.family.codec, coder.config)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
@@ -140,6 +129,8 @@ class PusaPipeline:
         *,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
         lora: Sequence[tuple[str | Path, float]] = (),
+        low_lora: Sequence[tuple[str | Path, float]] = (),
+        lightx2v: Sequence[str | Path] = (),
         mesh: MeshLike = None,
         on_progress: Progress = no_progress,
     ) -> "PusaPipeline":
@@ -150,7 +141,10 @@ class PusaPipeline:
         Args:
           folder: where DiT, VAE, text encoder and tokenizer lie.
           dtype: of the DiT and the text encoder; the VAE always runs in float32.
-          lora: files and strengths, merged in order.
+          lora: files and strengths, merged in order; of two experts, into that for high noise.
+          low_lora: the same for low noise.
+          lightx2v: files for a few steps, merged before the others: one for each expert, high noise
+            first, or their folder.
           mesh: sizes as in {"data": 2, "context": 4}; None takes all devices, see `choose_mesh`.
           on_progress: told about the stage "load".
 
@@ -161,7 +155,7 @@ class PusaPipeline:
         # Here alone foreign weights enter; what runs without them needs fewer libraries.
         from pusa_jax.inference.loading import load_parts, open_model
 
-        model = open_model(folder, lora)
+        model = open_model(folder, lora, low_lora, lightx2v)
         return cls(**vars(load_parts(model, dtype=dtype, mesh=mesh, on_progress=on_progress)))
 
     def __call__(

@@ -258,8 +258,10 @@ class RunConfig:
     @property
     def recipe(self) -> Recipe:
         """The static part of the step."""
+        networks = self.model.networks()
         return Recipe(
-            dit=self.model.networks().dit,
+            family=networks.family,
+            dit=networks.dit,
             adapter=self.adapter,
             objective=self.objective,
             optimizer=self.optimizer,

@@ -14,7 +14,6 @@ from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.lora import Naming, write_lora
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.files.staging import staged
-from pusa_jax.models.families import family_of
 from pusa_jax.models.family import Name
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.finished import Result
@@ -42,7 +41,7 @@ def export_adapters(
       FileExistsError: dst is there and not empty.
       ValueError: the run trained all weights.
     """
-    lora, names = result.lora(), FOREIGN[family_of(result.run.recipe.dit).name].lora
+    lora, names = result.lora(), FOREIGN[result.run.recipe.family.name].lora
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise FileExistsError(f"{dst} exists already; choose another folder.")
     with staged(dst) as work:
@@ -97,7 +96,7 @@ def export_model(
     return export_folder(
         networks(),
         dst,
-        family=family_of(run.recipe.dit),
+        family=run.recipe.family,
         layout=layout,
         tokenizer=base.tokenizer() if base and others else None,
         texts={CARD: model_card(result)},

@@ -26,6 +26,7 @@ from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import Configs
 from pusa_jax.media import video
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.family import WAN21
 
 SMALL = SamplingConfig(height=SIZE, width=SIZE, num_frames=33)
 CONFIGS = Configs(
@@ -257,7 +258,9 @@ def prepared_of(job, output, conditions=()):
 
 def model_of(configs):
     """A model whose folder is never looked into."""
-    return Model(folder=object.__new__(ModelFolder), configs=configs)
+    folder = object.__new__(ModelFolder)
+    folder.family = WAN21
+    return Model(folder=folder, configs=configs)
 
 
 class Recorder(PusaPipeline):
@@ -414,8 +417,8 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         ("open_model", ("m", lora), {}),
         ("read_conditions", (job, 2), {}),
         ("check_all", ([], 17), {}),
-        ("choose_mesh", (MESH, configs.dit), {"guided": scale != 1}),
-        ("check_memory", (mesh, configs.dit, "bfloat16"), {}),
+        ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
+        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16"), {}),
         ("check_model", (model, "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
