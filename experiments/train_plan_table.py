@@ -21,11 +21,13 @@ from pusa_jax.devices.topologies import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHTS = {"480p": (480, 832), "720p": (720, 1280)}
+"""Sizes that rows ask for; others are those of the config."""
 
 INTRODUCTION = """# What training fits where
 
 Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
-that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames, networks computing
+that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (121 of ti2v_5b:
+704 x 1280), networks computing
 in bfloat16, trained weights and Adam's moments in float32, the inputs of the blocks kept for the
 backward pass and all else computed again (`remat="full"`). Every optimizer step takes the batch of
 the paper, 8 clips, computed in so many **parts** one after the other. Bytes are per chip.
@@ -87,6 +89,12 @@ ROWS = [
     Row(run=FULL, size="720p", topology="v5p:2x2x2", context=4, parts=4),
     Row(run="pusa_lora_1.3b", size="480p", topology="h100:1", parts=8),
     Row(run="fvdm_ptss_1.3b", size="480p", topology="h200:1", parts=8),
+    Row(run="pusa_wan22_high_14b", size="480p", topology="v5e:4x4", context=4, parts=2),
+    Row(run="pusa_wan22_high_14b", size="480p", topology="h200:1", parts=8),
+    Row(run="pusa_wan22_low_14b", size="480p", topology="v5e:4x4", context=4, parts=2),
+    Row(run="pusa_wan22_low_14b", size="480p", topology="h200:1", parts=8),
+    Row(run="pusa_lora_ti2v_5b", size="its own", topology="h100:8"),
+    Row(run="pusa_lora_ti2v_5b", size="its own", topology="h200:1", parts=8),
     Row(run="debug", size="its own", topology="h100:1"),
     Row(run="tiny_world", size="its own", topology="h100:1"),
 ]
