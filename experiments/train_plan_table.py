@@ -43,6 +43,8 @@ the paper, 8 clips, computed in so many **parts** one after the other. Bytes are
 - **compile** is wall time on 2 CPU cores, at rest for GPUs. For TPUs other work shared them, for
   the most part in the rows above 1000: that of v5e:4x4 took 436 seconds of computing.
 
+The other expert of Wan2.2, pusa_wan22_low_14b, is the same program with another range of levels.
+
 To plan a row: `pusa-jax plan train --config=configs/RUN.py --topology=TOPOLOGY`, with
 `--config.mesh.context=C`, `--config.optimizer.accumulate=PARTS` and, for 720p,
 `--config.data.height=720 --config.data.width=1280`.
@@ -91,8 +93,6 @@ ROWS = [
     Row(run="fvdm_ptss_1.3b", size="480p", topology="h200:1", parts=8),
     Row(run="pusa_wan22_high_14b", size="480p", topology="v5e:4x4", context=4, parts=2),
     Row(run="pusa_wan22_high_14b", size="480p", topology="h200:1", parts=8),
-    Row(run="pusa_wan22_low_14b", size="480p", topology="v5e:4x4", context=4, parts=2),
-    Row(run="pusa_wan22_low_14b", size="480p", topology="h200:1", parts=8),
     Row(run="pusa_lora_ti2v_5b", size="its own", topology="h100:8"),
     Row(run="pusa_lora_ti2v_5b", size="its own", topology="h200:1", parts=8),
     Row(run="debug", size="its own", topology="h100:1"),
