@@ -66,8 +66,16 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     )
     add("--solver", choices=["euler", "unipc", "dpm++"], help="of the flow (default: euler)")
     add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
-    add("--height", type=int, help="pixels, divisible by 16 (default: 720; tiny model: 48)")
-    add("--width", type=int, help="pixels, divisible by 16 (default: 1280; tiny model: 48)")
+    add(
+        "--height",
+        type=int,
+        help="pixels, divisible by 16, for TI2V by 32 (default: 720; tiny model: 48)",
+    )
+    add(
+        "--width",
+        type=int,
+        help="pixels, divisible by 16, for TI2V by 32 (default: 1280; tiny model: 48)",
+    )
     add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
     add("--fps", type=int, help="frames per second of the file (default: the model's, 16)")
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
