@@ -139,8 +139,12 @@ MODEL_INDEX = {
 }
 """What the Diffusers pipeline is made of."""
 
-TWO_EXPERTS = {BOUNDARY: 0.875, "transformer_2": MODEL_INDEX["transformer"]}
-"""What the model_index.json of `Wan-AI/Wan2.2-T2V-A14B-Diffusers` has beyond that."""
+TWO_EXPERTS = {
+    "_diffusers_version": DIFFUSERS_VERSION_WAN22,
+    BOUNDARY: 0.875,
+    "transformer_2": MODEL_INDEX["transformer"],
+}
+"""What is different for `Wan-AI/Wan2.2-T2V-A14B-Diffusers`."""
 
-EXPAND_TIMESTEPS = "expand_timesteps"
-"""Entry of the model_index.json of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`: a timestep for each token."""
+EVERY_TOKEN = {"_diffusers_version": DIFFUSERS_VERSION_WAN22, "expand_timesteps": True}
+"""What is different for `Wan-AI/Wan2.2-TI2V-5B-Diffusers`: a timestep for each token."""

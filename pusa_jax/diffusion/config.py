@@ -59,3 +59,22 @@ class SamplingConfig:
             raise ValueError(f"the seed must be 0 to {2**32 - 1}, got {self.seed}.")
         if not 1 <= self.fps <= MAX_FPS:
             raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any step asks for the negative prompt as well."""
+        return any(
+            scale not in (None, 1) for scale in (self.guidance_scale, self.low_guidance_scale)
+        )
+
+
+def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
+    """The settings that LightX2V's adapters were distilled for; size and seed stay as they are."""
+    return dataclasses.replace(
+        settings,
+        num_steps=4,
+        guidance_scale=1.0,
+        low_guidance_scale=None,
+        shift=5.0,
+        solver="euler",
+    )

@@ -5,13 +5,17 @@ of the file and runs it again.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 import pusa_jax
+from pusa_jax.convert.folders.merging import is_for_few_steps
 from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
@@ -19,10 +23,11 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.files import fingerprints
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
+from pusa_jax.inference.cautions import cautions
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
 from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import check_all, latent_shape
+from pusa_jax.inference.settings import check_all, check_experts, latent_shape
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision
@@ -38,7 +43,9 @@ class Job:
 
     Attributes:
       model: folder of a published or converted model.
-      lora: (file, strength) pairs, merged in order.
+      lora: (file, strength) pairs, merged in order; of two experts, into that for high noise.
+      low_lora: the same for the low-noise expert.
+      lightx2v: LoRA files for a few steps, one per denoiser, merged before the others.
       inputs: image files (i2v, start-end, interpolate, loop) or video files (complete, extend,
         transition).
       at: places of the given latent frames; None is the task's default.
@@ -53,6 +60,8 @@ class Job:
     prompt: str
     negative_prompt: str
     lora: tuple[tuple[str, float], ...] = ()
+    low_lora: tuple[tuple[str, float], ...] = ()
+    lightx2v: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     at: tuple[int, ...] | None = None
     multipliers: tuple[float, ...] | None = None
@@ -74,10 +83,21 @@ class Job:
 
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
-        loras = (file for file, _ in self.lora)
+        files = (*self.inputs, *self.lora_files)
         return dataclasses.asdict(self) | {
-            "sha256": {path: fingerprints.of_file(path) for path in (*self.inputs, *loras)}
+            "sha256": {path: fingerprints.of_file(path) for path in files}
         }
+
+    @property
+    def lora_files(self) -> tuple[str, ...]:
+        """All files that are merged."""
+        return (*(file for file, _ in (*self.lora, *self.low_lora)), *self.lightx2v)
+
+    @property
+    def distilled(self) -> tuple[str, ...]:
+        """Files that are merged and, by their flag or their names, were made for a few steps."""
+        named = (file for file in self.lora_files if is_for_few_steps(Path(file)))
+        return tuple(dict.fromkeys((*self.lightx2v, *named)))
 
     @classmethod
     def from_record(cls, record: Any) -> "Job":
@@ -106,8 +126,15 @@ class Job:
         return job
 
 
-def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
+def read_conditions(
+    job: Job, stride: int, multipliers: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+) -> list[tasks.Condition]:
     """Reads and fits the input files of a job and lays them out.
+
+    Args:
+      job: what is to be made.
+      stride: pixel frames of a latent frame.
+      multipliers: task -> default multipliers, where a family has its own.
 
     Raises:
       ValueError, FileNotFoundError: an input is missing, broken or too short, their number is
@@ -124,7 +151,9 @@ def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
     def clip(path, count, start=0):
         return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
 
-    given = (job.at, job.multipliers)
+    own = multipliers.get(job.task)
+    is_theirs = job.multipliers is None and own and len(job.at or own) == len(own)
+    given = (job.at, own if is_theirs else job.multipliers)
     match job.task, job.inputs:
         case "t2v", ():
             return []
@@ -173,6 +202,11 @@ class Prepared:
     conditions: list[tasks.Condition]
     mesh: Mesh
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What looks like a mistake but is none for certain, a line each."""
+        return tuple(cautions(self.job.settings, self.model.family, self.job.distilled))
+
 
 def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepared:
     """Finds everything that can be wrong with a job; reads inputs, but no weights.
@@ -187,13 +221,15 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         mesh or inputs.
     """
     check_output(output)
-    model = open_model(job.model, job.lora) if model is None else model
-    configs, settings = model.configs, job.settings
+    if model is None:
+        model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
+    configs, settings, family = model.configs, job.settings, model.family
+    check_experts(settings, family)
     latents = latent_shape(settings, configs)
-    conditions = read_conditions(job, configs.vae.temporal_stride)
+    conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers)
     check_all(conditions, latents[1])
-    mesh = choose_mesh(job.mesh, model.family, configs.dit, guided=settings.guidance_scale != 1)
-    check_memory(mesh, model.family, configs.dit, job.dtype)
+    mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
+    check_memory(mesh, family, configs.dit, job.dtype)
     check_model(model, job.dtype)
     return Prepared(job=job, output=Path(output), model=model, conditions=conditions, mesh=mesh)
 
@@ -271,9 +307,41 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "tokens": f * (h // ph) * (w // pw),
         "given": {str(place): multiplier for place, multiplier in sorted(given)},
         "steps": job.settings.num_steps,
-        "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
+        "solver": job.settings.solver,
+        "passes_per_step": 2 if job.settings.is_guided else 1,
+        **describe_experts(prepared),
         "mesh": dict(mesh.shape),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "dit": dataclasses.asdict(configs.dit),
         "lora": [list(pair) for pair in job.lora],
+        "lightx2v": list(job.lightx2v),
+    }
+
+
+def describe_experts(prepared: Prepared) -> dict[str, Any]:
+    """Which steps each of several experts takes, with which guidance and LoRA files."""
+    job, family = prepared.job, prepared.model.family
+    if len(family.experts) == 1:
+        return {}
+    settings, configs = job.settings, prepared.model.configs
+    levels = prepared.model.folder.first_levels
+    first, low = levels
+    if settings.boundary is not None:
+        levels[first] = settings.boundary
+    table = family.table(
+        settings,
+        np.ones(latent_shape(settings, configs)[1], np.float32),
+        is_conditioned=bool(prepared.conditions),
+        compute_dtype=job.dtype,
+    )
+    steps = int((table.levels >= levels[first]).sum())
+    guidance = settings.low_guidance_scale
+    guidance = settings.guidance_scale if guidance is None else guidance
+    return {
+        "boundary": levels[first],
+        "experts": {
+            first: {"steps": steps, "guidance": settings.guidance_scale},
+            low: {"steps": len(table.levels) - steps, "guidance": guidance},
+        },
+        "low_lora": [list(pair) for pair in job.low_lora],
     }

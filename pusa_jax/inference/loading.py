@@ -55,7 +55,7 @@ class Model:
 
 
 def open_model(
-    path: str | Path,
+    path: str | Path | ModelFolder,
     lora: LoRAs = (),
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
@@ -63,7 +63,7 @@ def open_model(
     """Opens a folder and LoRA files, and finds out whether they belong together.
 
     Args:
-      path: published or converted.
+      path: published or converted, or opened already.
       lora: files and strengths, for the only denoiser or the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for a few steps, see `convert.folders.merging`.
@@ -72,7 +72,7 @@ def open_model(
       FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
         or with networks that do not belong together.
     """
-    folder = ModelFolder(path)
+    folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
     family = folder.family
     names: tuple[Name, ...] = (*family.experts, "vae", "text_encoder")
     configs: dict[Name, Any] = {name: folder.config(name) for name in names}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.tasks import Condition, latent_frames
-from pusa_jax.models.family import CodecConfig, DenoiserConfig
+from pusa_jax.models.family import CodecConfig, DenoiserConfig, Family
 
 Given = Condition | FrameCondition
 """Pixel frames that are encoded first, or a latent frame as it is: of an earlier run, say."""
@@ -37,6 +37,17 @@ def latent_shape(settings: SamplingConfig, configs: Configs) -> tuple[int, int, 
             )
     f = latent_frames(settings.num_frames, configs.vae.temporal_stride)
     return (1, f, settings.height // stride, settings.width // stride, configs.vae.z_dim)
+
+
+def check_experts(settings: SamplingConfig, family: Family) -> None:
+    """Raises ValueError if settings are of two experts and the model has one denoiser."""
+    for name in ("low_guidance_scale", "boundary"):
+        value = getattr(settings, name)
+        if value is not None and len(family.experts) == 1:
+            raise ValueError(
+                f"{name.replace('_', ' ')} {value:g} is for a model with two experts, "
+                f"{family.name} has one denoiser."
+            )
 
 
 def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:

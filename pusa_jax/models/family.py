@@ -195,7 +195,6 @@ class Family:
       official_negative_prompt: published with those.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
-      lora_strengths: denoiser -> default strength of a Pusa LoRA.
     """
 
     name: str
@@ -215,7 +214,6 @@ class Family:
     official: SamplingConfig
     official_negative_prompt: str
     multipliers: Mapping[str, tuple[float, ...]]
-    lora_strengths: Mapping[Name, float]
 
     def levels_of(self, expert: Name) -> tuple[float, float]:
         """The noise levels that a denoiser serves: the first, and where the next one takes over."""

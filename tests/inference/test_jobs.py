@@ -344,6 +344,8 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
         "steps": 3,
+        "solver": "euler",
+        "lightx2v": [],
         "passes_per_step": 2,
         "mesh": MESH,
         "devices": "1 x cpu",
@@ -414,8 +416,8 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     prepared = jobs.prepare(job, tmp_path / "out.mp4")
     assert seen == [
         ("check_writable", (tmp_path / "out.mp4",), {}),
-        ("open_model", ("m", lora), {}),
-        ("read_conditions", (job, 2), {}),
+        ("open_model", ("m", lora, (), ()), {}),
+        ("read_conditions", (job, 2, {}), {}),
         ("check_all", ([], 17), {}),
         ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
         ("check_memory", (mesh, WAN21, configs.dit, "bfloat16"), {}),

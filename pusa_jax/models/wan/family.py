@@ -85,7 +85,6 @@ WAN21 = Family(
     official=SamplingConfig(num_steps=50, guidance_scale=5.0, solver="unipc", tiled=False),
     official_negative_prompt=WAN_NEGATIVE_PROMPT,
     multipliers={},
-    lora_strengths={"dit": 1.4},
 )
 
 WAN22 = dataclasses.replace(
@@ -102,7 +101,6 @@ WAN22 = dataclasses.replace(
         tiled=False,
     ),
     multipliers={"extend": (0.2, 0.4, 0.4, 0.4)},
-    lora_strengths={"dit": 1.5, "dit_low": 1.4},
 )
 """T2V-A14B: one denoiser for high noise and one for low, of one shape."""
 
