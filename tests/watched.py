@@ -1,8 +1,9 @@
 """The shipped pipeline on recorded texts, with everything that its compiled step is given kept."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -70,6 +71,7 @@ class WatchedPipeline(PusaPipeline):
             tokenizer=RowTokenizer([*texts], features.shape[1]),
         )
         self.steps: list[Step] = []
+        self.compiled: list[Callable] = []
 
     def __call__(self, *args, **kwargs):
         self.steps = []
@@ -77,11 +79,12 @@ class WatchedPipeline(PusaPipeline):
 
     def _compiled_step(self, *given):
         step = super()._compiled_step(*given)
+        self.compiled.append(step)
 
         def watched(dit, prepared, scale, state, row):
             new = step(dit, prepared, scale, state, row)
             kept = {"before": np.asarray(state.latents), "after": np.asarray(new.latents)}
-            row = Row(*(np.asarray(x) for x in row))
+            row = jax.tree.map(np.asarray, row)
             self.steps.append(Step(dit=dit, scale=float(scale), row=row, **kept))
             return new
 
