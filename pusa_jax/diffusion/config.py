@@ -71,9 +71,8 @@ class SamplingConfig:
     @property
     def is_guided(self) -> bool:
         """Whether any step asks for the negative prompt as well."""
-        return any(
-            scale not in (None, 1) for scale in (self.guidance_scale, self.low_guidance_scale)
-        )
+        scales = self.guidance_schedule or (self.guidance_scale, self.low_guidance_scale)
+        return any(scale not in (None, 1) for scale in scales)
 
 
 def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
@@ -83,6 +82,7 @@ def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
         num_steps=4,
         guidance_scale=1.0,
         low_guidance_scale=None,
+        guidance_schedule=None,
         shift=5.0,
         solver="euler",
     )

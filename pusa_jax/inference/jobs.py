@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 import pusa_jax
@@ -20,14 +19,21 @@ from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.sampling import rows_of
+from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.files import fingerprints
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference.cautions import cautions
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
-from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
+from pusa_jax.inference.mesh_choice import (
+    Placing,
+    check_memory,
+    choose_mesh,
+    choose_placing,
+)
 from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import check_all, check_experts, latent_shape
+from pusa_jax.inference.settings import check_experts, guidance_scales, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision
@@ -51,6 +57,7 @@ class Job:
       at: places of the given latent frames; None is the task's default.
       multipliers: their noise multipliers; None is the task's default.
       clip_start: first frame taken of the video to extend; None takes its last frames.
+      experts: of a model with two, whether both lie on the devices; None is what fits.
       fit: how inputs are brought to size: crop, letterbox or stretch.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
     """
@@ -68,6 +75,7 @@ class Job:
     clip_start: int | None = None
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
+    experts: Placing | None = None
     mesh: dict[str, int] | None = None
     settings: SamplingConfig = SamplingConfig()
 
@@ -201,6 +209,7 @@ class Prepared:
     model: Model
     conditions: list[tasks.Condition]
     mesh: Mesh
+    placing: Placing = "resident"
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -225,13 +234,22 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
     configs, settings, family = model.configs, job.settings, model.family
     check_experts(settings, family)
-    latents = latent_shape(settings, configs)
+    latent_shape(settings, configs)  # before files are read for a size that does not fit
     conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers)
-    check_all(conditions, latents[1])
+    table = plan_run(family, settings, conditions, configs)
+    rows_of(table, SOLVERS[settings.solver])
     mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
-    check_memory(mesh, family, configs.dit, job.dtype)
+    placing = choose_placing(job.experts, mesh, family, configs.dit, job.dtype)
+    check_memory(mesh, family, configs.dit, job.dtype, placing)
     check_model(model, job.dtype)
-    return Prepared(job=job, output=Path(output), model=model, conditions=conditions, mesh=mesh)
+    return Prepared(
+        job=job,
+        output=Path(output),
+        model=model,
+        conditions=conditions,
+        mesh=mesh,
+        placing=placing,
+    )
 
 
 def run(
@@ -252,7 +270,11 @@ def run(
     job = prepared.job
     if pipeline is None:
         parts = load_parts(
-            prepared.model, dtype=job.dtype, mesh=prepared.mesh, on_progress=on_progress
+            prepared.model,
+            dtype=job.dtype,
+            mesh=prepared.mesh,
+            placing=prepared.placing,
+            on_progress=on_progress,
         )
         pipeline = PusaPipeline(**vars(parts))
     result = pipeline(
@@ -319,29 +341,33 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
 
 
 def describe_experts(prepared: Prepared) -> dict[str, Any]:
-    """Which steps each of several experts takes, with which guidance and LoRA files."""
-    job, family = prepared.job, prepared.model.family
-    if len(family.experts) == 1:
+    """Which steps each of several experts takes, with which guidance, and where they lie."""
+    job, model = prepared.job, prepared.model
+    if len(model.family.experts) == 1:
         return {}
-    settings, configs = job.settings, prepared.model.configs
-    levels = prepared.model.folder.first_levels
-    first, low = levels
-    if settings.boundary is not None:
-        levels[first] = settings.boundary
-    table = family.table(
-        settings,
-        np.ones(latent_shape(settings, configs)[1], np.float32),
-        is_conditioned=bool(prepared.conditions),
-        compute_dtype=job.dtype,
-    )
-    steps = int((table.levels >= levels[first]).sum())
-    guidance = settings.low_guidance_scale
-    guidance = settings.guidance_scale if guidance is None else guidance
+    levels = model.folder.first_levels
+    first = next(iter(levels))
+    boundary = levels[first] if job.settings.boundary is None else job.settings.boundary
+    table = plan_run(model.family, job.settings, prepared.conditions, model.configs)
+    served = [int(level < boundary) for level in table.levels]
+    scales = guidance_scales(job.settings, served)
     return {
-        "boundary": levels[first],
+        "boundary": boundary,
         "experts": {
-            first: {"steps": steps, "guidance": settings.guidance_scale},
-            low: {"steps": len(table.levels) - steps, "guidance": guidance},
+            name: {
+                "steps": served.count(i),
+                "guidance": sorted(
+                    {scale for scale, j in zip(scales, served, strict=True) if j == i}
+                ),
+            }
+            for i, name in enumerate(levels)
         },
+        "experts_lie": WHERE[prepared.placing],
         "low_lora": [list(pair) for pair in job.low_lora],
     }
+
+
+WHERE: Mapping[Placing, str] = {
+    "resident": "resident: both on the devices",
+    "swap": "swap: one on the devices, the other in the host's memory",
+}

@@ -164,9 +164,10 @@ def test_a_dry_run_says_which_steps_each_expert_takes(capsys, world, steps, high
     assert err == ""
     assert found["boundary"] == 0.875
     assert found["experts"] == {
-        "dit": {"steps": high, "guidance": 3.0},
-        "dit_low": {"steps": steps - high, "guidance": 2.0},
+        "dit": {"steps": high, "guidance": [3.0]},
+        "dit_low": {"steps": steps - high, "guidance": [2.0]},
     }
+    assert found["experts_lie"] == "resident: both on the devices"
 
 
 def test_the_boundary_is_the_folders_unless_it_is_given(capsys, world, tmp_path):
@@ -175,6 +176,34 @@ def test_the_boundary_is_the_folders_unless_it_is_given(capsys, world, tmp_path)
     assert (found["boundary"], found["experts"]["dit"]["steps"]) == (0.95, 3)
     found, _ = plan(capsys, world, "--num_inference_steps", 10, "--switch_DiT_boundary", 1)
     assert (found["boundary"], found["experts"]["dit"]["steps"]) == (1.0, 1)
+
+
+def test_experts_may_take_turns_on_the_devices(capsys, world, tmp_path):
+    found, _ = plan(capsys, world, "--experts", "swap")
+    assert found["experts_lie"] == "swap: one on the devices, the other in the host's memory"
+    swapped = made(capsys, world, tmp_path / "swap.mp4", "--experts", "swap")
+    assert swapped["job"]["experts"] == "swap"
+    resident = made(capsys, world, tmp_path / "resident.mp4", "--experts", "resident")
+    assert swapped["latents_sha256"] == resident["latents_sha256"]
+
+
+def test_boundary_guidance_and_solver_reach_the_clip(capsys, world, tmp_path):
+    guided = [*"--cfg_scale 2 --num_inference_steps 4".split()]
+    flags = {
+        "plain": guided,
+        "low": [*guided, "--low_cfg_scale", "1"],
+        "boundary": [*guided, "--switch_DiT_boundary", "0.5"],
+        "unipc": [*guided, "--solver", "unipc"],
+        "dpm++": [*guided, "--solver", "dpm++"],
+        "official": ["--preset", "official", "--num_inference_steps", "4"],
+    }
+    prints = {
+        name: made(capsys, world, tmp_path / f"{i}.mp4", *more)["latents_sha256"]
+        for i, (name, more) in enumerate(flags.items())
+    }
+    assert len(set(prints.values())) == len(flags)
+    code, out, _ = call(capsys, "rerun", tmp_path / "3.mp4", "--no_compilation_cache")
+    assert code == 0 and "the same to the last bit" in out
 
 
 def test_four_steps_with_a_distillation(capsys, world, tmp_path):
@@ -201,6 +230,10 @@ def test_frames_at_another_rate_are_said(capsys, world):
 
 
 REFUSED = {
+    "solver with noisy frames": (
+        ["--solver", "unipc", "--image_paths", "a.png"],
+        "use the Euler solver for frames given with noise",
+    ),
     "high for low": (
         ["--low_lora_path", "high_noise_pusa.safetensors"],
         "looks like a LoRA of the high-noise expert by its name, but is given for the low-noise",
@@ -224,9 +257,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_wrong_is_refused_in_one_line(capsys, world, tmp_path, case):
     flags, words = REFUSED[case]
-    flags = [world / flag if flag.endswith(".safetensors") else flag for flag in flags]
-    out = tmp_path / "out.mp4"
-    line = ["t2v", "--model", world / "original", "--prompt", "", *FEW, "--output", out, *flags]
+    flags = [world / flag if flag.endswith((".safetensors", ".png")) else flag for flag in flags]
+    out, task = tmp_path / "out.mp4", "i2v" if "--image_paths" in flags else "t2v"
+    line = [task, "--model", world / "original", "--prompt", "", *FEW, "--output", out, *flags]
     code, stdout, err = call(capsys, *line)
     assert (code, stdout) == (2, "") and err.count("\n") == 1
     assert words in err and not out.exists()

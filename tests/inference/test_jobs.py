@@ -19,6 +19,7 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
@@ -409,7 +410,9 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     spy(jobs, "check_writable")
     spy(jobs, "open_model", model)
     spy(jobs, "read_conditions", [])
-    spy(jobs, "check_all")
+    spy(jobs, "check_experts")
+    spy(jobs, "plan_run", types.SimpleNamespace())
+    spy(jobs, "rows_of")
     spy(jobs, "choose_mesh", mesh)
     spy(jobs, "check_memory")
     spy(jobs, "check_model")
@@ -417,10 +420,12 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     assert seen == [
         ("check_writable", (tmp_path / "out.mp4",), {}),
         ("open_model", ("m", lora, (), ()), {}),
+        ("check_experts", (settings, WAN21), {}),
         ("read_conditions", (job, 2, {}), {}),
-        ("check_all", ([], 17), {}),
+        ("plan_run", (WAN21, settings, [], configs), {}),
+        ("rows_of", (types.SimpleNamespace(), SOLVERS["euler"]), {}),
         ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
-        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16"), {}),
+        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16", "resident"), {}),
         ("check_model", (model, "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
