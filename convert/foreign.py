@@ -6,7 +6,6 @@ is the foreign half: how published files name, arrange and describe it.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pusa_jax.convert.tables import Rule, TensorSource, Transform
@@ -14,6 +13,10 @@ from pusa_jax.models.family import Name
 
 Layout = Literal["original", "diffusers"]
 """How a folder names and arranges things: as the authors published it, or as Diffusers does."""
+
+MODEL_INDEX, BOUNDARY = "model_index.json", "boundary_ratio"
+"""What Diffusers calls the file that describes a folder, and the level in it at which experts
+change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,11 @@ class ForeignNetwork:
       classes: names in config.json that say that it describes this network.
       settings: layout -> configuration -> content of the config.json beside the file, for layouts
         that keep one.
+      place: regular expression on the place of a file in its folder, for networks whose tensors are
+        those of another one; a file that is elsewhere holds the other.
+      lora_mark: regular expression on what LoRA files are called that are for this one of several
+        denoisers; of a family with one, on the file of a set of several that is taken.
+      lora_file: what a LoRA file of this denoiser is called that a run exports.
       ignored: tensors that may be there and are not read -> reason.
       beside_dit: (own configuration, the denoiser's) -> own, with what the denoiser decides.
     """
@@ -38,6 +46,9 @@ class ForeignNetwork:
     files: Mapping[Layout, str]
     classes: tuple[str, ...]
     settings: Mapping[Layout, Callable[[Any], dict[str, Any]]]
+    place: str = ".*"
+    lora_mark: str = ".*"
+    lora_file: str = "pusa_lora.safetensors"
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config
 
@@ -69,8 +80,8 @@ class ForeignFamily:
       tokenizer: layout -> its folder.
       shard_bytes: layout -> largest safetensors file.
       extras: layout -> further files of a folder that holds all networks -> content.
-      unsupported: folder -> what it holds and what to take instead, if it is a pipeline that only
-        looks like one of this family.
+      claims: content of Diffusers' model_index.json -> whether it describes a model of this family
+        and of no other.
       lora: names in LoRA files.
       base: what LoRA files belong to, in their metadata.
     """
@@ -79,6 +90,6 @@ class ForeignFamily:
     tokenizer: Mapping[Layout, str]
     shard_bytes: Mapping[Layout, int]
     extras: Mapping[Layout, Mapping[str, Mapping[str, Any]]]
-    unsupported: Callable[[Path], str | None]
+    claims: Callable[[Mapping[str, Any]], bool]
     lora: LoRANames
     base: str

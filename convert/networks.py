@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pusa_jax.convert.foreign import ForeignFamily
-from pusa_jax.convert.wan.foreign import WAN21
+from pusa_jax.convert.wan import foreign as wan
 from pusa_jax.files.records import rebuild
 
-FOREIGN: Mapping[str, ForeignFamily] = {"wan2.1": WAN21}
+FOREIGN: Mapping[str, ForeignFamily] = {
+    "wan2.1": wan.WAN21,
+    "wan2.2": wan.WAN22,
+    "wan2.2-ti2v": wan.WAN22_TI2V,
+}
 """Name of a family, as in `models.families.FAMILIES` -> how its models are published."""
 
 RUNTIME_FIELDS = ("param_dtype", "compute_dtype", "numerics", "remat")

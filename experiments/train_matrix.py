@@ -27,6 +27,7 @@ from pusa_jax.devices.sharding import AXES, describe, make_mesh
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import random_module, relative_error
 from pusa_jax.training.layout import Placement, placement, shardings_of
 from pusa_jax.training.loop import jit_step
@@ -61,6 +62,7 @@ MESHES = {
 def recipe(trained: str, parts: int, sharding: Sharding) -> Recipe:
     """What is trained, in how many parts a batch is computed, and where weights lie."""
     return Recipe(
+        family=WAN21,
         dit=DIT,
         adapter=ADAPTERS[trained],
         objective=ObjectiveConfig(text_dropout=0.2),

@@ -11,6 +11,7 @@ from pusa_jax.data.batches import NoiseClips
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import random_module
 from pusa_jax.training.config import (
     CheckpointConfig,
@@ -60,6 +61,7 @@ def noise_clips(run: RunConfig) -> NoiseClips:
 
 def recipe(adapter=LORA, dtype="float32", remat="none", **optimizer) -> Recipe:
     return Recipe(
+        family=WAN21,
         dit=dataclasses.replace(DIT, compute_dtype=dtype, remat=remat),
         adapter=adapter,
         objective=ObjectiveConfig(text_dropout=0.1),

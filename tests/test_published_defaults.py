@@ -16,18 +16,20 @@ from flax import nnx
 from numbered import frame, frames, told, write_files
 
 from pusa_jax.cli import main
+from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
 from pusa_jax.cli.train import parse
+from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import shipped
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import jobs, loading
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.models.adapters import AdapterConfig
-from pusa_jax.models.families import PRESETS
+from pusa_jax.models.families import FAMILIES, PRESETS
 from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.models.wan.family import WAN21
+from pusa_jax.models.wan.family import WAN21, WAN22, WAN22_TI2V
 from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, WAN_NEGATIVE_PROMPT
 from pusa_jax.models.wan.vae import WanVAE
 
@@ -97,7 +99,7 @@ def job_of(task, media, **changes):
 
 
 def test_every_task_has_a_row():
-    assert set(PUBLISHED) == set(jobs.TASKS) == set(main.TASK_HELP) == set(jobs.INPUTS_TAKEN)
+    assert set(PUBLISHED) == set(jobs.TASKS) == set(TASK_HELP) == set(jobs.INPUTS_TAKEN)
 
 
 @pytest.mark.parametrize("task", PUBLISHED)
@@ -147,6 +149,11 @@ SAMPLING = {
     "fps": 16,
     "seed": 0,
     "tiled": True,
+    # §3.7: one guidance scale for both experts, which change where the family says; §2: Euler.
+    "low_guidance_scale": None,
+    "guidance_schedule": None,
+    "boundary": None,
+    "solver": "euler",
     # §6.3 and §3.2: sigma_shift 5.0, which no script overrides.
     "shift": 5.0,
     # §3.11 Q1: timesteps rounded as the original's.
@@ -160,8 +167,55 @@ def test_settings_are_the_published_ones():
 
 def test_families_carry_the_published_sampling():
     for preset in PRESETS.values():
-        assert preset.family.sampling == SamplingConfig()
         assert preset.family.negative_prompt == PUSA_NEGATIVE_PROMPT
+        assert preset.family.official_negative_prompt == WAN_NEGATIVE_PROMPT
+    assert WAN21.sampling == WAN22.sampling == SamplingConfig()
+    # DEPARTS (§7 has no row for it): the steps, guidance and shift of A14B, the base model's size.
+    large = {"height": 704, "width": 1280, "num_frames": 121, "fps": 24}
+    assert WAN22_TI2V.sampling == SamplingConfig(**large)
+
+
+OFFICIAL = {
+    # wan.md §1.1, column by column: sample_shift, sample_steps, guidance (low, high), fps, frames.
+    "wan2.1": (5.0, 50, None, 5.0, 16, 81, 720, 1280),
+    "wan2.2": (12.0, 40, 3.0, 4.0, 16, 81, 720, 1280),
+    "wan2.2-ti2v": (5.0, 50, None, 5.0, 24, 121, 704, 1280),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_families_carry_the_settings_of_the_base_model(name):
+    found = FAMILIES[name].official
+    shift, steps, low, high, fps, frames, height, width = OFFICIAL[name]
+    assert (found.shift, found.num_steps, found.fps, found.num_frames) == (
+        shift, steps, fps, frames,
+    )  # fmt: skip
+    assert (found.low_guidance_scale, found.guidance_scale) == (low, high)
+    assert (found.height, found.width) == (height, width)
+    # Row "solver default"; the official code encodes and decodes in one piece.
+    assert (found.solver, found.tiled) == ("unipc", False)
+
+
+def test_experts_of_wan22_change_at_the_published_boundary():
+    """pusa-v1.md §3.7: low if T < 875; §7: extension 0.2,0.4,0.4,0.4."""
+    assert WAN22.experts == {"dit": 0.875, "dit_low": 0.0}
+    assert WAN22.multipliers == WAN22_TI2V.multipliers == {"extend": (0.2, 0.4, 0.4, 0.4)}
+    for family in (WAN21, WAN22_TI2V):
+        assert family.experts == {"dit": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"boundary": -0.1}, "the boundary between experts must be 0 to 1, got -0.1"),
+        ({"boundary": 1.5}, "the boundary between experts must be 0 to 1, got 1.5"),
+        ({"boundary": float("nan")}, "the boundary between experts must be 0 to 1, got nan"),
+        ({"low_guidance_scale": float("inf")}, "the guidance scale must be a number, got inf"),
+    ],
+)
+def test_settings_of_experts_are_checked(setting, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        SamplingConfig(**setting)
 
 
 def test_a_job_says_the_rest():
@@ -180,14 +234,18 @@ def job_from(monkeypatch, *line):
     """The job, and the output, that a command line makes."""
     seen = []
 
-    def opened(path, loras=()):
-        folder = types.SimpleNamespace(path=Path(path))
-        return types.SimpleNamespace(folder=folder, family=WAN21)
+    def opened(folder, **loras):
+        return types.SimpleNamespace(folder=folder, family=folder.family)
 
     def prepare(job, output, model):
         seen.append((job, output))
         raise StoppedError
 
+    def found(path):
+        family = WAN22 if path == "two" else WAN21
+        return types.SimpleNamespace(path=Path(path), family=family)
+
+    monkeypatch.setattr(folders, "ModelFolder", found)
     monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     assert main.main([str(word) for word in line]) == main.USAGE_ERROR
@@ -197,7 +255,7 @@ def job_from(monkeypatch, *line):
 @pytest.mark.parametrize("task", PUBLISHED)
 def test_a_command_line_without_flags_is_the_python_default(monkeypatch, task):
     files = PUBLISHED[task][0]
-    given = [main.INPUT_FLAGS[task][0], *files] if files else []
+    given = [INPUT_FLAGS[task][0], *files] if files else []
     line = [task, "--model", "m", "--prompt", "p", *given]
     expected = jobs.Job(
         task=task,
@@ -282,6 +340,7 @@ def pipe():
     """A pipeline of networks without weights, whose VAE is not run."""
     dit = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, freq_dim=16)
     return PusaPipeline(
+        family=WAN21,
         dit=nnx.eval_shape(lambda: WanDiT(dit, rngs=nnx.Rngs(0))),
         autoencoder=nnx.eval_shape(lambda: WanVAE(VAEConfig(dim=8), rngs=nnx.Rngs(0))),
         text_encoder=lambda: pytest.fail("no prompt is encoded here"),
@@ -386,6 +445,15 @@ OTHERS = {
         "model.preset": "wan2.1-t2v-1.3b",
         "adapter.rank": 256,
         "adapter.alpha": 256.0,
+    },
+    # The recipe on each expert of A14B and on TI2V-5B, whose size and length are its base model's.
+    "pusa_wan22_high_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit"},
+    "pusa_wan22_low_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit_low"},
+    "pusa_lora_ti2v_5b": {
+        "model.preset": "wan2.2-ti2v-5b",
+        "data.height": 704,
+        "data.width": 1280,
+        "data.num_frames": 121,
     },
     # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
     "fvdm_ptss_1.3b": {

@@ -1,16 +1,19 @@
 """The shipped pipeline on recorded texts, with everything that its compiled step is given kept."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from pusa_jax.diffusion.sampling import Row
 from pusa_jax.inference.pipeline import Expert, PusaPipeline
+from pusa_jax.models.family import Family
 from pusa_jax.models.t5 import T5Encoder
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.models.wan.vae import WanVAE
 
@@ -56,16 +59,19 @@ class WatchedPipeline(PusaPipeline):
         dit: WanDiT | Sequence[Expert],
         autoencoder: WanVAE,
         texts: Mapping[str, np.ndarray],
+        family: Family = WAN21,
     ):
         """Takes the features [L, E] of every prompt that will be asked for."""
         features = np.stack([*texts.values()])
         super().__init__(
+            family=family,
             dit=dit,
             autoencoder=autoencoder,
             text_encoder=lambda: RecordedTexts(features),
             tokenizer=RowTokenizer([*texts], features.shape[1]),
         )
         self.steps: list[Step] = []
+        self.compiled: list[Callable] = []
 
     def __call__(self, *args, **kwargs):
         self.steps = []
@@ -73,11 +79,12 @@ class WatchedPipeline(PusaPipeline):
 
     def _compiled_step(self, *given):
         step = super()._compiled_step(*given)
+        self.compiled.append(step)
 
         def watched(dit, prepared, scale, state, row):
             new = step(dit, prepared, scale, state, row)
             kept = {"before": np.asarray(state.latents), "after": np.asarray(new.latents)}
-            row = Row(*(np.asarray(x) for x in row))
+            row = jax.tree.map(np.asarray, row)
             self.steps.append(Step(dit=dit, scale=float(scale), row=row, **kept))
             return new
 

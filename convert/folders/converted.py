@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
+from pusa_jax.convert.folders.belonging import check_belonging
 from pusa_jax.convert.folders.manifest import FORMAT, MANIFEST, is_converted
 from pusa_jax.convert.folders.published import Published, PublishedNetwork, open_published
 from pusa_jax.convert.networks import config_to_json
@@ -59,6 +60,8 @@ def convert_folder(
     if is_converted(src):
         raise ValueError(f"{src} is converted already; use it as it is.")
     published = open_published(src)
+    configs = {name: network.config for name, network in published.networks.items()}
+    check_belonging(src, published.family, configs)
     leaves = published.leaves(dtype=dtype)
     manifest = {
         "format": FORMAT,
@@ -68,6 +71,8 @@ def convert_folder(
         },
         "tokenizer": published.tokenizer is not None,
     }
+    if published.boundary is not None:
+        manifest["boundary"] = published.boundary
     waited: list[bool] = []
 
     def on_wait():

@@ -8,7 +8,7 @@ cut them.
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ import numpy as np
 
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
-from pusa_jax.convert.folders.lora_files import LoRAs, read_loras
+from pusa_jax.convert.folders.lora_files import LoRAs
+from pusa_jax.convert.folders.merging import Adapters, read_adapters
 from pusa_jax.convert.folders.opened import ModelFolder
-from pusa_jax.convert.foreign import Layout
+from pusa_jax.convert.foreign import BOUNDARY, Layout
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
-from pusa_jax.models import lora
 from pusa_jax.models.family import Family, Name
+from pusa_jax.models.lora import merge_all
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 Progress = Callable[[str, int, int], None]
@@ -34,10 +35,14 @@ def export_model(
     src: ModelFolder,
     dst: str | Path,
     layout: Layout,
-    loras: LoRAs = (),
+    lora: LoRAs = (),
+    low_lora: LoRAs = (),
+    lightx2v: Sequence[str | Path] = (),
     on_progress: Progress | None = None,
 ) -> list[Path]:
-    """Writes the networks of a folder in a published layout, LoRA files merged into the DiT.
+    """Writes the networks of a folder in a published layout, LoRA files merged into the denoisers.
+
+    Files: see `convert.folders.merging.read_adapters`.
 
     Returns:
       the files written.
@@ -47,12 +52,18 @@ def export_model(
       FileExistsError: dst is there and not empty.
     """
     src.check()
-    adapters = read_loras(loras, src.config("dit")) if "dit" in src.names else ()
+    experts = [name for name in src.family.experts if name in src.names]
+    adapters: Adapters = {}
+    if lora or low_lora or lightx2v:
+        if len(experts) < len(src.family.experts):
+            raise FileNotFoundError(f"{src.path} has no denoiser to merge LoRA files into.")
+        config = src.config(experts[0])
+        adapters = read_adapters(src.family, config, lora, low_lora, lightx2v)
 
     def networks():
         for name in src.names:
             config, leaves = src.load(name)
-            yield name, config, lora.merge_all(leaves, adapters if name == "dit" else ())
+            yield name, config, merge_all(leaves, adapters.get(name, ()))
 
     try:
         tokenizer = src.tokenizer()
@@ -64,6 +75,7 @@ def export_model(
         family=src.family,
         layout=layout,
         tokenizer=tokenizer,
+        boundary=src.boundary,
         on_progress=on_progress,
     )
 
@@ -76,6 +88,7 @@ def export_folder(
     layout: Layout = "original",
     tokenizer: Path | None = None,
     texts: Mapping[str, str] | None = None,
+    boundary: float | None = None,
     shard_bytes: int | None = None,
     on_progress: Progress | None = None,
 ) -> list[Path]:
@@ -88,6 +101,7 @@ def export_folder(
       layout: naming scheme and arrangement.
       tokenizer: folder to copy, if any.
       texts: further files, name -> content.
+      boundary: noise level at which experts change; default as published.
       shard_bytes: largest safetensors file; default as published.
       on_progress: told about the bytes of each network.
 
@@ -121,7 +135,8 @@ def export_folder(
         if names == foreign.networks.keys():
             for file, content in foreign.extras[layout].items():
                 (work / file).parent.mkdir(exist_ok=True)
-                _write_json(work / file, content)
+                own = {} if boundary is None or BOUNDARY not in content else {BOUNDARY: boundary}
+                _write_json(work / file, {**content, **own})
     return sorted(file for file in dst.rglob("*") if file.is_file())
 
 

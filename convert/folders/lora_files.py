@@ -1,40 +1,15 @@
 """LoRA files of any dialect, written in one of the forms that are written."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from pusa_jax.convert.foreign import ForeignFamily
-from pusa_jax.convert.lora import Naming, open_lora, parse_lora, read_lora, write_lora
+from pusa_jax.convert.lora import Naming, open_lora, parse_lora, write_lora
 from pusa_jax.convert.networks import FOREIGN
-from pusa_jax.models import lora
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig
 from pusa_jax.models.lora import LoRA
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
-
-
-def read_loras(loras: LoRAs, config: DenoiserConfig) -> tuple[tuple[LoRA, float], ...]:
-    """LoRA files that fit a denoiser; their factors are mapped, not read.
-
-    Raises:
-      FileNotFoundError, ValueError: one line that names the file.
-    """
-    family = family_of(config)
-    names, shapes = FOREIGN[family.name].lora, family.networks["dit"].shapes(config)
-    adapters = []
-    for path, strength in loras:
-        if not math.isfinite(strength):
-            raise ValueError(f"the strength of {path} must be a number, got {strength}.")
-        try:
-            adapters.append((read_lora(Path(path), names), strength))
-            lora.check_fit(shapes, adapters[-1][0])
-        except ValueError as error:
-            text = str(error)
-            raise ValueError(text if str(path) in text else f"{path}: {text}") from None
-    return tuple(adapters)
 
 
 def recognise_lora(path: Path) -> tuple[LoRA, ForeignFamily]:

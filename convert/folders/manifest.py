@@ -1,7 +1,7 @@
 """Opens a converted folder, which loads without translation.
 
 folder/pusa_jax.json   format, family, configuration and source files of each network
-folder/{dit,vae,text_encoder}/   their leaves
+folder/{dit,dit_low,vae,text_encoder}/   their leaves
 folder/tokenizer/
 """
 
@@ -59,6 +59,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is damaged (its components have no configuration); convert again."
         )
+    boundary = manifest.get("boundary", 0.0)
+    if not isinstance(boundary, float) or not 0 <= boundary <= 1:
+        raise ValueError(f"{path} is damaged (its boundary is {boundary!r:.40}); convert again.")
     return manifest
 
 
@@ -109,12 +112,14 @@ class Converted:
       family: of the networks.
       networks: those there are.
       tokenizer: its folder, if there is one.
+      boundary: noise level at which its experts change; None is the family's.
     """
 
     path: Path
     family: Family
     networks: Mapping[Name, ConvertedNetwork]
     tokenizer: Path | None
+    boundary: float | None = None
 
     def config(self, name: Name) -> Any:
         """See `ConvertedNetwork.config`."""
@@ -168,4 +173,5 @@ def open_converted(path: Path) -> Converted:
             for name, entry in manifest["components"].items()
         },
         tokenizer=tokenizer if tokenizer.is_dir() else None,
+        boundary=manifest.get("boundary"),
     )

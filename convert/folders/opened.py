@@ -27,6 +27,7 @@ class ModelFolder:
       is_converted: whether it was written by `convert_folder`; otherwise it is published.
       family: of the networks.
       names: networks there are.
+      boundary: noise level at which its experts change; None is the family's.
     """
 
     def __init__(self, path: str | Path):
@@ -42,6 +43,15 @@ class ModelFolder:
         )
         self.family: Family = self._found.family
         self.names: tuple[Name, ...] = tuple(self._found.networks)
+        self.boundary: float | None = self._found.boundary
+
+    @property
+    def first_levels(self) -> dict[Name, float]:
+        """Denoiser -> first noise level that it serves, by the folder where it says so."""
+        levels = dict(self.family.experts)
+        if self.boundary is not None:
+            levels[next(iter(levels))] = self.boundary
+        return levels
 
     def config(self, name: Name) -> Any:
         """Configuration of one network.

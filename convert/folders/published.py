@@ -1,7 +1,8 @@
 """Opens a published folder: which networks it holds, in which layout, in which files.
 
-Files are recognised by the tensors they hold, not by their names, so renamed ones work as well.
-They may lie in the folder itself or where a published layout has them (see `convert.foreign`).
+Files are recognised by the tensors they hold, not by their names, so renamed ones work as well; but
+the two experts of a model differ in nothing else. They may lie in the folder itself or where a
+published layout has them (see `convert.foreign`).
 Every file is opened once, and its table of contents serves all that is asked later.
 """
 
@@ -19,7 +20,7 @@ from jax.typing import DTypeLike
 
 from pusa_jax.convert.files.mapped import FileTensors
 from pusa_jax.convert.files.open import open_tensors
-from pusa_jax.convert.foreign import ForeignNetwork, Layout
+from pusa_jax.convert.foreign import BOUNDARY, MODEL_INDEX, ForeignNetwork, Layout
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import ConversionError, Leaf, bind
 from pusa_jax.files.staging import MARKER
@@ -97,12 +98,14 @@ class Published:
       family: of the networks.
       networks: those found.
       tokenizer: its folder, if there is one.
+      boundary: noise level at which its experts change; None is the family's.
     """
 
     path: Path
     family: Family
     networks: Mapping[Name, PublishedNetwork]
     tokenizer: Path | None
+    boundary: float | None = None
 
     def config(self, name: Name) -> Any:
         """See `PublishedNetwork.config`."""
@@ -164,35 +167,40 @@ def open_published(path: Path) -> Published:
 
     Raises:
       FileNotFoundError: no such folder, or no network of a known family in it.
-      ValueError: several candidates for one network, a damaged file, a pipeline that is not
-        supported, or what a killed conversion left.
+      ValueError: several candidates for one network, networks of two models, one expert without
+        the other, a damaged file, or what a killed conversion left.
     """
     if not path.exists():
         raise FileNotFoundError(f"no folder or file {path}.")
     if (path / MARKER).is_file():
         raise ValueError(f"{path} is an unfinished conversion; convert again.")
-    for foreign in FOREIGN.values():
-        if what := foreign.unsupported(path):
-            raise ValueError(f"{path} is {what}.")
+    index = _read_table(path / MODEL_INDEX)
     opened = {file: open_tensors(file) for file in _checkpoint_files(path)}
-    found = {name: dict(_recognise(name, opened)) for name in FOREIGN}
+    found = {name: dict(_recognise(name, path, opened)) for name in FOREIGN}
     # Of families that share an autoencoder or text encoder, the denoiser tells which it is.
-    family = max(found, key=lambda name: ("dit" in found[name], len(found[name])))
+    family = max(
+        found,
+        key=lambda name: (
+            bool(found[name]),
+            FOREIGN[name].claims(index),
+            any(expert in found[name] for expert in FAMILIES[name].experts),
+            len(found[name]),
+        ),
+    )
     if not found[family]:
         raise FileNotFoundError(
-            f"{path} has no DiT, VAE or text encoder of {' or '.join(FOREIGN)} in original or "
+            f"{path} has no DiT, VAE or text encoder of {', '.join(FOREIGN)} in original or "
             f"Diffusers layout (checkpoint files there: "
             f"{', '.join(file.name for file in opened) or 'none'})."
         )
-    for name, candidates in found[family].items():
-        if len(candidates) > 1:
-            paths = (str(file.relative_to(path)) for file, _ in candidates)
-            raise ValueError(
-                f"{path} has {len(candidates)} candidates for the {name}: {', '.join(paths)}; "
-                "keep one, or give the file itself."
-            )
+    _check_candidates(path, family, found)
+    _check_experts(path, family, found[family], bool(index))
     networks: dict[Name, PublishedNetwork] = {}
-    settings = _read_settings(file.parent for ((file, _),) in found[family].values())
+    experts = FAMILIES[family].experts
+    settings = {
+        folder: _read_table(folder / "config.json")
+        for folder in {file.parent for ((file, _),) in found[family].values()}
+    }
     for name, ((file, layout),) in found[family].items():
         networks[name] = PublishedNetwork(
             name=name,
@@ -202,7 +210,7 @@ def open_published(path: Path) -> Published:
             file=file,
             source=opened[file],
             settings=_settings_of(name, family, settings[file.parent], len(found[family]) == 1),
-            dit=networks.get("dit"),
+            dit=next((networks[expert] for expert in experts if expert in networks), None),
         )
     tokenizers = (path / place for place in FOREIGN[family].tokenizer.values())
     return Published(
@@ -210,7 +218,57 @@ def open_published(path: Path) -> Published:
         family=FAMILIES[family],
         networks=networks,
         tokenizer=next((t for t in tokenizers if _is_tokenizer(t)), None),
+        boundary=_boundary(path / MODEL_INDEX, index) if len(experts) > 1 else None,
     )
+
+
+Found = Mapping[Name, list[tuple[Path, Layout]]]
+"""Network -> the files that hold one."""
+
+
+def _check_candidates(path: Path, family: str, found: Mapping[str, Found]) -> None:
+    """Raises ValueError if a network is there twice, or beside one of another model."""
+    for name, candidates in found[family].items():
+        if len(candidates) > 1:
+            paths = (str(file.relative_to(path)) for file, _ in candidates)
+            raise ValueError(
+                f"{path} has {len(candidates)} candidates for the {name}: {', '.join(paths)}; "
+                "keep one, or give the file itself."
+            )
+    own = {file: name for name, ((file, _),) in found[family].items()}
+    for other, networks in found.items():
+        for name, candidates in networks.items():
+            for file, _ in candidates:
+                if file not in own:
+                    ours, kind = next(iter(own.items()))
+                    raise ValueError(
+                        f"{path} holds networks of two models: {ours.relative_to(path)} is a "
+                        f"{kind} of {family}, {file.relative_to(path)} a {name} of {other}; keep "
+                        "those of one."
+                    )
+
+
+def _check_experts(path: Path, family: str, found: Found, is_model: bool) -> None:
+    """Raises ValueError if a folder has some experts of a model, and more of it, but not all."""
+    experts = FAMILIES[family].experts
+    missing = [name for name in experts if name not in found]
+    is_model = is_model or any(name not in experts for name in found)
+    if missing and len(missing) < len(experts) and is_model:
+        files = FOREIGN[family].networks[missing[0]].files.values()
+        places = " or ".join(str(Path(file).parent) for file in files)
+        raise ValueError(
+            f"{path} lacks an expert of {family}, the {missing[0]}: expected {places} in it."
+        )
+
+
+def _boundary(file: Path, index: Mapping[str, Any]) -> float | None:
+    """Where experts change by Diffusers' description of a folder; None if it does not say."""
+    value = index.get(BOUNDARY)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{file} has {BOUNDARY}={value!r:.40}, which must be 0 to 1.")
+    return float(value)
 
 
 def _is_tokenizer(folder: Path) -> bool:
@@ -237,33 +295,41 @@ def _checkpoint_files(path: Path) -> Iterator[Path]:
 
 
 def _recognise(
-    family: str, opened: Mapping[Path, FileTensors]
+    family: str, path: Path, opened: Mapping[Path, FileTensors]
 ) -> Iterator[tuple[Name, list[tuple[Path, Layout]]]]:
-    """Networks of a family, each with the files that hold one; the denoiser comes first."""
-    networks = FOREIGN[family].networks
-    for name in sorted(networks, key=lambda name: name != "dit"):
+    """Networks of a family, each with the files that hold one; denoisers come first."""
+    networks, experts = FOREIGN[family].networks, FAMILIES[family].experts
+    for name in sorted(networks, key=lambda name: name not in experts):
         candidates: list[tuple[Path, Layout]] = []
         for file, source in opened.items():
-            if layout := networks[name].layout_of(source):
+            layout = networks[name].layout_of(source)
+            if layout and re.fullmatch(networks[name].place, _place(path, file)):
                 candidates.append((file, layout))
         if candidates:
             yield name, candidates
 
 
-def _read_settings(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-    """Content of the config.json in folders; empty where there is none."""
-    settings: dict[Path, dict[str, Any]] = {}
-    for folder in dict.fromkeys(folders):
-        file, settings[folder] = folder / "config.json", {}
-        if not file.is_file():
-            continue
-        try:
-            settings[folder] = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged ({error!r:.100}).") from None
-        if not isinstance(settings[folder], dict):
-            raise ValueError(f"{file} is damaged: it is not a table of settings.")
-    return settings
+def _place(path: Path, file: Path) -> str:
+    """Where a file lies, with the name of the folder that was given if it is a published one."""
+    if path.is_file():
+        return file.name
+    folder = path.absolute().name
+    files = (n.files.values() for f in FOREIGN.values() for n in f.networks.values())
+    is_published = any(folder == str(Path(each).parent) for one in files for each in one)
+    return str(Path(folder if is_published else "", file.relative_to(path)))
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty if it is not there."""
+    if not file.is_file():
+        return {}
+    try:
+        table = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error!r:.100}).") from None
+    if not isinstance(table, dict):
+        raise ValueError(f"{file} is damaged: it is not a table of settings.")
+    return table
 
 
 def _settings_of(
@@ -274,8 +340,7 @@ def _settings_of(
     In the original layout they lie beside all three files and name the class they belong to;
     without a known class they belong to the only network there is, or else to the DiT.
     """
-    networks = FOREIGN[family].networks
-    known = {kind: name for name, network in networks.items() for kind in network.classes}
-    classes = [settings.get("_class_name"), *(settings.get("architectures") or [])]
-    described = next((known[c] for c in classes if c in known), name if is_alone else "dit")
-    return settings if described == name else {}
+    classes = {settings.get("_class_name"), *(settings.get("architectures") or [])}
+    described = [n for n, one in FOREIGN[family].networks.items() if classes & {*one.classes}]
+    described = described or ([name] if is_alone else [*FAMILIES[family].experts])
+    return settings if name in described else {}

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from pusa_jax.convert.folders.lora_files import recognise_lora
+from pusa_jax.convert.folders.merging import EXPERTS, told_experts
 from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.models.families import FAMILIES
 
 
 def summary(path: Path) -> str:
@@ -18,17 +20,26 @@ def summary(path: Path) -> str:
         alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
         lines = [
             f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}",
+            *(
+                f"  looks like one for the {EXPERTS[name]} of {family.name}, by its {how}"
+                for family in FAMILIES.values()
+                for name, how in told_experts(family, path).items()
+            ),
             *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
         ]
         return "\n".join(lines)
     folder = ModelFolder(path)
-    lines = [f"{'converted' if folder.is_converted else 'published'} folder {path}"]
+    kind = "converted" if folder.is_converted else "published"
+    lines = [f"{kind} folder {path}, {folder.family.name}"]
     for name in folder.names:
         shapes = folder.shapes(name)
         count = sum(leaf.size for leaf in shapes.values())
         lines.append(
             f"  {name}: {count:,} parameters in {len(shapes)} leaves; {folder.config(name)}"
         )
+    if len(folder.family.experts) > 1:
+        first = next(iter(folder.first_levels.values()))
+        lines.append(f"  below noise level {first} the expert for low noise takes over")
     try:
         lines.append(f"  tokenizer: {folder.tokenizer()}")
     except FileNotFoundError:

@@ -1,12 +1,16 @@
-"""The config.json files of published Wan2.1 folders, and what else lies beside the networks."""
+"""The config.json files of published Wan folders, and what else lies beside the networks."""
 
 from typing import Any
 
+from pusa_jax.convert.foreign import BOUNDARY
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 
 DIFFUSERS_VERSION = "0.33.0"
 """The first release that knows Wan; written into configurations."""
+
+DIFFUSERS_VERSION_WAN22 = "0.35.0"
+"""The first release that knows the networks of Wan2.2."""
 
 
 def original_dit(config: DiTConfig) -> dict[str, Any]:
@@ -25,6 +29,11 @@ def original_dit(config: DiTConfig) -> dict[str, Any]:
         "out_dim": config.out_dim,
         "text_len": config.text_len,
     }
+
+
+def original_ti2v(config: DiTConfig) -> dict[str, Any]:
+    """config.json of `Wan-AI/Wan2.2-TI2V-5B`."""
+    return original_dit(config) | {"model_type": "ti2v"}
 
 
 def diffusers_dit(config: DiTConfig) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def diffusers_dit(config: DiTConfig) -> dict[str, Any]:
 
 def diffusers_vae(config: VAEConfig) -> dict[str, Any]:
     """vae/config.json."""
-    return {
+    settings = {
         "_class_name": "AutoencoderKLWan",
         "_diffusers_version": DIFFUSERS_VERSION,
         "attn_scales": [],
@@ -66,6 +75,18 @@ def diffusers_vae(config: VAEConfig) -> dict[str, Any]:
         "num_res_blocks": config.num_res_blocks,
         "temperal_downsample": list(config.temporal_downsample),
         "z_dim": config.z_dim,
+    }
+    if (config.patch_size, config.decoder_dim, config.has_stage_shortcuts) == (1, None, False):
+        return settings
+    return settings | {
+        "_diffusers_version": DIFFUSERS_VERSION_WAN22,
+        "decoder_base_dim": config.decoder_dim,
+        "in_channels": 3 * config.patch_size**2,
+        "is_residual": config.has_stage_shortcuts,
+        "out_channels": 3 * config.patch_size**2,
+        "patch_size": config.patch_size,
+        "scale_factor_spatial": config.spatial_stride,
+        "scale_factor_temporal": config.temporal_stride,
     }
 
 
@@ -117,3 +138,13 @@ MODEL_INDEX = {
     "vae": ["diffusers", "AutoencoderKLWan"],
 }
 """What the Diffusers pipeline is made of."""
+
+TWO_EXPERTS = {
+    "_diffusers_version": DIFFUSERS_VERSION_WAN22,
+    BOUNDARY: 0.875,
+    "transformer_2": MODEL_INDEX["transformer"],
+}
+"""What is different for `Wan-AI/Wan2.2-T2V-A14B-Diffusers`."""
+
+EVERY_TOKEN = {"_diffusers_version": DIFFUSERS_VERSION_WAN22, "expand_timesteps": True}
+"""What is different for `Wan-AI/Wan2.2-TI2V-5B-Diffusers`: a timestep for each token."""

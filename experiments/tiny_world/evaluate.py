@@ -19,7 +19,7 @@ from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.inference.step import sample_at_once
-from pusa_jax.models.families import family_of
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.typing import Latents, Text
 
 FRESH = 2_000_000
@@ -54,7 +54,7 @@ class Sampling:
 
 def plan(dit: Any, sampling: Sampling, multipliers: Float[np.ndarray, " F"]) -> NoiseTable:
     """The noise table of a run of a network."""
-    return family_of(dit.config).table(
+    return WAN21.table(
         sampling.settings(),
         multipliers,
         is_conditioned=bool((multipliers < 1).any()),
@@ -72,7 +72,7 @@ def sample(
     scale: Float[Array, ""],
 ) -> Latents:
     """Samples clips from captions, guided away from the empty prompt."""
-    return sample_at_once(family_of(dit.config), dit, texts, clean, noise, table, scale)
+    return sample_at_once(WAN21, dit, texts, clean, noise, table, scale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+from typing import Literal
+
+Solver = Literal["euler", "unipc", "dpm++"]
 
 MAX_FPS = 240
 """Frames per second; more is a mistake, and from a million on the encoder fails."""
@@ -17,6 +20,11 @@ class SamplingConfig:
       fps: frames per second of the file.
       num_steps: solver steps S.
       guidance_scale: 1 is off.
+      low_guidance_scale: of the low-noise expert, where a model has one; None is the same.
+      guidance_schedule: guidance scale of every step, in place of the others; None is one for all.
+      boundary: noise level, 0 to 1, below which the low-noise expert takes over; None is the
+        model's.
+      solver: of the flow equation; all but Euler's look back at earlier steps.
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
       seed: of the initial noise.
       original_timesteps: tell the DiT timesteps rounded as the original does; else exact ones.
@@ -30,6 +38,10 @@ class SamplingConfig:
     fps: int = 16
     num_steps: int = 30
     guidance_scale: float = 3.0
+    low_guidance_scale: float | None = None
+    guidance_schedule: tuple[float, ...] | None = None
+    boundary: float | None = None
+    solver: Solver = "euler"
     shift: float = 5.0
     seed: int = 0
     original_timesteps: bool = True
@@ -38,11 +50,39 @@ class SamplingConfig:
     def __post_init__(self):
         if self.num_steps < 1:
             raise ValueError(f"the number of steps must be at least 1, got {self.num_steps}.")
-        if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"the guidance scale must be a number, got {self.guidance_scale}.")
+        schedule = self.guidance_schedule
+        if schedule is not None and len(schedule) != self.num_steps:
+            raise ValueError(
+                f"a guidance schedule needs a scale for each of the {self.num_steps} steps, got "
+                f"{len(schedule)}."
+            )
+        for scale in (self.guidance_scale, self.low_guidance_scale, *(schedule or ())):
+            if scale is not None and not math.isfinite(scale):
+                raise ValueError(f"the guidance scale must be a number, got {scale}.")
+        if self.boundary is not None and not 0 <= self.boundary <= 1:
+            raise ValueError(f"the boundary between experts must be 0 to 1, got {self.boundary}.")
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift must be a positive number, got {self.shift}.")
         if not 0 <= self.seed < 2**32:  # of larger ones jax.random.key drops the upper bits
             raise ValueError(f"the seed must be 0 to {2**32 - 1}, got {self.seed}.")
         if not 1 <= self.fps <= MAX_FPS:
             raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any step asks for the negative prompt as well."""
+        scales = self.guidance_schedule or (self.guidance_scale, self.low_guidance_scale)
+        return any(scale not in (None, 1) for scale in scales)
+
+
+def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
+    """The settings that LightX2V's adapters were distilled for; size and seed stay as they are."""
+    return dataclasses.replace(
+        settings,
+        num_steps=4,
+        guidance_scale=1.0,
+        low_guidance_scale=None,
+        guidance_schedule=None,
+        shift=5.0,
+        solver="euler",
+    )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,22 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from pusa_jax.convert.folders.lora_files import LoRAs, read_loras
+from pusa_jax.convert.folders.belonging import check_belonging
+from pusa_jax.convert.folders.lora_files import LoRAs
+from pusa_jax.convert.folders.merging import Adapters, read_adapters
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices.sharding import shardings
-from pusa_jax.inference.mesh_choice import MeshLike, check_memory, choose_mesh
+from pusa_jax.inference.experts import Expert, waiting
+from pusa_jax.inference.mesh_choice import (
+    MeshLike,
+    Placing,
+    check_memory,
+    choose_mesh,
+    choose_placing,
+)
 from pusa_jax.inference.settings import Configs
-from pusa_jax.models import lora
 from pusa_jax.models.family import Family, Name, Tokenizer
-from pusa_jax.models.lora import LoRA
+from pusa_jax.models.lora import merge_all
 from pusa_jax.progress import Progress
 from pusa_jax.typing import Precision
 from pusa_jax.weights.leaves import assemble
@@ -30,12 +38,12 @@ class Model:
     Attributes:
       folder: where the networks are.
       configs: what decides which clips can be sampled.
-      adapters: contents of the LoRA files and their strengths, merged in order.
+      adapters: contents of the LoRA files and how they are merged into each denoiser.
     """
 
     folder: ModelFolder
     configs: Configs
-    adapters: tuple[tuple[LoRA, float], ...] = ()
+    adapters: Adapters = dataclasses.field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -52,27 +60,36 @@ class Model:
         return self.family.tokenizer(self.folder.tokenizer(), self.configs.dit.text_len)
 
 
-def open_model(path: str | Path, loras: LoRAs = ()) -> Model:
+def open_model(
+    path: str | Path | ModelFolder,
+    lora: LoRAs = (),
+    low_lora: LoRAs = (),
+    lightx2v: Sequence[str | Path] = (),
+) -> Model:
     """Opens a folder and LoRA files, and finds out whether they belong together.
+
+    Args:
+      path: published or converted, or opened already.
+      lora: files and strengths, for the only denoiser or the high-noise expert.
+      low_lora: for the low-noise expert.
+      lightx2v: files for a few steps, see `convert.folders.merging`.
 
     Raises:
       FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
         or with networks that do not belong together.
     """
-    folder = ModelFolder(path)
-    dit, vae, text = (folder.config(name) for name in ("dit", "vae", "text_encoder"))
+    folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
+    family = folder.family
+    names: tuple[Name, ...] = (*family.experts, "vae", "text_encoder")
+    configs: dict[Name, Any] = {name: folder.config(name) for name in names}
     folder.tokenizer()
-    for what, taken, giver, given in (
-        ("latent channels", dit.in_dim, "VAE", vae.z_dim),
-        ("text features", dit.text_dim, "text encoder", text.dim),
-    ):
-        if taken != given:
-            raise ValueError(
-                f"networks in {path} do not belong together: its DiT takes {taken} {what}, its "
-                f"{giver} gives {given}; put those of one published model there."
-            )
-    configs = Configs(dit=dit, vae=vae)
-    return Model(folder=folder, configs=configs, adapters=read_loras(loras, dit))
+    check_belonging(folder.path, family, configs)
+    dit = configs["dit"]
+    return Model(
+        folder=folder,
+        configs=Configs(dit=dit, vae=configs["vae"]),
+        adapters=read_adapters(family, dit, lora, low_lora, lightx2v),
+    )
 
 
 def check_model(model: Model, dtype: Precision) -> None:
@@ -99,7 +116,7 @@ def load_module(model: Model, name: Name, dtype: Precision, mesh: Mesh | None = 
     """Builds one network with its weights, held and computed in `dtype`.
 
     Args:
-      model: opened; its LoRA files are merged into the denoiser.
+      model: opened; its LoRA files are merged into the denoisers.
       name: which network.
       dtype: float32 or bfloat16.
       mesh: cut over it by the network's rules; default: all on one device.
@@ -112,8 +129,7 @@ def load_module(model: Model, name: Name, dtype: Precision, mesh: Mesh | None = 
     if mesh is not None:
         shard = functools.partial(shardings, rules=network.sharding, mesh=mesh)
     config, leaves = model.folder.load(name, dtype, shard=shard)
-    if name == "dit":
-        leaves = lora.merge_all(leaves, model.adapters)
+    leaves = merge_all(leaves, model.adapters.get(name, ()))
     config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
     return assemble(lambda: network.build(config), leaves)
 
@@ -122,38 +138,57 @@ def load_module(model: Model, name: Name, dtype: Precision, mesh: Mesh | None = 
 class Loaded:
     """What a pipeline is made of, see `PusaPipeline`."""
 
-    dit: nnx.Module
+    family: Family
+    dit: Sequence[Expert]
     autoencoder: nnx.Module
     text_encoder: Callable[[], nnx.Module]
     tokenizer: Tokenizer
     mesh: Mesh
+    one_at_a_time: bool
 
 
-def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: Progress) -> Loaded:
-    """Loads denoiser and autoencoder; the text encoder is loaded when a prompt is met, not kept.
+def load_parts(
+    model: Model,
+    *,
+    dtype: Precision,
+    mesh: MeshLike,
+    placing: Placing | None = None,
+    on_progress: Progress,
+) -> Loaded:
+    """Loads denoisers and autoencoder; the text encoder is loaded when a prompt is met, not kept.
 
     Args:
       model: opened.
       dtype: of denoiser and text encoder; the autoencoder runs in float32.
       mesh: see `PusaPipeline.from_pretrained`.
+      placing: of several denoisers; see `choose_placing`.
       on_progress: told about the stage "load".
 
     Raises:
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
     """
     config = model.configs.dit
-    mesh = choose_mesh(mesh, config)
-    check_memory(mesh, config, dtype)
-    on_progress("load", 0, 2)
+    mesh = choose_mesh(mesh, model.family, config)
+    placing = choose_placing(placing, mesh, model.family, config, dtype)
+    check_memory(mesh, model.family, config, dtype, placing)
+    levels = model.folder.first_levels
+    total = 1 + len(levels)
+    on_progress("load", 0, total)
     autoencoder = load_module(model, "vae", "float32")
-    on_progress("load", 1, 2)
-    dit = load_module(model, "dit", dtype, mesh)
-    jax.block_until_ready(nnx.state(dit))
-    on_progress("load", 2, 2)
+    experts = []
+    for done, (name, level) in enumerate(levels.items(), 1):
+        on_progress("load", done, total)
+        dit = load_module(model, name, dtype, mesh)
+        jax.block_until_ready(nnx.state(dit))
+        dit = waiting(dit) if placing == "swap" else dit  # before the next one is read
+        experts.append(Expert(dit=dit, first_level=level))
+    on_progress("load", total, total)
     return Loaded(
-        dit=dit,
+        family=model.family,
+        dit=experts,
         autoencoder=autoencoder,
         text_encoder=functools.partial(load_module, model, "text_encoder", dtype, mesh),
         tokenizer=model.tokenizer,
         mesh=mesh,
+        one_at_a_time=placing == "swap",
     )

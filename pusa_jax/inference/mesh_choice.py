@@ -9,18 +9,24 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.devices.topologies import GIB
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig
+from pusa_jax.models.family import DenoiserConfig, Family
 from pusa_jax.typing import Precision
 
 PASSES = 2
 """Forwards of one step with guidance: prompt and negative prompt."""
+
+Placing = Literal["resident", "swap"]
+"""Where the experts of a model lie: all on the devices, or one there and the others on the host."""
+
+ROOM = 0.25
+"""Part of a device's memory that is left to all but the weights of denoisers."""
 
 MeshLike = Mapping[str, int] | Mesh | None
 """Sizes of the axes, a mesh, or None for the one that `choose_mesh` finds sensible."""
@@ -43,12 +49,15 @@ def sensible_meshes(num_devices: int, num_heads: int, guided: bool) -> Iterator[
             yield {"data": data, "context": rest // tensor, "tensor": tensor}
 
 
-def choose_mesh(asked: MeshLike, config: DenoiserConfig, *, guided: bool = True) -> Mesh:
+def choose_mesh(
+    asked: MeshLike, family: Family, config: DenoiserConfig, *, guided: bool = True
+) -> Mesh:
     """The mesh of a run, found to go with devices and model before anything is loaded.
 
     Args:
       asked: None takes all devices: guidance over `data`, tokens over `context`. A `Mesh` may have
         fewer.
+      family: of the DiT.
       config: of the DiT.
       guided: whether both passes of guidance are needed; matters only for None.
 
@@ -63,39 +72,79 @@ def choose_mesh(asked: MeshLike, config: DenoiserConfig, *, guided: bool = True)
         mesh = make_mesh(next(sensible_meshes(count, config.num_heads, guided)))
     else:
         mesh = make_mesh(asked)
-    check_mesh(mesh, config)
+    check_mesh(mesh, family, config)
     return mesh
 
 
-def check_mesh(mesh: Mesh, config: DenoiserConfig) -> None:
+def check_mesh(mesh: Mesh, family: Family, config: DenoiserConfig) -> None:
     """Raises ValueError, in one line, if an axis of the mesh does not divide what it must."""
     tensor, heads = mesh.shape["tensor"], config.num_heads
     if heads % tensor:
         fits = [n for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(f"tensor={tensor} does not divide the {heads} heads; use one of {fits}.")
-    network = family_of(config).networks["dit"]
+    network = family.networks["dit"]
     shardings(network.shapes(config), network.sharding, mesh)
 
 
-def check_memory(mesh: Mesh, config: DenoiserConfig, dtype: Precision) -> None:
+def choose_placing(
+    asked: Placing | None, mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision
+) -> Placing:
+    """Where the experts of a model lie: what is asked for, or all on the devices if they fit.
+
+    Args:
+      asked: None takes "resident" where the weights of all leave `ROOM` for the rest of a run.
+      mesh: of the run.
+      family: of the denoisers.
+      config: of each.
+      dtype: that they are loaded in.
+    """
+    if len(family.experts) == 1:
+        return "resident"
+    if asked is not None:
+        return asked
+    limit = _limit(mesh)
+    needed = len(family.experts) * _weight_bytes(mesh, family, config, dtype)
+    return "resident" if limit is None or needed <= (1 - ROOM) * limit else "swap"
+
+
+def check_memory(
+    mesh: Mesh,
+    family: Family,
+    config: DenoiserConfig,
+    dtype: Precision,
+    placing: Placing = "resident",
+) -> None:
     """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
 
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
-    network = family_of(config).networks["dit"]
+    count = len(family.experts) if placing == "resident" else 1
+    needed, limit = count * _weight_bytes(mesh, family, config, dtype), _limit(mesh)
+    if limit is not None and needed > limit:
+        what = f"of {count} experts " if count > 1 else ""
+        instead = "use more, or keep one there at a time" if count > 1 else "use more"
+        raise ValueError(
+            f"the DiT's weights {what}in {dtype} take {needed / GIB:.1f} GiB of each of "
+            f"{mesh.size} devices, which have {limit / GIB:.1f}: {instead}; pusa-jax plan says "
+            "what fits."
+        )
+
+
+def _weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> int:
+    """What one denoiser takes of each device."""
+    network = family.networks["dit"]
     leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))
     placed = shardings(leaves, network.sharding, mesh)
-    needed = sum(
+    return sum(
         math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for path, leaf in leaves.items()
     )
+
+
+def _limit(mesh: Mesh) -> int | None:
+    """Bytes that the smallest device of this process holds; None if not known."""
     limits = [memory_of(device, len(mesh.local_devices)) for device in mesh.local_devices]
-    limit = min((limit for limit in limits if limit is not None), default=needed)
-    if needed > limit:
-        raise ValueError(
-            f"the DiT's weights in {dtype} take {needed / GIB:.1f} GiB of each of {mesh.size} "
-            f"devices, which have {limit / GIB:.1f}: use more; pusa-jax plan says what fits."
-        )
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def memory_of(device: jax.Device, sharers: int) -> int | None:

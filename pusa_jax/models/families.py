@@ -4,12 +4,13 @@ A new family is one line in `FAMILIES` and one in `PRESETS`.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from pusa_jax.models.family import Family, Preset
 from pusa_jax.models.wan import family as wan
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (wan.WAN21,)}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (wan.WAN21, wan.WAN22, wan.WAN22_TI2V)
+}
 """Name -> family."""
 
 PRESETS: Mapping[str, Preset] = {**wan.PRESETS}
@@ -36,15 +37,3 @@ def family_named(name: str) -> Family:
     if name not in FAMILIES:
         raise ValueError(f"unknown model family {name!r}; known: {', '.join(sorted(FAMILIES))}.")
     return FAMILIES[name]
-
-
-def family_of(dit: Any) -> Family:
-    """Returns the family that a denoiser's configuration belongs to.
-
-    Raises:
-      ValueError: no family has denoisers of such a configuration.
-    """
-    for family in FAMILIES.values():
-        if isinstance(dit, family.networks["dit"].config):
-            return family
-    raise ValueError(f"{type(dit).__name__} configures the denoiser of no known family.")

@@ -21,8 +21,8 @@ from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.typing import Latents, Precision, Text, Timesteps
 from pusa_jax.weights.leaves import shapes_for
 
-Name = Literal["dit", "vae", "text_encoder"]
-"""Networks of a model, by the names of their folders."""
+Name = Literal["dit", "dit_low", "vae", "text_encoder"]
+"""Networks of a model, by the names of their folders; "dit_low" denoises what has little noise."""
 
 Prepared = Any
 """What a denoiser attends to, computed once per prompt (Wan: keys and values of every block)."""
@@ -188,8 +188,13 @@ class Family:
       table: noise levels, timesteps told and step sizes of a run; all rounding of the original.
       lora_targets: regular expression of the layers that published adapters are laid around.
       flops: of the networks.
-      sampling: published settings.
+      experts: denoiser -> the first noise level it serves, up to the next one's; the highest first.
+      sampling: settings published with Pusa.
       negative_prompt: published with them.
+      official: settings published with the base model.
+      official_negative_prompt: published with those.
+      multipliers: task -> default noise multipliers, where they are not those of
+        `diffusion.tasks`.
     """
 
     name: str
@@ -203,8 +208,17 @@ class Family:
     table: MakeTable
     lora_targets: str
     flops: Flops
+    experts: Mapping[Name, float]
     sampling: SamplingConfig
     negative_prompt: str
+    official: SamplingConfig
+    official_negative_prompt: str
+    multipliers: Mapping[str, tuple[float, ...]]
+
+    def levels_of(self, expert: Name) -> tuple[float, float]:
+        """The noise levels that a denoiser serves: the first, and where the next one takes over."""
+        first = self.experts[expert]
+        return first, min((x for x in self.experts.values() if x > first), default=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,7 +227,7 @@ class Preset:
 
     Attributes:
       family: what it belongs to.
-      dit, vae, text: configurations of the networks.
+      dit, vae, text: configurations of the networks; experts of one model have one.
       hub: name on the Hugging Face Hub; empty for a model that is not there.
     """
 

@@ -123,12 +123,12 @@ def merge(
 
 
 def merge_all(
-    leaves: Mapping[str, jax.Array | np.ndarray], adapters: Iterable[tuple[LoRA, float]]
+    leaves: Mapping[str, jax.Array | np.ndarray], adapters: Iterable[tuple[LoRA, float, str]]
 ) -> dict[str, Any]:
-    """Merges several adapters with their strengths, in order; see `merge`."""
+    """Merges several adapters with their strengths and rules, in order; see `merge`."""
     merged = dict(leaves)
-    for lora, strength in adapters:
-        merged = merge(merged, lora, strength)
+    for lora, strength, rule in adapters:
+        merged = merge(merged, lora, strength, rule)
     return merged
 
 

@@ -20,8 +20,7 @@ from jaxtyping import Array, Float, Key
 from pusa_jax.devices.sharding import Rules, constrain_leaves, without_fsdp
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
-from pusa_jax.models.families import family_of
-from pusa_jax.models.family import DenoiserConfig, Family, Network
+from pusa_jax.models.family import DenoiserConfig, Family, Name, Network
 from pusa_jax.training.objective import (
     NoisedBatch,
     ObjectiveConfig,
@@ -72,7 +71,9 @@ class Recipe:
     """What is trained, on what, and how: the static part of the step.
 
     Attributes:
+      family: of the network.
       dit: configuration of the network; `compute_dtype` is what it computes in.
+      expert: which denoiser of the family it is.
       adapter: which adapters are trained; None trains all leaves.
       objective: what is learned.
       optimizer: how it is learned.
@@ -80,22 +81,19 @@ class Recipe:
       sharding: how the weights lie on a mesh.
     """
 
+    family: Family
     dit: DenoiserConfig
     adapter: AdapterConfig | None
+    expert: Name = "dit"
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = 1
     sharding: Sharding = "fsdp"
 
     @property
-    def family(self) -> Family:
-        """Family of the network."""
-        return family_of(self.dit)
-
-    @property
     def network(self) -> Network:
         """How the network is built and cut."""
-        return self.family.networks["dit"]
+        return self.family.networks[self.expert]
 
     @property
     def master_rules(self) -> Rules:

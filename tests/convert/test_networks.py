@@ -1,5 +1,6 @@
 """Every family of the house has its foreign half, and folders say which they belong to."""
 
+import itertools
 import json
 
 import numpy as np
@@ -26,15 +27,19 @@ def test_every_layout_says_where_everything_lies(family):
         assert foreign.shard_bytes[layout] > 0 and layout in foreign.extras
         for network in foreign.networks.values():
             assert layout in network.files and layout in network.rules
-    classes = [c for network in foreign.networks.values() for c in network.classes]
-    assert len(classes) == len(set(classes))
+    experts = FAMILIES[family].experts
+    of = {name: {*network.classes} for name, network in foreign.networks.items()}
+    for a, b in itertools.combinations(of, 2):
+        assert (of[a] & of[b] == set()) != ({a, b} <= {*experts})
 
 
 @pytest.mark.parametrize("family", ["wan9", None])
 def test_a_converted_folder_of_an_unknown_family_is_refused_in_one_line(tmp_path, family):
     manifest = {"format": 2, "family": family, "components": {}}
     (tmp_path / "pusa_jax.json").write_text(json.dumps(manifest))
-    known = rf"pusa_jax\.json: unknown model family '{family}'; known: wan2\.1\."
+    known = (
+        rf"pusa_jax\.json: unknown model family '{family}'; known: wan2\.1, wan2\.2, wan2\.2-ti2v\."
+    )
     with pytest.raises(ValueError, match=known) as error:
         ModelFolder(tmp_path)
     assert "\n" not in str(error.value)

@@ -19,6 +19,7 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
@@ -26,6 +27,7 @@ from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import Configs
 from pusa_jax.media import video
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.family import WAN21
 
 SMALL = SamplingConfig(height=SIZE, width=SIZE, num_frames=33)
 CONFIGS = Configs(
@@ -257,7 +259,9 @@ def prepared_of(job, output, conditions=()):
 
 def model_of(configs):
     """A model whose folder is never looked into."""
-    return Model(folder=object.__new__(ModelFolder), configs=configs)
+    folder = object.__new__(ModelFolder)
+    folder.family = WAN21
+    return Model(folder=folder, configs=configs)
 
 
 class Recorder(PusaPipeline):
@@ -341,6 +345,8 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
         "steps": 3,
+        "solver": "euler",
+        "lightx2v": [],
         "passes_per_step": 2,
         "mesh": MESH,
         "devices": "1 x cpu",
@@ -404,18 +410,22 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     spy(jobs, "check_writable")
     spy(jobs, "open_model", model)
     spy(jobs, "read_conditions", [])
-    spy(jobs, "check_all")
+    spy(jobs, "check_experts")
+    spy(jobs, "plan_run", types.SimpleNamespace())
+    spy(jobs, "rows_of")
     spy(jobs, "choose_mesh", mesh)
     spy(jobs, "check_memory")
     spy(jobs, "check_model")
     prepared = jobs.prepare(job, tmp_path / "out.mp4")
     assert seen == [
         ("check_writable", (tmp_path / "out.mp4",), {}),
-        ("open_model", ("m", lora), {}),
-        ("read_conditions", (job, 2), {}),
-        ("check_all", ([], 17), {}),
-        ("choose_mesh", (MESH, configs.dit), {"guided": scale != 1}),
-        ("check_memory", (mesh, configs.dit, "bfloat16"), {}),
+        ("open_model", ("m", lora, (), ()), {}),
+        ("check_experts", (settings, WAN21), {}),
+        ("read_conditions", (job, 2, {}), {}),
+        ("plan_run", (WAN21, settings, [], configs), {}),
+        ("rows_of", (types.SimpleNamespace(), SOLVERS["euler"]), {}),
+        ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
+        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16", "resident"), {}),
         ("check_model", (model, "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")

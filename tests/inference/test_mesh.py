@@ -14,6 +14,7 @@ from pusa_jax.inference import mesh_choice
 from pusa_jax.inference.mesh_choice import choose_mesh, memory_of
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.models.wan import sharding
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.testing.published import DIT, write_published_folder
 
@@ -90,6 +91,6 @@ def test_the_machine_s_memory_is_shared_by_its_devices():
 
 
 def test_without_guidance_all_devices_share_the_tokens():
-    assert dict(choose_mesh(None, DIT, guided=False).shape) == {
+    assert dict(choose_mesh(None, WAN21, DIT, guided=False).shape) == {
         "data": 1, "context": 8, "tensor": 1
     }  # fmt: skip

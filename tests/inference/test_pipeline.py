@@ -11,6 +11,7 @@ from pusa_jax.inference.settings import Configs, latent_shape
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.models.wan.text import Tokenizer
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing.compare import random_module
@@ -29,6 +30,7 @@ def pipe(tmp_path_factory):
     text = dataclasses.replace(TEXT, vocab=vocab)
     encoder = random_module(lambda: T5Encoder(text, rngs=nnx.Rngs(0)))
     return PusaPipeline(
+        family=WAN21,
         dit=random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))),
         autoencoder=random_module(lambda: WanVAE(VAE, rngs=nnx.Rngs(0))),
         text_encoder=lambda: encoder,

@@ -10,6 +10,7 @@ from pusa_jax.convert.tables import dump, load
 from pusa_jax.convert.wan.dit import LINEARS, config_from_source, original_rules
 from pusa_jax.diffusion.timesteps import LevelConfig, level_table
 from pusa_jax.models.adapters import AdapterConfig, init_adapters
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import from_house_layout, relative_error, to_house_layout
 from pusa_jax.training.objective import ObjectiveConfig, noised_batch_at
 from pusa_jax.training.state import OptimizerConfig, apply_gradients, fresh_state
@@ -28,6 +29,7 @@ def recipe_and_base(golden: Golden, case: dict):
         paths = [path for name, _, path in LINEARS if f".{name}".endswith(wanted)]
         adapter = AdapterConfig(rank=case["rank"], alpha=case["alpha"], targets="|".join(paths))
     recipe = Recipe(
+        family=WAN21,
         dit=config,
         adapter=adapter,
         objective=ObjectiveConfig(levels=UNROUNDED, weighting="pusa"),

@@ -11,6 +11,7 @@ from pusa_jax.devices.topologies import CHIPS
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.families import preset
 from pusa_jax.models.wan.config import BLOCK_LINEARS
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.models.wan.flops import text_flops, velocity_flops
 from pusa_jax.training import metrics
 from pusa_jax.training.metrics import Meter, Recorder, read_records, step_flops
@@ -70,15 +71,18 @@ def test_the_peak_behind_mfu_is_stated(monkeypatch):
 def test_training_all_weights_costs_three_forwards():
     dit = preset("wan2.1-t2v-1.3b").dit
     forward = velocity_flops(dit, CLIP) + text_flops(dit)
-    assert step_flops(Recipe(dit=dit, adapter=None), CLIP) == 3 * forward
-    assert step_flops(Recipe(dit=dit, adapter=None), (8, *CLIP[1:])) == 24 * forward
+    assert step_flops(Recipe(family=WAN21, dit=dit, adapter=None), CLIP) == 3 * forward
+    assert step_flops(Recipe(family=WAN21, dit=dit, adapter=None), (8, *CLIP[1:])) == 24 * forward
 
 
 def test_adapters_spare_the_gradients_of_the_base():
     dit = preset("wan2.1-t2v-14b").dit
-    full = step_flops(Recipe(dit=dit, adapter=None), CLIP)
+    full = step_flops(Recipe(family=WAN21, dit=dit, adapter=None), CLIP)
     small, large = (
-        step_flops(Recipe(dit=dit, adapter=AdapterConfig(rank=r, targets=BLOCK_LINEARS)), CLIP)
+        step_flops(
+            Recipe(family=WAN21, dit=dit, adapter=AdapterConfig(rank=r, targets=BLOCK_LINEARS)),
+            CLIP,
+        )
         for r in (1, 512)
     )
     ends, text = 8 * (5120 + 5120) + 2 * (5120 + 13824), 2 * (5120 + 5120)

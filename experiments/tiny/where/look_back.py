@@ -12,13 +12,13 @@ from experiments.tiny_world.evaluate import Model, Sampling, plan
 from pusa_jax.demo.world import render
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.sampling import euler_rows, sample, start
+from pusa_jax.diffusion.sampling import rows_of, sample, start
 from pusa_jax.diffusion.solvers import EULER, EulerState
 from pusa_jax.inference.step import jitted_step, prepare_prompts
-from pusa_jax.models.families import family_of
 from pusa_jax.models.layers import layer_norm, patchify
 from pusa_jax.models.rope import Rotary, rotary_table, rotate
 from pusa_jax.models.wan.dit import TextKV, WanDiT
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.typing import Latents, Timesteps
 
 
@@ -45,9 +45,9 @@ def shares(model: Model, sampling: Sampling, count: int, seed: int, multiplier: 
     )
     table = plan(model.dit, sampling, multipliers)
     text = jnp.asarray(np.stack([model.text(scene.caption) for scene in scenes]))
-    found, rows, scale = {}, euler_rows(table), jnp.float32(1)
-    mesh, family = make_mesh({}, jax.local_devices()[:1]), family_of(model.dit.config)
-    program = jitted_step(family, mesh)
+    found, rows, scale = {}, rows_of(table), jnp.float32(1)
+    mesh = make_mesh({}, jax.local_devices()[:1])
+    program = jitted_step(WAN21, mesh)
 
     def step(state: EulerState, i: int) -> EulerState:
         timesteps = jnp.broadcast_to(jnp.asarray(rows[i].timesteps), state.latents.shape[:2])
@@ -57,7 +57,7 @@ def shares(model: Model, sampling: Sampling, count: int, seed: int, multiplier: 
     with jax.set_mesh(mesh):
         # Guidance is off: what is told of the negative prompt is never read.
         prepare = jax.jit(prepare_prompts, static_argnums=0)
-        prepared = prepare(family, model.dit, (text, text))
+        prepared = prepare(WAN21, model.dit, (text, text))
         prompt = jax.tree.map(lambda leaf: leaf[0], prepared)
         sample(step, EULER.init(start(clean, noise, table)), len(rows))
     return found

@@ -1,4 +1,6 @@
-"""Wan2.1 as a family: the record of functions that sampling, training and planning take."""
+"""Wan2.1 and Wan2.2 as families: the records that sampling, training and planning take."""
+
+import dataclasses
 
 from flax import nnx
 
@@ -6,10 +8,15 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.models.family import Codec, Family, Flops, Network, Preset, Tiles
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan import flops, sharding, vae
-from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import BLOCK_LINEARS, WAN22_VAE, DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import TextKV, WanDiT
 from pusa_jax.models.wan.schedule import sampling_table
-from pusa_jax.models.wan.text import PUSA_NEGATIVE_PROMPT, Tokenizer, encode_prompt
+from pusa_jax.models.wan.text import (
+    PUSA_NEGATIVE_PROMPT,
+    WAN_NEGATIVE_PROMPT,
+    Tokenizer,
+    encode_prompt,
+)
 from pusa_jax.typing import Latents, Text, Timesteps
 
 
@@ -72,9 +79,49 @@ WAN21 = Family(
         text_encoder=flops.text_encoder_flops,
         decode_per_pixel=flops.VAE_DECODE_PER_PIXEL,
     ),
+    experts={"dit": 0.0},
     sampling=SamplingConfig(),
     negative_prompt=PUSA_NEGATIVE_PROMPT,
+    official=SamplingConfig(num_steps=50, guidance_scale=5.0, solver="unipc", tiled=False),
+    official_negative_prompt=WAN_NEGATIVE_PROMPT,
+    multipliers={},
 )
+
+WAN22 = dataclasses.replace(
+    WAN21,
+    name="wan2.2",
+    networks={**WAN21.networks, "dit_low": WAN21.networks["dit"]},
+    experts={"dit": 0.875, "dit_low": 0.0},
+    official=SamplingConfig(
+        num_steps=40,
+        guidance_scale=4.0,
+        low_guidance_scale=3.0,
+        shift=12.0,
+        solver="unipc",
+        tiled=False,
+    ),
+    multipliers={"extend": (0.2, 0.4, 0.4, 0.4)},
+)
+"""T2V-A14B: one denoiser for high noise and one for low, of one shape."""
+
+WAN22_TI2V = dataclasses.replace(
+    WAN21,
+    name="wan2.2-ti2v",
+    flops=dataclasses.replace(WAN21.flops, decode_per_pixel=flops.VAE22_DECODE_PER_PIXEL),
+    # Pusa has published nothing for it: its steps, guidance and shift, the base model's size.
+    sampling=SamplingConfig(height=704, num_frames=121, fps=24),
+    official=SamplingConfig(
+        height=704,
+        num_frames=121,
+        fps=24,
+        num_steps=50,
+        guidance_scale=5.0,
+        solver="unipc",
+        tiled=False,
+    ),
+    multipliers=WAN22.multipliers,
+)
+"""TI2V-5B: one denoiser on the latents of the VAE of Wan2.2."""
 
 PRESETS = {
     "wan2.1-t2v-1.3b": Preset(
@@ -90,6 +137,20 @@ PRESETS = {
         vae=VAEConfig(),
         text=TextConfig(),
         hub="Wan-AI/Wan2.1-T2V-14B",
+    ),
+    "wan2.2-t2v-a14b": Preset(
+        family=WAN22,
+        dit=DiTConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
+        vae=VAEConfig(),
+        text=TextConfig(),
+        hub="Wan-AI/Wan2.2-T2V-A14B",
+    ),
+    "wan2.2-ti2v-5b": Preset(
+        family=WAN22_TI2V,
+        dit=DiTConfig(dim=3072, ffn_dim=14336, num_heads=24, num_layers=30, in_dim=48, out_dim=48),
+        vae=WAN22_VAE,
+        text=TextConfig(),
+        hub="Wan-AI/Wan2.2-TI2V-5B",
     ),
 }
 """Published name -> sizes."""

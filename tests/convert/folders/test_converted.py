@@ -241,13 +241,6 @@ def test_two_candidates_for_one_network_are_named(own):
     assert ModelFolder(own / "copy.pth").names == ("vae",)
 
 
-@pytest.mark.parametrize("name", ["high_noise_model", "transformer_2"])
-def test_a_pipeline_of_two_dits_is_refused(own, name):
-    (own / name).mkdir()
-    with pytest.raises(ValueError, match=f"Wan2.2 pipeline with two DiTs \\({name}\\)"):
-        ModelFolder(own)
-
-
 def test_what_is_missing_is_said(own, tmp_path):
     (own / ORIGINAL["vae"]).unlink()
     (own / ORIGINAL["text_encoder"]).unlink()

@@ -23,7 +23,8 @@ FILES = {
 
 CONFIGS = {
     "dit": DiTConfig(
-        dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=6, freq_dim=16
+        dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=6, freq_dim=16,
+        in_dim=2, out_dim=2,
     ),
     "vae": VAEConfig(
         dim=4, z_dim=2, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,),

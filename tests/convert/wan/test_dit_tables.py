@@ -117,7 +117,12 @@ def test_a_missing_tensor_that_tells_the_shape_is_named(name):
 
 @pytest.mark.parametrize(
     ("preset", "tensors", "parameters"),
-    [("wan2.1-t2v-1.3b", 825, 1_418_996_800), ("wan2.1-t2v-14b", 1095, 14_288_491_584)],
+    [
+        ("wan2.1-t2v-1.3b", 825, 1_418_996_800),
+        ("wan2.1-t2v-14b", 1095, 14_288_491_584),
+        ("wan2.2-t2v-a14b", 1095, 14_288_491_584),
+        ("wan2.2-ti2v-5b", 825, 4_999_787_712),
+    ],
 )
 def test_full_size_models_have_the_published_number_of_tensors(preset, tensors, parameters):
     config = PRESETS[preset].dit
@@ -144,7 +149,10 @@ KEYS = Path(__file__).resolve().parents[4] / "shared" / "reference" / "keys"
 @pytest.mark.parametrize("layout", TABLES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_published_tensor_has_its_place(preset, layout):
-    listed = json.loads((KEYS / f"{preset}.{layout}.json").read_text())
+    # The experts of A14B have one list, and in the Diffusers layout the names of the 14B model.
+    lists = {("wan2.2-t2v-a14b", "original"): "wan2.2-t2v-a14b-expert"}
+    lists |= {("wan2.2-t2v-a14b", "diffusers"): "wan2.1-t2v-14b"}
+    listed = json.loads((KEYS / f"{lists.get((preset, layout), preset)}.{layout}.json").read_text())
     source, config = Shapes(listed["tensors"]), PRESETS[preset].dit
     assert config_from_source(source) == config
     shapes = abstract(config)
