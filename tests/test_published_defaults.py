@@ -446,6 +446,15 @@ OTHERS = {
         "adapter.rank": 256,
         "adapter.alpha": 256.0,
     },
+    # The recipe on each expert of A14B and on TI2V-5B, whose size and length are its base model's.
+    "pusa_wan22_high_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit"},
+    "pusa_wan22_low_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit_low"},
+    "pusa_lora_ti2v_5b": {
+        "model.preset": "wan2.2-ti2v-5b",
+        "data.height": 704,
+        "data.width": 1280,
+        "data.num_frames": 121,
+    },
     # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
     "fvdm_ptss_1.3b": {
         "model.preset": "wan2.1-t2v-1.3b",

@@ -120,22 +120,23 @@ WAN21 = ForeignFamily(
 """`Wan-AI/Wan2.1-T2V-*`, and `-Diffusers`."""
 
 
-def _expert(original: str, diffusers: str, place: str, lora_mark: str) -> ForeignNetwork:
+def _expert(noise: str, diffusers: str, place: str, lora_mark: str) -> ForeignNetwork:
     """The DiT of Wan2.1 in other folders."""
     file = "diffusion_pytorch_model.safetensors"
     return dataclasses.replace(
         WAN21.networks["dit"],
-        files={"original": f"{original}/{file}", "diffusers": f"{diffusers}/{file}"},
+        files={"original": f"{noise}_model/{file}", "diffusers": f"{diffusers}/{file}"},
         place=place,
         lora_mark=lora_mark,
+        lora_file=f"{noise}_pusa.safetensors",
     )
 
 
 WAN22 = dataclasses.replace(
     WAN21,
     networks={
-        "dit": _expert("high_noise_model", "transformer", HIGH, HIGH_LORA),
-        "dit_low": _expert("low_noise_model", "transformer_2", LOW, LOW_LORA),
+        "dit": _expert("high_noise", "transformer", HIGH, HIGH_LORA),
+        "dit_low": _expert("low_noise", "transformer_2", LOW, LOW_LORA),
         "vae": WAN21.networks["vae"],
         "text_encoder": WAN21.networks["text_encoder"],
     },

@@ -215,6 +215,11 @@ class Family:
     official_negative_prompt: str
     multipliers: Mapping[str, tuple[float, ...]]
 
+    def levels_of(self, expert: Name) -> tuple[float, float]:
+        """The noise levels that a denoiser serves: the first, and where the next one takes over."""
+        first = self.experts[expert]
+        return first, min((x for x in self.experts.values() if x > first), default=1.0)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, draw, level_table
+from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, draw, drawn_indices, level_table
 
 DRAWS = {
     sampler: np.asarray(draw(jax.random.key(0), 4000, 7, LevelConfig(sampler=sampler)))
@@ -78,3 +78,50 @@ def test_weights_have_mean_one_and_vanish_at_the_ends():
 def test_wrong_settings_are_named(field, message):
     with pytest.raises(ValueError, match=message):
         LevelConfig(**field)
+
+
+EXPERTS = [(0.875, 1.0), (0.0, 0.875)]
+
+
+@pytest.mark.parametrize("lowest, highest", EXPERTS)
+@pytest.mark.parametrize("rounding", ["none", "bfloat16"])
+@pytest.mark.parametrize("sampler", DRAWS)
+def test_draws_never_leave_the_levels_of_an_expert(sampler, rounding, lowest, highest):
+    config = LevelConfig(sampler=sampler, rounding=rounding, lowest=lowest, highest=highest)
+    drawn = np.asarray(draw(jax.random.key(0), 4000, 7, config))
+    levels = level_table(config).at(jnp.asarray(drawn[:, 1:]))  # the first frame may be clean
+    for told in (levels.sigmas, levels.timesteps / LEVELS):
+        assert lowest <= told.min() and (told.max() < highest or told.max() == highest == 1)
+    first, end = drawn_indices(config)
+    assert set(np.unique(drawn[:, 1:])) == set(range(first, end))  # and reach all of them
+
+
+@pytest.mark.parametrize("rounding", ["none", "bfloat16"])
+def test_experts_share_the_table_between_them(rounding):
+    high, low = (
+        drawn_indices(LevelConfig(rounding=rounding, lowest=a, highest=b)) for a, b in EXPERTS
+    )
+    assert (high[0], low[1]) == (0, LEVELS) and high[1] == low[0]
+    # DiffSynth-Studio trains the two on 0 to 0.417 and on 0.417 to 1 of the same table.
+    assert abs(high[1] / LEVELS - 0.417) < 0.003
+
+
+def test_a_whole_table_is_drawn_from_as_ever():
+    assert drawn_indices(LevelConfig()) == (0, LEVELS)
+    narrowed = draw(jax.random.key(0), 9, 7, LevelConfig(lowest=1e-6))
+    assert drawn_indices(LevelConfig(lowest=1e-6)) == (0, LEVELS)
+    np.testing.assert_array_equal(narrowed, draw(jax.random.key(0), 9, 7, LevelConfig()))
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ({"lowest": 0.9, "highest": 0.9}, "lowest=0.9 and highest=0.9"),
+        ({"lowest": -0.1}, "lowest=-0.1"),
+        ({"highest": 1.5}, "highest=1.5"),
+        ({"highest": 0.001}, "no level of the training table lies between"),
+    ],
+)
+def test_a_range_without_levels_is_refused(levels, message):
+    with pytest.raises(ValueError, match=message):
+        LevelConfig(**levels)
