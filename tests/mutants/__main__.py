@@ -18,9 +18,7 @@ import os
 import queue
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -29,6 +27,7 @@ from pathlib import Path
 import tqdm
 from making import Mutant, mutants_of
 from rooms import ROOT, equivalents, rooms
+from warm import tests_pass
 
 PATIENCE = 5  # a mutant may take this many times as long as the original before it counts as hung
 KEPT = ROOT / "runs" / "mutants"
@@ -48,30 +47,17 @@ def copy_tree(target: Path) -> Path:
 def survives(tree: Path, file: str, code: str, limit: float | None) -> bool:
     """Whether all tests of the file pass in a copy where it has this code; hanging is failing."""
     tests = [*rooms()[file], "--golden-dir", "tests/golden"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "--no-header", *tests]
-    environment = os.environ | {
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",  # or the bytecode of one mutant could serve another
-        "JAX_COMPILATION_CACHE_DIR": str(KEPT / "programs"),
-    }
-    original = (tree / file).read_bytes()
+    arguments = ["-q", "-x", "-n", "0", "--no-header", *tests]
+    original, times = (tree / file).read_bytes(), (tree / file).stat().st_mtime
     (tree / file).write_text(code)
+    # Bytecode is known by the time of its source: no mutant may be run by that of another.
+    stamp = int(hashlib.sha256(code.encode()).hexdigest()[:7], 16)
+    os.utime(tree / file, (stamp, stamp))
     try:
-        with subprocess.Popen(
-            command,
-            cwd=tree,
-            env=environment,
-            start_new_session=True,  # so that children of a hung test end with it
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as run:
-            try:
-                return run.wait(limit) == 0
-            except subprocess.TimeoutExpired:
-                os.killpg(run.pid, signal.SIGKILL)
-                return False
+        return tests_pass(tree, arguments, limit)
     finally:
         (tree / file).write_bytes(original)
+        os.utime(tree / file, (times, times))
 
 
 def key_of(mutant: Mutant) -> str:
@@ -173,6 +159,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="mutants tried at the same time")
     args = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(KEPT / "programs"),
+        "JAX_PLATFORMS": "cpu",
+    }
     (KEPT / "results.jsonl").touch()
     mutants = chosen(args.room, args.sample, args.seed)
     lines = (KEPT / "results.jsonl").read_text().splitlines()
