@@ -54,7 +54,7 @@ def test_examples_are_the_first_clips(clips):
 def test_other_shapes_are_refused_with_both(clips, wrong):
     clips.check_fits(CLIP, TEXT)
     clips.check_fits(CLIP, TEXT, {"any": "vae"})
-    with pytest.raises(ValueError, match="noise has shapes .* the run wants"):
+    with pytest.raises(ValueError, match=r"noise has shapes .* the run wants"):
         clips.check_fits(*wrong)
 
 

@@ -27,7 +27,7 @@ def test_fractions_are_dropped_of_products_in_float64():
 def test_euler_is_told_fractions():
     table = euler_table(4, 5.0)
     np.testing.assert_array_equal(table.timesteps, table.sigmas[:-1] * np.float32(1000))
-    # 1 and 0.001 shifted, and two levels between them, all shifted again: diffusers' FlowMatchEuler.
+    # Parity: diffusers shifts 1 and 0.001, spreads levels between them and shifts all again.
     ends = np.linspace(1.0, 0.005 / 1.004, 4)
     np.testing.assert_allclose(table.sigmas[:-1, 0], 5 * ends / (1 + 4 * ends), rtol=1e-6)
 

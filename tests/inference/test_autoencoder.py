@@ -1,4 +1,4 @@
-"""The runner of an autoencoder: which frames its programs get, and what becomes of their answers."""
+"""The runner of an autoencoder: which frames its programs get, and what it makes of them."""
 
 import dataclasses
 

@@ -63,7 +63,7 @@ def test_given_pixels_and_given_latents_are_checked_together():
         check_all([*first, given(0, 0.5)], 5)
     with pytest.raises(ValueError, match="position 5 is outside"):
         check_all([given(5, 0.5)], 5)
-    with pytest.raises(ValueError, match="multiplier 1.5 is outside"):
+    with pytest.raises(ValueError, match=r"multiplier 1\.5 is outside"):
         check_all([given(1, 1.5)], 5)
     with pytest.raises(ValueError, match="nothing is left to sample"):
         check_all([*tasks.image_to_video(IMAGE, multipliers=[0.0]), given(1, 0.0)], 2)
