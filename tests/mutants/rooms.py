@@ -21,6 +21,11 @@ def equivalents() -> list[dict[str, str]]:
     return tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
 
 
+def by_hand() -> dict[str, list[list[str]]]:
+    """File -> texts in it, each with what stands in its place: what no operator makes."""
+    return tomllib.loads((HERE / "by_hand.toml").read_text())
+
+
 def silent_spans(source: str) -> list[tuple[Position, Position]]:
     """Where a change is no change of behaviour.
 

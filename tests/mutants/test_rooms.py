@@ -36,6 +36,12 @@ def test_equivalent_mutants_are_of_lines_that_still_exist_and_say_why():
         assert len(entry["reason"]) > 10
 
 
+def test_mutants_by_hand_are_of_rooms_and_change_something():
+    for file, entries in rooms.by_hand().items():
+        assert file in rooms.rooms()
+        assert all(text != mutant for text, mutant in entries)
+
+
 @pytest.mark.parametrize(
     "text", ["True", "Kept | None", "Given | None", "Found | None", "0 + 1", "1}", "*"]
 )
