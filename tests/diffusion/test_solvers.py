@@ -389,3 +389,11 @@ def test_the_third_order_of_dpmpp_is_that_of_the_paper_over_uneven_steps():
 def test_unipc_starts_from_the_float32_next_to_0_999():
     """Which keeps the whole timesteps of an unshifted run from falling just below a number."""
     assert unipc_table(3, 1.0).timesteps[:, 0].tolist() == [999, 666, 333]
+
+
+@pytest.mark.parametrize("name", ["dpmpp-1", "dpmpp-2", "dpmpp-3"])
+def test_dpmpp_remembers_the_sample_as_it_was(name):
+    solver, sigmas = SOLVERS[name], unipc_table(3, 5.0).sigmas
+    row = jax.tree.map(lambda table: jnp.asarray(table[0]), solver.coefficients(sigmas))
+    state = solver.step(solver.init(NOISE), NOISE, row)
+    assert np.array_equal(state.corrected, NOISE)

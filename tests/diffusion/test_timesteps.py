@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pusa_jax.diffusion.flow import pusa_schedule
 from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, draw, drawn_indices, level_table
 
 DRAWS = {
@@ -72,7 +73,9 @@ def test_weights_have_mean_one_and_vanish_at_the_ends():
     ("field", "message"),
     [
         ({"probability": 1.5}, r"probability must be in \[0, 1\], got 1.5"),
+        ({"probability": -0.1}, r"probability must be in \[0, 1\], got -0.1"),
         ({"shift": 0.0}, "shift must be positive, got 0.0"),
+        ({"shift": float("nan")}, "shift must be positive, got nan"),
     ],
 )
 def test_wrong_settings_are_named(field, message):
@@ -125,3 +128,32 @@ def test_a_whole_table_is_drawn_from_as_ever():
 def test_a_range_without_levels_is_refused(levels, message):
     with pytest.raises(ValueError, match=message):
         LevelConfig(**levels)
+
+
+@pytest.mark.parametrize("edge", [{"probability": 0.0}, {"probability": 1.0}, {"shift": 0.5}])
+def test_settings_at_the_edge_are_taken(edge):
+    [(name, value)] = edge.items()
+    assert getattr(LevelConfig(**edge), name) == value
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_table_has_the_shift_of_the_settings(shift):
+    table = level_table(LevelConfig(shift=shift, rounding="none"))
+    assert np.array_equal(table.sigmas, pusa_schedule(LEVELS, shift))
+    assert np.array_equal(table.timesteps[:-1], table.sigmas[:-1] * np.float32(1000))
+
+
+PINNED = {
+    "independent": [[185, 33, 385], [986, 36, 839], [260, 1, 149], [453, 260, 959]],
+    "ptss": [[185, 33, 385], [646, 646, 646], [120, 120, 120], [455, 455, 455]],
+    "shared": [[332, 332, 332], [646, 646, 646], [120, 120, 120], [455, 455, 455]],
+    "first_frame_clean": [[1000, 332, 332], [1000, 646, 646], [1000, 120, 120], [1000, 455, 455]],
+}
+"""Sampler -> draws of key 7, half of the ptss clips independent."""
+
+
+@pytest.mark.parametrize("sampler", PINNED)
+def test_a_key_draws_the_same_in_every_version(sampler):
+    """Or a run that goes on with a newer version would not be the run that began."""
+    config = LevelConfig(sampler=sampler, probability=0.5)
+    assert draw(jax.random.key(7), 4, 3, config).tolist() == PINNED[sampler]
