@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import logging
 import os
 import re
 import secrets
@@ -12,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pusa_jax.cli import weights
+from pusa_jax.cli import printing, weights
+from pusa_jax.cli.printing import one_line
+from pusa_jax.cli.signals import ending_tidily
 
 USAGE_ERROR = 2
 
@@ -51,6 +52,8 @@ it.
 Every flag may be written with hyphens instead of underscores."""
 
 
+@printing.harmless()
+@ending_tidily()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
     argv = _normalised(sys.argv[1:] if argv is None else argv)
@@ -60,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
+    if not args.debug:
+        printing.quiet_libraries()
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -69,13 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
-        print(f"pusa-jax: error: {_one_line(error)}", file=sys.stderr)
+        print(f"pusa-jax: error: {one_line(error)}", file=sys.stderr)
         return USAGE_ERROR
     except Exception as error:
         if args.debug:
             raise
         name = type(error).__name__
-        print(f"pusa-jax: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        print(f"pusa-jax: {name}: {one_line(error)} (--debug shows where)", file=sys.stderr)
         return USAGE_ERROR
 
 
@@ -93,15 +97,12 @@ def _normalised(argv: Sequence[str]) -> list[str]:
     return out
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
-
-
 class Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line."""
 
     def error(self, message: str):
         """Exits with one line and the code of a usage error."""
+        message = one_line(ValueError(message))
         self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -338,7 +339,7 @@ def _keep_compiled() -> None:
     try:
         keep_compiled(folder)
     except OSError as error:
-        message = f"compiled programs are not kept: {_one_line(error)}"
+        message = f"compiled programs are not kept: {one_line(error)}"
     else:
         message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
     if processes.is_first():

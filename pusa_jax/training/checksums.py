@@ -25,7 +25,7 @@ def of_tree(tree: Any) -> dict[str, str]:
     Of several processes, all call this together.
     """
     leaves = {path: _plain(leaf) for path, leaf in by_path(tree).items()}
-    far = {path: leaf for path, leaf in leaves.items() if not _is_on_host(leaf)}
+    far: dict[str, Any] = {p: leaf for p, leaf in leaves.items() if not _is_on_host(leaf)}
     found = {path: _on_host(np.asarray(x)) for path, x in leaves.items() if path not in far}
     if far:
         where = next(iter(far.values())).sharding
