@@ -38,6 +38,7 @@ from pusa_jax.data.shards import (
     checked_shards,
     write_sums,
 )
+from pusa_jax.files import claims
 from pusa_jax.files.atomic import replacing
 from pusa_jax.files.records import differing_fields, rebuild
 
@@ -97,6 +98,11 @@ class Card:
     clips_per_shard: int
     dtype: str = "bfloat16"
     format: int = FORMAT
+
+    def __post_init__(self):
+        claims.check_shape("clip_shape", self.clip_shape, 2, claims.CLIP_BYTES)
+        claims.check_shape("text_shape", self.text_shape, 2, claims.TEXT_BYTES)
+        claims.check_shape("pixels", self.pixels, 1, 2**62)
 
     def record(self) -> dict[str, Any]:
         """As it is read from JSON again."""

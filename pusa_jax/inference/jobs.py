@@ -16,7 +16,7 @@ from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.files import fingerprints
+from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
@@ -98,12 +98,34 @@ class Job:
         except FieldError:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
+        check_claims(job)
         for path, known in expected.items():
             if not Path(path).is_file():
                 raise ValueError(f"input {path} is not there any more; put it back to rerun.")
             if fingerprints.of_file(path) != known:
                 raise ValueError(f"input {path} has changed since the video was made.")
         return job
+
+
+def check_claims(job: Job) -> None:
+    """Makes sure that nothing in a job is out of all proportion, before anything is made of it.
+
+    Raises:
+      ValueError: a number or text that no machine and no model can make use of.
+    """
+    settings = job.settings
+    claims.check_text("prompt", job.prompt)
+    claims.check_text("negative prompt", job.negative_prompt)
+    claims.check_number("the number of steps", settings.num_steps, 1, claims.STEPS)
+    claims.check_number("the guidance scale", settings.guidance_scale, -claims.SCALE, claims.SCALE)
+    claims.check_number("shift", settings.shift, 1 / claims.SCALE, claims.SCALE)
+    for file, strength in job.lora:
+        claims.check_number(f"the strength of {file}", strength, -claims.SCALE, claims.SCALE)
+    for name in ("inputs", "at", "multipliers", "lora"):
+        claims.check_number(
+            f"the number of {name}", len(getattr(job, name) or ()), 0, claims.INPUTS
+        )
+    claims.check_video(settings.num_frames, settings.height, settings.width)
 
 
 def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
@@ -187,6 +209,7 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         mesh or inputs.
     """
     check_output(output)
+    check_claims(job)
     model = open_model(job.model, job.lora) if model is None else model
     configs, settings = model.configs, job.settings
     latents = latent_shape(settings, configs)

@@ -69,7 +69,7 @@ def test_debug_trains_saves_and_samples(tmp_path, capsys):
     capsys.readouterr()
     assert train_main([*arguments, "--config.samples.every=0"]) == 0  # nothing is left to do
     assert train_main([*arguments, "--config.steps=1", "--config.samples.every=0"]) == 0
-    assert f"{tmp_path} is at step 2 already, behind steps=1: nothing" in capsys.readouterr().err
+    assert f"{tmp_path} is at step 2 already, behind steps=1; nothing" in capsys.readouterr().err
 
 
 def test_pictures_that_a_kill_has_prevented_are_drawn_by_the_next_run(tmp_path):
