@@ -56,6 +56,7 @@ Every flag may be written with hyphens instead of underscores."""
 @ending_tidily()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    is_process = argv is None
     argv = _normalised(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         args = build_parser().parse_args(argv)
     if not args.debug:
-        printing.quiet_libraries()
+        printing.quiet_libraries(until_exit=is_process)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:

@@ -70,23 +70,25 @@ class _Harmless:
 def harmless() -> Iterator[None]:
     """Escapes everything that is printed meanwhile; may decorate a function."""
     streams = sys.stdout, sys.stderr
-    hooks = sys.unraisablehook, threading.excepthook
     sys.stdout, sys.stderr = map(_Harmless, streams)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with warnings.catch_warnings():
             yield
     finally:
         sys.stdout, sys.stderr = streams
-        sys.unraisablehook, threading.excepthook = hooks
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(*, until_exit: bool) -> None:
     """Silences what libraries say beside the errors they raise, which are told in one line.
 
     Orbax logs what it raises, and drops threads and coroutines that then complain of their own.
+
+    Args:
+      until_exit: whether the process ends with the command, so that nobody else's hooks are lost.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message=".*was never awaited")
-    sys.unraisablehook = lambda unraisable: None
-    threading.excepthook = lambda failed: None
+    if until_exit:
+        sys.unraisablehook = lambda unraisable: None
+        threading.excepthook = lambda failed: None
