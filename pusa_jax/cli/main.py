@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import re
 import sys
@@ -10,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pusa_jax.cli import weights
+from pusa_jax.cli import printing, weights
 from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
+from pusa_jax.cli.printing import one_line
+from pusa_jax.cli.signals import ending_tidily
 
 USAGE_ERROR = 2
 
@@ -30,8 +31,11 @@ it.
 Every flag may be written with hyphens instead of underscores."""
 
 
+@printing.harmless()
+@ending_tidily()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    is_process = argv is None
     argv = _normalised(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
@@ -39,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
+    if not args.debug:
+        printing.quiet_libraries(until_exit=is_process)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -48,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
-        print(f"pusa-jax: error: {_one_line(error)}", file=sys.stderr)
+        print(f"pusa-jax: error: {one_line(error)}", file=sys.stderr)
         return USAGE_ERROR
     except Exception as error:
         if args.debug:
             raise
         name = type(error).__name__
-        print(f"pusa-jax: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        print(f"pusa-jax: {name}: {one_line(error)} (--debug shows where)", file=sys.stderr)
         return USAGE_ERROR
 
 
@@ -72,15 +77,12 @@ def _normalised(argv: Sequence[str]) -> list[str]:
     return out
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
-
-
 class Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line."""
 
     def error(self, message: str):
         """Exits with one line and the code of a usage error."""
+        message = one_line(ValueError(message))
         self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -210,7 +212,7 @@ def _keep_compiled() -> None:
     try:
         keep_compiled(folder)
     except OSError as error:
-        message = f"compiled programs are not kept: {_one_line(error)}"
+        message = f"compiled programs are not kept: {one_line(error)}"
     else:
         message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
     if processes.is_first():

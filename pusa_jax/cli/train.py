@@ -86,6 +86,11 @@ def train_main(argv: Sequence[str]) -> int:
         taken = train(run, clips, Path(values.workdir), on_step)
     if taken < run.steps and processes.is_first():
         print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
+    if taken > run.steps and processes.is_first():
+        print(
+            f"{values.workdir} is at step {taken} already, behind steps={run.steps}; nothing done.",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -21,7 +21,7 @@ from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import rows_of
 from pusa_jax.diffusion.solvers import SOLVERS
-from pusa_jax.files import fingerprints
+from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference.cautions import cautions
@@ -127,12 +127,35 @@ class Job:
         except FieldError:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
+        check_claims(job)
         for path, known in expected.items():
             if not Path(path).is_file():
                 raise ValueError(f"input {path} is not there any more; put it back to rerun.")
             if fingerprints.of_file(path) != known:
                 raise ValueError(f"input {path} has changed since the video was made.")
         return job
+
+
+def check_claims(job: Job) -> None:
+    """Makes sure that nothing in a job is out of all proportion, before anything is made of it.
+
+    Raises:
+      ValueError: a number or text that no machine and no model can make use of.
+    """
+    settings = job.settings
+    claims.check_text("prompt", job.prompt)
+    claims.check_text("negative prompt", job.negative_prompt)
+    claims.check_number("the number of steps", settings.num_steps, 1, claims.STEPS)
+    for scale in (settings.guidance_scale, settings.low_guidance_scale or 0.0):
+        claims.check_number("the guidance scale", scale, -claims.SCALE, claims.SCALE)
+    claims.check_number("shift", settings.shift, 1 / claims.SCALE, claims.SCALE)
+    for file, strength in (*job.lora, *job.low_lora):
+        claims.check_number(f"the strength of {file}", strength, -claims.SCALE, claims.SCALE)
+    for name in ("inputs", "at", "multipliers", "lora", "low_lora", "lightx2v"):
+        claims.check_number(
+            f"the number of {name}", len(getattr(job, name) or ()), 0, claims.INPUTS
+        )
+    claims.check_video(settings.num_frames, settings.height, settings.width)
 
 
 def read_conditions(
@@ -231,6 +254,7 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         mesh or inputs.
     """
     check_output(output)
+    check_claims(job)
     if model is None:
         model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
     configs, settings, family = model.configs, job.settings, model.family

@@ -89,7 +89,20 @@ def test_debug_trains_saves_and_samples(tmp_path, capsys):
         "t2v-000002.png",
     ]
     assert (tmp_path / "checkpoints" / "2").is_dir()
+    capsys.readouterr()
     assert train_main([*arguments, "--config.samples.every=0"]) == 0  # nothing is left to do
+    assert train_main([*arguments, "--config.steps=1", "--config.samples.every=0"]) == 0
+    assert f"{tmp_path} is at step 2 already, behind steps=1; nothing" in capsys.readouterr().err
+
+
+def test_pictures_that_a_kill_has_prevented_are_drawn_by_the_next_run(tmp_path):
+    flags = ["--config.steps=2", "--config.samples.every=2", "--config.samples.num_steps=1"]
+    arguments = [f"--config={DEBUG}", f"--workdir={tmp_path}", *flags]
+    assert train_main(arguments) == 0
+    drawn = {path: path.read_bytes() for path in (tmp_path / "samples").iterdir()}
+    (tmp_path / "samples" / "i2v-000002.png").unlink()
+    assert train_main(arguments) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "samples").iterdir()} == drawn
 
 
 @pytest.mark.parametrize(
