@@ -10,7 +10,8 @@
 #   make test-newest   most of it without PyTorch on Python 3.12 with the newest jax, if there is one
 #   make docs          the pages of docs/ as a site, into site/
 #   make mutants       breaks the code in one place after another and lists what no test notices; hours,
-#                      goes on when interrupted; ROOM=pusa_jax/diffusion/flow.py one file, SAMPLE=100 a part
+#                      goes on when interrupted; ROOM=pusa_jax/diffusion/flow.py one file, SAMPLE=100 a part,
+#                      HAND=1 those of tests/mutants/by_hand.toml
 #   make clean         removes the environments made here
 #
 # Each target makes the environment it needs and refreshes it when pyproject.toml changes.
@@ -75,7 +76,7 @@ docs:
 
 # Not part of the checks: a percentage to look at, not a limit to hold.
 mutants: $(VENV)/mutants.stamp
-	$(VENV)/bin/python tests/mutants --workers $(WORKERS) $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+	$(VENV)/bin/python tests/mutants --workers $(WORKERS) $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(HAND),--by-hand)
 
 clean:
 	rm -rf $(VENV) $(VENV312) $(VENVDOCS)

@@ -74,3 +74,12 @@ def adapters(rank: int, alpha: float) -> Any:
         targets="blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)",
         init="kaiming",
     )
+
+
+def expert(name: str) -> Any:
+    """Adapters of Pusa's size on one expert of Wan2.2-T2V-A14B; alone it samples no clip."""
+    config = pusa("wan2.2-t2v-a14b")
+    config.model.expert = name
+    config.adapter = adapters(rank=512, alpha=512.0)
+    config.samples.every = 0
+    return config

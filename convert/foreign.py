@@ -35,6 +35,7 @@ class ForeignNetwork:
         those of another one; a file that is elsewhere holds the other.
       lora_mark: regular expression on what LoRA files are called that are for this one of several
         denoisers; of a family with one, on the file of a set of several that is taken.
+      lora_file: what a LoRA file of this denoiser is called that a run exports.
       ignored: tensors that may be there and are not read -> reason.
       beside_dit: (own configuration, the denoiser's) -> own, with what the denoiser decides.
     """
@@ -47,6 +48,7 @@ class ForeignNetwork:
     settings: Mapping[Layout, Callable[[Any], dict[str, Any]]]
     place: str = ".*"
     lora_mark: str = ".*"
+    lora_file: str = "pusa_lora.safetensors"
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config
 

@@ -21,11 +21,13 @@ from pusa_jax.devices.topologies import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHTS = {"480p": (480, 832), "720p": (720, 1280)}
+"""Sizes that rows ask for; others are those of the config."""
 
 INTRODUCTION = """# What training fits where
 
 Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
-that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames, networks computing
+that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (121 of ti2v_5b:
+704 x 1280), networks computing
 in bfloat16, trained weights and Adam's moments in float32, the inputs of the blocks kept for the
 backward pass and all else computed again (`remat="full"`). Every optimizer step takes the batch of
 the paper, 8 clips, computed in so many **parts** one after the other. Bytes are per chip.
@@ -40,6 +42,8 @@ the paper, 8 clips, computed in so many **parts** one after the other. Bytes are
 - **measured** is the peak of a real run of the same program where there was hardware.
 - **compile** is wall time on 2 CPU cores, at rest for GPUs. For TPUs other work shared them, for
   the most part in the rows above 1000: that of v5e:4x4 took 436 seconds of computing.
+
+The other expert of Wan2.2, pusa_wan22_low_14b, is the same program with another range of levels.
 
 To plan a row: `pusa-jax plan train --config=configs/RUN.py --topology=TOPOLOGY`, with
 `--config.mesh.context=C`, `--config.optimizer.accumulate=PARTS` and, for 720p,
@@ -87,6 +91,10 @@ ROWS = [
     Row(run=FULL, size="720p", topology="v5p:2x2x2", context=4, parts=4),
     Row(run="pusa_lora_1.3b", size="480p", topology="h100:1", parts=8),
     Row(run="fvdm_ptss_1.3b", size="480p", topology="h200:1", parts=8),
+    Row(run="pusa_wan22_high_14b", size="480p", topology="v5e:4x4", context=4, parts=2),
+    Row(run="pusa_wan22_high_14b", size="480p", topology="h200:1", parts=8),
+    Row(run="pusa_lora_ti2v_5b", size="its own", topology="h100:8"),
+    Row(run="pusa_lora_ti2v_5b", size="its own", topology="h200:1", parts=8),
     Row(run="debug", size="its own", topology="h100:1"),
     Row(run="tiny_world", size="its own", topology="h100:1"),
 ]

@@ -16,7 +16,9 @@ from flax import nnx
 from numbered import frame, frames, told, write_files
 
 from pusa_jax.cli import main
+from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
 from pusa_jax.cli.train import parse
+from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import shipped
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
@@ -97,7 +99,7 @@ def job_of(task, media, **changes):
 
 
 def test_every_task_has_a_row():
-    assert set(PUBLISHED) == set(jobs.TASKS) == set(main.TASK_HELP) == set(jobs.INPUTS_TAKEN)
+    assert set(PUBLISHED) == set(jobs.TASKS) == set(TASK_HELP) == set(jobs.INPUTS_TAKEN)
 
 
 @pytest.mark.parametrize("task", PUBLISHED)
@@ -149,6 +151,7 @@ SAMPLING = {
     "tiled": True,
     # §3.7: one guidance scale for both experts, which change where the family says; §2: Euler.
     "low_guidance_scale": None,
+    "guidance_schedule": None,
     "boundary": None,
     "solver": "euler",
     # §6.3 and §3.2: sigma_shift 5.0, which no script overrides.
@@ -194,12 +197,11 @@ def test_families_carry_the_settings_of_the_base_model(name):
 
 
 def test_experts_of_wan22_change_at_the_published_boundary():
-    """pusa-v1.md §3.7: low if T < 875; §7: high 1.5 and low 1.4, extension 0.2,0.4,0.4,0.4."""
+    """pusa-v1.md §3.7: low if T < 875; §7: extension 0.2,0.4,0.4,0.4."""
     assert WAN22.experts == {"dit": 0.875, "dit_low": 0.0}
-    assert WAN22.lora_strengths == {"dit": 1.5, "dit_low": 1.4}
     assert WAN22.multipliers == WAN22_TI2V.multipliers == {"extend": (0.2, 0.4, 0.4, 0.4)}
     for family in (WAN21, WAN22_TI2V):
-        assert (family.experts, family.lora_strengths) == ({"dit": 0.0}, {"dit": 1.4})
+        assert family.experts == {"dit": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -232,14 +234,18 @@ def job_from(monkeypatch, *line):
     """The job, and the output, that a command line makes."""
     seen = []
 
-    def opened(path, loras=()):
-        folder = types.SimpleNamespace(path=Path(path))
-        return types.SimpleNamespace(folder=folder, family=WAN21)
+    def opened(folder, **loras):
+        return types.SimpleNamespace(folder=folder, family=folder.family)
 
     def prepare(job, output, model):
         seen.append((job, output))
         raise StoppedError
 
+    def found(path):
+        family = WAN22 if path == "two" else WAN21
+        return types.SimpleNamespace(path=Path(path), family=family)
+
+    monkeypatch.setattr(folders, "ModelFolder", found)
     monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     assert main.main([str(word) for word in line]) == main.USAGE_ERROR
@@ -249,7 +255,7 @@ def job_from(monkeypatch, *line):
 @pytest.mark.parametrize("task", PUBLISHED)
 def test_a_command_line_without_flags_is_the_python_default(monkeypatch, task):
     files = PUBLISHED[task][0]
-    given = [main.INPUT_FLAGS[task][0], *files] if files else []
+    given = [INPUT_FLAGS[task][0], *files] if files else []
     line = [task, "--model", "m", "--prompt", "p", *given]
     expected = jobs.Job(
         task=task,
@@ -439,6 +445,15 @@ OTHERS = {
         "model.preset": "wan2.1-t2v-1.3b",
         "adapter.rank": 256,
         "adapter.alpha": 256.0,
+    },
+    # The recipe on each expert of A14B and on TI2V-5B, whose size and length are its base model's.
+    "pusa_wan22_high_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit"},
+    "pusa_wan22_low_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit_low"},
+    "pusa_lora_ti2v_5b": {
+        "model.preset": "wan2.2-ti2v-5b",
+        "data.height": 704,
+        "data.width": 1280,
+        "data.num_frames": 121,
     },
     # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
     "fvdm_ptss_1.3b": {

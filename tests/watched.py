@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -57,6 +58,8 @@ class WatchedPipeline(PusaPipeline):
         autoencoder: nnx.Module,
         texts: Mapping[str, np.ndarray],
         family: Family = WAN21,
+        *,
+        one_at_a_time: bool = False,
     ):
         """Takes the features [L, E] of every prompt that will be asked for."""
         features = np.stack([*texts.values()])
@@ -66,6 +69,7 @@ class WatchedPipeline(PusaPipeline):
             autoencoder=autoencoder,
             text_encoder=lambda: RecordedTexts(features),
             tokenizer=RowTokenizer([*texts], features.shape[1]),
+            one_at_a_time=one_at_a_time,
         )
         self.steps: list[Step] = []
 
@@ -79,7 +83,7 @@ class WatchedPipeline(PusaPipeline):
         def watched(dit, prepared, scale, state, row):
             new = step(dit, prepared, scale, state, row)
             kept = {"before": np.asarray(state.latents), "after": np.asarray(new.latents)}
-            row = Row(*(np.asarray(x) for x in row))
+            row = jax.tree.map(np.asarray, row)
             self.steps.append(Step(dit=dit, scale=float(scale), row=row, **kept))
             return new
 

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -25,8 +26,8 @@ DTYPES = {
 }  # fmt: skip
 """Names of the safetensors format -> NumPy types."""
 
-HEADER_LIMIT = 100_000_000
-"""Largest header the safetensors format allows, in bytes."""
+HEADER_LIMIT = 2**24
+"""Largest header accepted, in bytes; that of the 14B model has 0.2 million."""
 
 
 def open_safetensors(path: Path) -> FileTensors:
@@ -46,7 +47,7 @@ def open_safetensors(path: Path) -> FileTensors:
             )
         text = file.read(length)
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its header is not JSON ({error!r:.200}).") from None
     if not isinstance(header, dict):
@@ -87,6 +88,14 @@ def _entry(mapped: MappedFile, name: str, entry: object, base: int) -> FileTenso
     if tensor.extent * kind.itemsize != offsets[1] - offsets[0]:
         raise damaged
     return tensor
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of JSON; of two entries of one name a reader takes the first, another the last."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("two entries have one name")
+    return table
 
 
 def _naturals(value: object) -> bool:

@@ -9,19 +9,21 @@ is looked up, so nothing is imported and no foreign function is called. The resu
 import io
 import math
 import pickle
+import reprlib
 import struct
 import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile, bytes_of, contiguous
 from pusa_jax.convert.tables import TensorSource
+from pusa_jax.files import claims
 from pusa_jax.files.atomic import replacing
 
 STORAGES = {
@@ -35,8 +37,11 @@ STORAGES = {
 NESTINGS = ("model_state", "state_dict", "model")
 """Entries under which a file may keep its tensors, beside other entries."""
 
-PICKLE_LIMIT = 100_000_000
+PICKLE_LIMIT = 2**22
 """Largest pickle accepted, in bytes; that of the 14B model has some hundred thousand."""
+
+DIRECTORY_LIMIT = 2**23
+"""Largest table of contents of an archive, in bytes; an entry has about a hundred."""
 
 MALFORMED = (
     zipfile.BadZipFile, zlib.error, OSError, pickle.UnpicklingError, EOFError, AttributeError,
@@ -90,6 +95,24 @@ class _RebuildTensor:
         return _Tensor(storage, offset, shape, strides)
 
 
+class _MakeDict:
+    """Stands in for `OrderedDict`, which is always empty at first."""
+
+    __slots__ = ()
+
+    def __call__(self) -> OrderedDict:
+        return OrderedDict()
+
+
+class _MakeShape:
+    """Stands in for `torch.Size`."""
+
+    __slots__ = ()
+
+    def __call__(self, sizes) -> tuple:
+        return tuple(sizes)
+
+
 class _RebuildParameter:
     """Stands in for `torch._utils._rebuild_parameter`."""
 
@@ -99,11 +122,59 @@ class _RebuildParameter:
         return tensor
 
 
-class _Unpickler(pickle.Unpickler):
+_FORBIDDEN = {
+    pickle.DUP, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8,
+    pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST,
+    pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.LONG, pickle.INT, pickle.PERSID,
+}  # fmt: skip
+"""Opcodes that PyTorch never writes and that make much of little."""
+
+
+_InPython: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Unpickler(_InPython):
     """Turns the pickle into dicts of `_Tensor`.
 
-    All stand-ins are immutable, so that no pickle can change them for the next one.
+    All stand-ins are immutable, so that no pickle can change them for the next one. It is the one
+    written in Python, because the one in C allocates what a pickle claims to remember and computes
+    hashes of whatever is a key: keys are strings here, each comes once, and there are no sets.
     """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load for code, load in _InPython.dispatch.items() if bytes([code]) not in _FORBIDDEN
+    }
+
+    def _set(self, table: Any, key: Any, value: Any) -> None:
+        if type(table) not in (dict, OrderedDict) or type(key) not in (str, int):
+            raise ValueError("an entry has no name")
+        if key in table:
+            raise ValueError(f"two entries are called {key!r:.80}")
+        table[key] = value
+
+    def load_setitem(self):
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(self.stack[-1], key, value)
+
+    def load_setitems(self):
+        items = self.pop_mark()
+        for i in range(0, len(items) - 1, 2):
+            self._set(self.stack[-1], items[i], items[i + 1])
+
+    def load_dict(self):
+        items, table = self.pop_mark(), {}
+        for i in range(0, len(items) - 1, 2):
+            self._set(table, items[i], items[i + 1])
+        self.append(table)
+
+    def load_build(self):
+        """What is set on an object is of no use; only OrderedDict may have such things."""
+        self.stack.pop()
+        if type(self.stack[-1]) is not OrderedDict:
+            raise ValueError("it changes what it is made of")
+
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = load_setitem, load_setitems
+    dispatch[pickle.DICT[0]], dispatch[pickle.BUILD[0]] = load_dict, load_build
 
     def find_class(self, module: str, name: str):
         match module, name:
@@ -112,9 +183,9 @@ class _Unpickler(pickle.Unpickler):
             case "torch._utils", "_rebuild_parameter":
                 return _RebuildParameter()
             case "collections", "OrderedDict":
-                return OrderedDict
+                return _MakeDict()
             case "torch", "Size":
-                return tuple
+                return _MakeShape()
             case "torch", _ if name in STORAGES:
                 return name
         raise _ForbiddenError(f"{module}.{name}")
@@ -137,11 +208,13 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
     """
     with path.open("rb") as file:
         try:
+            _check_directory(file)
             with zipfile.ZipFile(file) as archive:
                 records = {info.filename: info for info in archive.infolist()}
                 (pickled,) = (name for name in records if name.split("/")[1:] == ["data.pkl"])
                 root = pickled.removesuffix("data.pkl")
-                if root + "byteorder" in records and archive.read(root + "byteorder") != b"little":
+                order = records.get(root + "byteorder")
+                if order and (order.file_size > 9 or archive.read(order) != b"little"):
                     raise ValueError("it is stored big-endian")
                 if records[pickled].file_size > PICKLE_LIMIT:
                     raise ValueError("its pickle is too large")
@@ -160,7 +233,23 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
         keys = {tensor.storage.key for tensor in tensors.values()}
         found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
     mapped = MappedFile(path)
-    return FileTensors({name: _entry(mapped, name, t, found) for name, t in tensors.items()})
+    entries = {name: _entry(mapped, name, t, found) for name, t in tensors.items()}
+    claims.check_tensors(path, sum(math.prod(t.shape) * t.dtype.itemsize for t in entries.values()))
+    return FileTensors(entries)
+
+
+def _check_directory(file: io.BufferedReader) -> None:
+    """Holds the size of an archive's table of contents against the limit, before it is read."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(size - 2**16 - 22, 0))
+    end = file.read()
+    at = end.rfind(b"PK\5\6")
+    (directory,) = struct.unpack("<L", end[at + 12 : at + 16]) if at >= 0 else (0,)
+    if directory == 2**32 - 1 and (long := end.rfind(b"PK\6\6")) >= 0:
+        (directory,) = struct.unpack("<Q", end[long + 40 : long + 48])
+    if directory > DIRECTORY_LIMIT:
+        raise ValueError("its table of contents is too large")
+    file.seek(0)
 
 
 def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
@@ -181,7 +270,7 @@ def _state_dict(content: Any, path: Path) -> Mapping[str, _Tensor]:
     nested = next((key for key in NESTINGS if isinstance(content.get(key), dict)), None)
     state = content if nested is None else content[nested]
     wrong = [
-        f"{key!r:.80}"
+        f"{reprlib.repr(key):.80}"
         for key, value in state.items()
         if not (isinstance(key, str) and isinstance(value, _Tensor) and value.is_valid)
     ]

@@ -11,12 +11,13 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from pusa_jax.convert.folders.belonging import check_belonging
-from pusa_jax.convert.folders.manifest import FORMAT, MANIFEST, is_converted
+from pusa_jax.convert.folders.manifest import FORMAT, MANIFEST, damage, is_converted
 from pusa_jax.convert.folders.published import Published, PublishedNetwork, open_published
 from pusa_jax.convert.networks import config_to_json
 from pusa_jax.convert.tables import Leaf
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import cut_axis
+from pusa_jax.files import sums
 from pusa_jax.files.staging import alone, staged
 from pusa_jax.models.family import Name
 from pusa_jax.weights.store import save_tree
@@ -36,7 +37,8 @@ def convert_folder(
     """Converts whatever a published folder or file holds.
 
     Everything is checked before anything is written; the result has its name only once it is
-    complete. If `dst` already is this very conversion, nothing is done. Of several processes that
+    complete. If `dst` already is this very conversion and whole, to the last byte, nothing is done;
+    if it is damaged, it is made again. Of several processes that
     convert to the same place at once, one does and the others wait for it.
 
     Args:
@@ -75,9 +77,9 @@ def convert_folder(
         manifest["boundary"] = published.boundary
     waited: list[bool] = []
 
-    def on_wait():
+    def on_wait(who: str):
         waited.append(True)
-        report("waiting for another process", 0, 1)
+        report(f"waiting for {who}", 0, 1)
 
     with alone(dst, on_wait):
         if not _is_finished(dst, manifest, overwrite and not waited):
@@ -102,7 +104,9 @@ def _write(
             )
         if published.tokenizer is not None:
             shutil.copytree(published.tokenizer, work / "tokenizer")
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        copied = [str(f.relative_to(work)) for f in (work / "tokenizer").rglob("*") if f.is_file()]
+        signed = sums.signed({**manifest, "sums": sums.of_files(work, copied)})
+        (work / MANIFEST).write_text(json.dumps(signed, indent=1) + "\n", "utf-8")
 
 
 def _describe(network: PublishedNetwork, leaves: list[Leaf]) -> dict[str, Any]:
@@ -131,10 +135,19 @@ def _is_finished(dst: Path, manifest: Mapping[str, Any], overwrite: bool) -> boo
         return False
     if not is_converted(dst):
         raise FileExistsError(f"{dst} exists and is no conversion; choose another folder.")
-    if overwrite:
+    if overwrite or (found := _readable(dst)) is None:
         return False
-    if json.loads((dst / MANIFEST).read_text("utf-8")) == manifest:
-        return True
+    if {name: found.get(name) for name in manifest} == manifest:
+        return not damage(dst)
     raise FileExistsError(
         f"{dst} is a conversion of something else; choose another folder, or ask to overwrite it."
     )
+
+
+def _readable(dst: Path) -> Mapping[str, Any] | None:
+    """The manifest, of whatever version; None if it is damaged, so that nothing can load it."""
+    try:
+        manifest = json.loads((dst / MANIFEST).read_text("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return None if not isinstance(manifest, dict) or sums.is_damaged(manifest) else manifest

@@ -24,8 +24,8 @@ from pusa_jax.convert.foreign import BOUNDARY, Layout
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
-from pusa_jax.models import lora
 from pusa_jax.models.family import Family, Name
+from pusa_jax.models.lora import merge_all
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 Progress = Callable[[str, int, int], None]
@@ -35,11 +35,10 @@ def export_model(
     src: ModelFolder,
     dst: str | Path,
     layout: Layout,
-    loras: LoRAs = (),
-    on_progress: Progress | None = None,
-    *,
-    low_loras: LoRAs = (),
+    lora: LoRAs = (),
+    low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
+    on_progress: Progress | None = None,
 ) -> list[Path]:
     """Writes the networks of a folder in a published layout, LoRA files merged into the denoisers.
 
@@ -55,15 +54,16 @@ def export_model(
     src.check()
     experts = [name for name in src.family.experts if name in src.names]
     adapters: Adapters = {}
-    if loras or low_loras or lightx2v:
+    if lora or low_lora or lightx2v:
         if len(experts) < len(src.family.experts):
             raise FileNotFoundError(f"{src.path} has no denoiser to merge LoRA files into.")
-        adapters = read_adapters(src.family, src.config(experts[0]), loras, low_loras, lightx2v)
+        config = src.config(experts[0])
+        adapters = read_adapters(src.family, config, lora, low_lora, lightx2v)
 
     def networks():
         for name in src.names:
             config, leaves = src.load(name)
-            yield name, config, lora.merge_all(leaves, adapters.get(name, ()))
+            yield name, config, merge_all(leaves, adapters.get(name, ()))
 
     try:
         tokenizer = src.tokenizer()

@@ -17,6 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from pusa_jax.convert.networks import config_from_json
+from pusa_jax.files import sums
 from pusa_jax.models.families import family_named
 from pusa_jax.models.family import Family, Name, Network
 from pusa_jax.weights.store import SavedTree
@@ -47,6 +48,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error!r:.100}); convert again.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{folder} was converted by another version of pusa_jax; convert again.")
+    if sums.is_damaged(manifest):
+        raise ValueError(f"{path} is damaged (it is not as it was written); convert again.")
     try:
         networks = family_named(str(manifest.get("family"))).networks
     except ValueError as error:
@@ -62,7 +65,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     boundary = manifest.get("boundary", 0.0)
     if not isinstance(boundary, float) or not 0 <= boundary <= 1:
         raise ValueError(f"{path} is damaged (its boundary is {boundary!r:.40}); convert again.")
+    if not isinstance(manifest.get("sums", {}), dict):
+        raise ValueError(f"{path} is damaged (its sums are no table); convert again.")
     return manifest
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a converted folder, every byte of which is read; empty if it is whole."""
+    try:
+        manifest = read_manifest(folder)
+        open_converted(folder)
+        trees = {name: SavedTree(folder / name) for name in manifest["components"]}
+    except (OSError, ValueError) as error:
+        return str(error)
+    found = (f"{folder / name}: {tree.damage}" for name, tree in trees.items() if tree.damage)
+    return next(found, "")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,9 +176,11 @@ def open_converted(path: Path) -> Converted:
     """Reads the manifest.
 
     Raises:
-      FileNotFoundError, ValueError: see `read_manifest`.
+      FileNotFoundError, ValueError: see `read_manifest`; or the tokenizer is damaged.
     """
     manifest, tokenizer = read_manifest(path), path / "tokenizer"
+    if changed := sums.damaged(path, manifest.get("sums", {})):
+        raise ValueError(f"{path / changed[0]} is missing or damaged; convert again.")
     family = family_named(manifest["family"])
     return Converted(
         path=path,

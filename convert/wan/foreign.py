@@ -1,7 +1,6 @@
 """How Wan is published: files, names, tables and settings of its networks and LoRA files."""
 
 import dataclasses
-from collections.abc import Callable
 
 from pusa_jax.convert import t5
 from pusa_jax.convert.foreign import (
@@ -17,8 +16,6 @@ from pusa_jax.convert.wan import dit, published, vae
 from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig
 
-Layouts = Callable[[TensorSource], Layout | None]
-
 HIGH, LOW = (rf"(?i)(.*{word}[-_ ]?noise.*|{folder}/[^/]*)" for word, folder in (
     ("high", "transformer"), ("low", "transformer_2")
 ))  # fmt: skip
@@ -33,30 +30,23 @@ HIGH_LORA, LOW_LORA = (
 ALONE = r"(?i)(?!.*(high|low)[-_ ]?noise)(?!transformer_2/).*"
 """Places of a denoiser that is no expert."""
 
-TI2V_CHANNELS, PATCHED_COLOURS = 48, 12
-"""Channels of the latents of TI2V, and of the pixels that its autoencoder takes, 2 x 2 in one."""
+TI2V_CHANNELS = 48
+"""Channels of the latents of TI2V."""
 
 
-def when(layout_of: Layouts, is_so: Callable[[TensorSource], bool]) -> Layouts:
-    """Recognises a network only where its tensors are so."""
-    return lambda source: layout if (layout := layout_of(source)) and is_so(source) else None
+def dit_layout_of(source: TensorSource) -> Layout | None:
+    """Which naming scheme a denoiser of Wan2.1 or an expert of Wan2.2 uses."""
+    return None if _is_ti2v(source) else dit.layout_of(source)
 
 
-def is_ti2v(source: TensorSource) -> bool:
-    """Whether a denoiser takes the latents of the autoencoder of Wan2.2."""
-    return _inputs(source, "patch_embedding.weight") == TI2V_CHANNELS
+def ti2v_layout_of(source: TensorSource) -> Layout | None:
+    """Which naming scheme a denoiser uses that takes the latents of the VAE of Wan2.2."""
+    return dit.layout_of(source) if _is_ti2v(source) else None
 
 
-def is_vae22(source: TensorSource) -> bool:
-    """Whether an autoencoder is that of Wan2.2."""
-    names = ("encoder.conv1.weight", "encoder.conv_in.weight")
-    return any(_inputs(source, name) == PATCHED_COLOURS for name in names)
-
-
-def _inputs(source: TensorSource, convolution: str) -> int:
-    """Input channels of a convolution; 0 if it is not there."""
-    shape = source.tensors[convolution].shape if convolution in source.tensors else ()
-    return shape[1] if len(shape) > 1 else 0
+def _is_ti2v(source: TensorSource) -> bool:
+    found = source.tensors.get("patch_embedding.weight")
+    return found is not None and found.shape[1:2] == (TI2V_CHANNELS,)
 
 
 def padded_for(config: TextConfig, denoiser: DiTConfig) -> TextConfig:
@@ -67,7 +57,7 @@ def padded_for(config: TextConfig, denoiser: DiTConfig) -> TextConfig:
 WAN21 = ForeignFamily(
     networks={
         "dit": ForeignNetwork(
-            layout_of=when(dit.layout_of, lambda source: not is_ti2v(source)),
+            layout_of=dit_layout_of,
             config_from_source=dit.config_from_source,
             rules={"original": dit.original_rules, "diffusers": dit.diffusers_rules},
             files={
@@ -80,7 +70,7 @@ WAN21 = ForeignFamily(
             lora_mark=LOW_LORA,  # Pusa's scripts merge that one of Wan2.2 into Wan2.1
         ),
         "vae": ForeignNetwork(
-            layout_of=when(vae.layout_of, lambda source: not is_vae22(source)),
+            layout_of=vae.wan21_layout_of,
             config_from_source=vae.config_from_source,
             rules={"original": vae.original_rules, "diffusers": vae.diffusers_rules},
             files={
@@ -131,22 +121,23 @@ WAN21 = ForeignFamily(
 """`Wan-AI/Wan2.1-T2V-*`, and `-Diffusers`."""
 
 
-def _expert(original: str, diffusers: str, place: str, lora_mark: str) -> ForeignNetwork:
+def _expert(noise: str, diffusers: str, place: str, lora_mark: str) -> ForeignNetwork:
     """The DiT of Wan2.1 in other folders."""
     file = "diffusion_pytorch_model.safetensors"
     return dataclasses.replace(
         WAN21.networks["dit"],
-        files={"original": f"{original}/{file}", "diffusers": f"{diffusers}/{file}"},
+        files={"original": f"{noise}_model/{file}", "diffusers": f"{diffusers}/{file}"},
         place=place,
         lora_mark=lora_mark,
+        lora_file=f"{noise}_pusa.safetensors",
     )
 
 
 WAN22 = dataclasses.replace(
     WAN21,
     networks={
-        "dit": _expert("high_noise_model", "transformer", HIGH, HIGH_LORA),
-        "dit_low": _expert("low_noise_model", "transformer_2", LOW, LOW_LORA),
+        "dit": _expert("high_noise", "transformer", HIGH, HIGH_LORA),
+        "dit_low": _expert("low_noise", "transformer_2", LOW, LOW_LORA),
         "vae": WAN21.networks["vae"],
         "text_encoder": WAN21.networks["text_encoder"],
     },
@@ -167,12 +158,12 @@ WAN22_TI2V = dataclasses.replace(
     networks={
         "dit": dataclasses.replace(
             WAN21.networks["dit"],
-            layout_of=when(dit.layout_of, is_ti2v),
+            layout_of=ti2v_layout_of,
             settings={"original": published.original_ti2v, "diffusers": published.diffusers_dit},
         ),
         "vae": dataclasses.replace(
             WAN21.networks["vae"],
-            layout_of=when(vae.layout_of, is_vae22),
+            layout_of=vae.wan22_layout_of,
             files={**WAN21.networks["vae"].files, "original": "Wan2.2_VAE.pth"},
         ),
         "text_encoder": WAN21.networks["text_encoder"],
@@ -181,10 +172,10 @@ WAN22_TI2V = dataclasses.replace(
         "original": {},
         "diffusers": {
             "scheduler/scheduler_config.json": published.SCHEDULER | {"flow_shift": 5.0},
-            MODEL_INDEX: published.MODEL_INDEX | {published.EXPAND_TIMESTEPS: True},
+            MODEL_INDEX: published.MODEL_INDEX | published.EVERY_TOKEN,
         },
     },
-    claims=lambda index: bool(index.get(published.EXPAND_TIMESTEPS)),
+    claims=lambda index: bool(index.get("expand_timesteps")),
     base="Wan2.2-TI2V-5B",
 )
 """`Wan-AI/Wan2.2-TI2V-5B`, and `-Diffusers`."""

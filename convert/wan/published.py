@@ -9,6 +9,9 @@ from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 DIFFUSERS_VERSION = "0.33.0"
 """The first release that knows Wan; written into configurations."""
 
+DIFFUSERS_VERSION_WAN22 = "0.35.0"
+"""The first release that knows the networks of Wan2.2."""
+
 
 def original_dit(config: DiTConfig) -> dict[str, Any]:
     """config.json of `Wan-AI/Wan2.1-T2V-*`."""
@@ -60,7 +63,7 @@ def diffusers_dit(config: DiTConfig) -> dict[str, Any]:
 
 def diffusers_vae(config: VAEConfig) -> dict[str, Any]:
     """vae/config.json."""
-    return {
+    settings = {
         "_class_name": "AutoencoderKLWan",
         "_diffusers_version": DIFFUSERS_VERSION,
         "attn_scales": [],
@@ -72,6 +75,18 @@ def diffusers_vae(config: VAEConfig) -> dict[str, Any]:
         "num_res_blocks": config.num_res_blocks,
         "temperal_downsample": list(config.temporal_downsample),
         "z_dim": config.z_dim,
+    }
+    if (config.patch_size, config.decoder_dim, config.has_stage_shortcuts) == (1, None, False):
+        return settings
+    return settings | {
+        "_diffusers_version": DIFFUSERS_VERSION_WAN22,
+        "decoder_base_dim": config.decoder_dim,
+        "in_channels": 3 * config.patch_size**2,
+        "is_residual": config.has_stage_shortcuts,
+        "out_channels": 3 * config.patch_size**2,
+        "patch_size": config.patch_size,
+        "scale_factor_spatial": config.spatial_stride,
+        "scale_factor_temporal": config.temporal_stride,
     }
 
 
@@ -124,8 +139,12 @@ MODEL_INDEX = {
 }
 """What the Diffusers pipeline is made of."""
 
-TWO_EXPERTS = {BOUNDARY: 0.875, "transformer_2": MODEL_INDEX["transformer"]}
-"""What the model_index.json of `Wan-AI/Wan2.2-T2V-A14B-Diffusers` has beyond that."""
+TWO_EXPERTS = {
+    "_diffusers_version": DIFFUSERS_VERSION_WAN22,
+    BOUNDARY: 0.875,
+    "transformer_2": MODEL_INDEX["transformer"],
+}
+"""What is different for `Wan-AI/Wan2.2-T2V-A14B-Diffusers`."""
 
-EXPAND_TIMESTEPS = "expand_timesteps"
-"""Entry of the model_index.json of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`: a timestep for each token."""
+EVERY_TOKEN = {"_diffusers_version": DIFFUSERS_VERSION_WAN22, "expand_timesteps": True}
+"""What is different for `Wan-AI/Wan2.2-TI2V-5B-Diffusers`: a timestep for each token."""

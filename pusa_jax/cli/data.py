@@ -160,6 +160,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise ValueError(f"at least one clip must be looked at, got {args.count}.")
     clips = EncodedClips(args.path)
+    clips.check()
     sheet = args.sheet or str(Path(args.path) / "sheet.png")
     check_writable(sheet)
     show = inspection.colours

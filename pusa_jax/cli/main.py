@@ -1,40 +1,20 @@
 """The command `pusa-jax`: parses, calls, reports; the one place where an error becomes one line."""
 
 import argparse
-import dataclasses
 import json
-import logging
 import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pusa_jax.cli import weights
+from pusa_jax.cli import printing, weights
+from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
+from pusa_jax.cli.printing import one_line
+from pusa_jax.cli.signals import ending_tidily
 
 USAGE_ERROR = 2
-
-TASK_HELP = {
-    "t2v": "text to video",
-    "i2v": "start from an image",
-    "start-end": "go from one image to another",
-    "interpolate": "pass through several images",
-    "complete": "keep parts of a video, fill in the rest",
-    "extend": "continue a video",
-    "transition": "lead from one video into another",
-    "loop": "start and end at the same image",
-}
-INPUT_FLAGS = {
-    "i2v": ("--image_paths", "the image"),
-    "start-end": ("--image_paths", "first and last image"),
-    "interpolate": ("--image_paths", "two or more images, in order"),
-    "complete": ("--video_path", "the video; its frames keep their places"),
-    "extend": ("--video_path", "the video; its last frames become the first of the result"),
-    "transition": ("--video_path", "the two videos"),
-    "loop": ("--image_paths", "the image"),
-}
 
 EPILOG = """examples:
   pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
@@ -51,8 +31,11 @@ it.
 Every flag may be written with hyphens instead of underscores."""
 
 
+@printing.harmless()
+@ending_tidily()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    is_process = argv is None
     argv = _normalised(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
@@ -60,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
+    if not args.debug:
+        printing.quiet_libraries(until_exit=is_process)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -69,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
-        print(f"pusa-jax: error: {_one_line(error)}", file=sys.stderr)
+        print(f"pusa-jax: error: {one_line(error)}", file=sys.stderr)
         return USAGE_ERROR
     except Exception as error:
         if args.debug:
             raise
         name = type(error).__name__
-        print(f"pusa-jax: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        print(f"pusa-jax: {name}: {one_line(error)} (--debug shows where)", file=sys.stderr)
         return USAGE_ERROR
 
 
@@ -93,15 +77,12 @@ def _normalised(argv: Sequence[str]) -> list[str]:
     return out
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
-
-
 class Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line."""
 
     def error(self, message: str):
         """Exits with one line and the code of a usage error."""
+        message = one_line(ValueError(message))
         self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -132,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     for task, text in TASK_HELP.items():
         sub = command(task, run_task, text)
         sub.set_defaults(task=task)
-        _add_sampling_flags(sub, task)
+        add_sampling_flags(sub, task)
 
     sub = command(
         "convert", weights.run_convert, "turn published weights into a folder that loads fast"
@@ -167,7 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4 written by pusa-jax")
     sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
-    _add_cache_flag(sub)
+    add_cache_flag(sub)
 
     sub = command(
         "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
@@ -176,79 +157,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
-    add = sub.add_argument
-    add(
-        "--model",
-        help="folder: published (original or Diffusers) or converted (default: the tiny model "
-        "that comes along, with its own LoRA and sizes)",
-    )
-    add("--prompt", required=True, help="what happens; may be empty")
-    add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
-    if task in INPUT_FLAGS:
-        flag, text = INPUT_FLAGS[task]
-        add(flag, nargs="+", required=True, metavar="FILE", help=text)
-        add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
-        add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
-        add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
-    if task == "extend":
-        add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
-    weights.add_lora_flags(sub)
-    add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
-    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0; tiny model: 2.0)")
-    add("--shift", type=float, default=5.0, help="shift of the noise schedule")
-    add("--height", type=int, help="pixels, divisible by 16 (default: 720; tiny model: 48)")
-    add("--width", type=int, help="pixels, divisible by 16 (default: 1280; tiny model: 48)")
-    add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
-    add("--fps", type=int, help="frames per second of the file (default: the model's, 16)")
-    add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
-    add(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        help="of DiT and text encoder (default: bfloat16; tiny model: float32)",
-    )
-    add(
-        "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
-    )
-    add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
-    add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
-    _add_cache_flag(sub)
-    add("--output", default=f"outputs/{task}.mp4", help="file to write")
-    add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
-
-
-def _add_cache_flag(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--no_compilation_cache",
-        action="store_true",
-        help="do not keep compiled programs for later runs (JAX_COMPILATION_CACHE_DIR: where)",
-    )
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        message = f"expected whole numbers with commas between, as in 0,20; got {text!r}"
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        message = f"expected numbers with commas between, as in 0.2,0.5; got {text!r}"
-        raise argparse.ArgumentTypeError(message) from None
-
-
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
 
     processes.join()
-    job, model = _job(args)
+    job, model = job_of(args)
     prepared = jobs.prepare(job, args.output, model)
+    missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
+    _caution([*prepared.cautions, *(missing if args.fast and not job.distilled else [])])
     if args.dry_run:
         if processes.is_first():
             print(json.dumps(jobs.describe_plan(prepared), indent=2))
@@ -256,55 +174,11 @@ def run_task(args: argparse.Namespace) -> int:
     return make_video(prepared, keep_compiled=not args.no_compilation_cache)
 
 
-def _job(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The job that the flags ask for, and its model, opened.
-
-    What was left open is as published with the model, or best for the tiny one.
-    """
-    from pusa_jax.demo import shipped
+def _caution(lines: Sequence[str]) -> None:
     from pusa_jax.devices import processes
-    from pusa_jax.devices.sharding import parse_mesh
-    from pusa_jax.inference import jobs
-    from pusa_jax.inference.loading import open_model
 
-    lora = weights.loras_of(args)
-    if args.model is None:
-        lora = lora or (shipped.LORA,)
-        model = open_model(shipped.FOLDER, lora)
-        best, negative, dtype = shipped.SETTINGS, shipped.NEGATIVE_PROMPT, "float32"
-    else:
-        model = open_model(args.model, lora)
-        best, negative = model.family.sampling, model.family.negative_prompt
-        dtype = "bfloat16"
-    asked = {
-        "height": args.height,
-        "width": args.width,
-        "num_frames": args.num_frames,
-        "fps": args.fps,
-        "num_steps": args.num_inference_steps,
-        "guidance_scale": args.cfg_scale,
-        "shift": args.shift,
-        "seed": processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed,
-        "original_timesteps": not args.exact_timesteps,
-        "tiled": not args.no_tiling,
-    }
-    inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
-    job = jobs.Job(
-        task=args.task,
-        model=str(model.folder.path),
-        prompt=args.prompt,
-        negative_prompt=negative if args.negative_prompt is None else args.negative_prompt,
-        lora=lora,
-        inputs=tuple(inputs),
-        at=getattr(args, "cond_position", None),
-        multipliers=getattr(args, "noise_multipliers", None),
-        clip_start=getattr(args, "clip_start", None),
-        fit=getattr(args, "fit", "crop"),
-        dtype=dtype if args.dtype is None else args.dtype,
-        mesh=None if args.mesh is None else parse_mesh(args.mesh),
-        settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
-    )
-    return job, model
+    for line in lines if processes.is_first() else ():
+        print(f"pusa-jax: careful: {line}", file=sys.stderr)
 
 
 def make_video(prepared: Any, *, keep_compiled: bool, expect: str | None = None) -> int:
@@ -338,7 +212,7 @@ def _keep_compiled() -> None:
     try:
         keep_compiled(folder)
     except OSError as error:
-        message = f"compiled programs are not kept: {_one_line(error)}"
+        message = f"compiled programs are not kept: {one_line(error)}"
     else:
         message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
     if processes.is_first():

@@ -5,6 +5,7 @@ which variables the plugins must find in the environment.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from typing import Any
@@ -21,11 +22,12 @@ EPILOG = """examples:
   pusa-jax plan infer --preset wan2.1-t2v-14b --height 720 --width 1280 --topology h100:8
       (no --mesh: tries the sensible ones and recommends one)
   pusa-jax plan train --config=configs/pusa_v1_lora_14b.py --topology=h100:8
+  pusa-jax plan infer --preset wan2.2-t2v-a14b --resident all --topology v6e:2x4
   pusa-jax plan infer --preset wan2.1-t2v-1.3b            (the devices of this machine)
 
 topologies:
   v4:2x2x1 v5e:4x4 v5p:2x2x1 v6e:2x4 tpu7x:2x2x1 ...      TPU slices; needs pusa_jax[tpu], no TPU
-  a100:8 h100:8 h200:1 b200:8 ...                         GPU boxes; needs pusa_jax[cuda], no GPU
+  a100:8 h100:8 h200:1 b200:8 rtx4090:1 ...               GPU boxes; needs pusa_jax[cuda], no GPU
   local                                                   what jax sees here
 
 mesh axes (their sizes multiply to the number of devices; tpu7x has two devices per chip):
@@ -47,10 +49,10 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = infer.add_argument
-    add("--preset", required=True, help="published model: wan2.1-t2v-14b, wan2.1-t2v-1.3b")
-    add("--height", type=int, default=720, help="pixels (default: 720)")
-    add("--width", type=int, default=1280, help="pixels (default: 1280)")
-    add("--num_frames", type=int, default=81, help="4k+1 pixel frames (default: 81)")
+    add("--preset", required=True, help="published model, like wan2.1-t2v-14b, wan2.2-t2v-a14b")
+    add("--height", type=int, help="pixels (default: 720, of wan2.2-ti2v-5b 704)")
+    add("--width", type=int, help="pixels (default: 1280)")
+    add("--num_frames", type=int, help="4k+1 pixel frames (default: 81, of wan2.2-ti2v-5b 121)")
     add("--cfg_scale", type=float, default=3.0, help="guidance scale; 1 is off (default: 3)")
     add(
         "--dtype",
@@ -64,6 +66,13 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         default="denoise",
         help="one guided step, the text encoder, or one tile of the VAE, which takes minutes to "
         "compile for a TPU (default: denoise)",
+    )
+    add(
+        "--resident",
+        choices=["one", "all"],
+        default="one",
+        help="of a model with two experts: the one at work lies on the chips and the other waits "
+        "in host memory, or both lie there (default: one)",
     )
     add("--topology", default="local", help="what to compile for (default: local)")
     add("--mesh", help="like data=2,context=4 (default: try the sensible ones)")
@@ -88,19 +97,18 @@ def run_infer(args: argparse.Namespace) -> int:
     topology = topologies.parse_topology(args.topology)
     topologies.prepare_process(topology)
 
-    from pusa_jax.diffusion.config import SamplingConfig
     from pusa_jax.planning import inference
 
+    given = {name: getattr(args, name) for name in ("height", "width", "num_frames")}
+    sizes = {name: value for name, value in given.items() if value is not None}
     run = inference.Run(
         name=args.preset,
         preset=chosen,
-        settings=SamplingConfig(
-            height=args.height,
-            width=args.width,
-            num_frames=args.num_frames,
-            guidance_scale=args.cfg_scale,
+        settings=dataclasses.replace(
+            chosen.family.sampling, **sizes, guidance_scale=args.cfg_scale
         ),
         dtype=args.dtype,
+        resident=args.resident,
     )
     if shape is None and args.stage == "denoise":
         reports = inference.plan_meshes(run, topology, on_report=_tell)

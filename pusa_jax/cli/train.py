@@ -40,7 +40,7 @@ HELP = f"""{USAGE}
 Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
 any of its values can be set on the command line. The same command goes on where a stopped run
 ended. Configs that come along go by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
-fvdm_ptss_1.3b.
+pusa_wan22_high_14b, pusa_wan22_low_14b, pusa_lora_ti2v_5b, fvdm_ptss_1.3b.
 
   pusa-jax train --config=debug --workdir=runs/debug                      (CPU, under a minute)
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p
@@ -86,6 +86,11 @@ def train_main(argv: Sequence[str]) -> int:
         taken = train(run, clips, Path(values.workdir), on_step)
     if taken < run.steps and processes.is_first():
         print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
+    if taken > run.steps and processes.is_first():
+        print(
+            f"{values.workdir} is at step {taken} already, behind steps={run.steps}; nothing done.",
+            file=sys.stderr,
+        )
     return 0
 
 

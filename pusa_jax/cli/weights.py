@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 EXPORT_DESCRIPTION = """write weights in the form that other tools load
 
@@ -64,29 +65,78 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the factors")
 
 
+STRENGTHS = {"lora": 1.4, "high_lora": 1.5, "low_lora": 1.4}
+"""Beginning of a flag -> strength of the LoRA files it names, where none is given."""
+
+
 def add_lora_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that name LoRA files to be merged; `loras_of` reads them."""
     add = parser.add_argument
-    add("--lora_path", action="append", default=[], help="LoRA file; may be repeated")
+    for kind, strength in STRENGTHS.items():
+        expert = "" if kind == "lora" else f" for the {kind.removesuffix('_lora')}-noise expert"
+        add(
+            f"--{kind}_path",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"LoRA file{expert}; may be repeated",
+        )
+        add(
+            f"--{kind}_alpha", action="append", type=float, default=[], metavar="NUMBER",
+            help=f"strength of each LoRA, in order (default: {strength}); 1 is as trained",
+        )  # fmt: skip
     add(
-        "--lora_alpha", action="append", type=float, default=[],
-        help="strength of each LoRA, in order (default: 1.4); 1 is as trained",
-    )  # fmt: skip
+        "--lightx2v",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="LoRA for 4 steps, merged first at its own strength; of two experts both files, that "
+        "for high noise first, or their folder",
+    )
 
 
-def loras_of(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
-    """Files and strengths.
+def loras_of(args: argparse.Namespace, kind: str = "lora") -> tuple[tuple[str, float], ...]:
+    """Files and strengths of a key of `STRENGTHS`.
 
     Raises:
       ValueError: there are not as many strengths as files.
     """
-    strengths = args.lora_alpha or [1.4] * len(args.lora_path)
-    if len(strengths) != len(args.lora_path):
+    paths, strengths = getattr(args, f"{kind}_path"), getattr(args, f"{kind}_alpha")
+    strengths = strengths or [STRENGTHS[kind]] * len(paths)
+    if len(strengths) != len(paths):
         raise ValueError(
-            f"one --lora_alpha per --lora_path is needed, got {len(strengths)} for "
-            f"{len(args.lora_path)} files."
+            f"one --{kind}_alpha per --{kind}_path is needed, got {len(strengths)} for "
+            f"{len(paths)} files."
         )
-    return tuple(zip(args.lora_path, strengths, strict=True))
+    return tuple(zip(paths, strengths, strict=True))
+
+
+def all_loras_of(args: argparse.Namespace, num_experts: int) -> dict[str, Any]:
+    """What is merged into a model: `lora`, `low_lora` and `lightx2v` of `read_adapters`.
+
+    Args:
+      args: parsed.
+      num_experts: denoisers of the model.
+
+    Raises:
+      ValueError: flags of a model with another number of denoisers, or see `loras_of`.
+    """
+    loras = {kind: loras_of(args, kind) for kind in STRENGTHS}
+    if num_experts > 1 and loras["lora"]:
+        raise ValueError(
+            "the model has two experts: give their LoRA files with --high_lora_path and "
+            "--low_lora_path instead of --lora_path."
+        )
+    for kind in ("high_lora", "low_lora"):
+        if num_experts == 1 and loras[kind]:
+            raise ValueError(
+                f"--{kind}_path: the model has one denoiser; give --lora_path instead."
+            )
+    return {
+        "lora": loras["lora"] or loras["high_lora"],
+        "low_lora": loras["low_lora"],
+        "lightx2v": tuple(args.lightx2v),
+    }
 
 
 def run_convert(args: argparse.Namespace) -> int:
@@ -114,12 +164,13 @@ def run_export(args: argparse.Namespace) -> int:
     from pusa_jax.progress import Console
     from pusa_jax.training.finished import is_workdir
 
-    loras, src, dst = loras_of(args), Path(args.src), Path(args.dst)
+    src, dst = Path(args.src), Path(args.dst)
+    loras = [*args.lora_path, *args.high_lora_path, *args.low_lora_path, *args.lightx2v]
     of_runs = {"--step": args.step, "--average": args.average, "--dtype": args.dtype}
     given = [flag for flag, value in (of_runs | {"--with_base": args.with_base}).items() if value]
     if is_workdir(src):
         if loras:
-            raise ValueError(f"--lora_path merges into a model folder, {src} is a run's workdir.")
+            raise ValueError(f"LoRA files merge into a model folder, {src} is a run's workdir.")
         written = _export_run(args, src, dst)
     elif given:
         raise ValueError(f"{given[0]} is for the workdir of a run, which {src} is not.")
@@ -127,7 +178,9 @@ def run_export(args: argparse.Namespace) -> int:
         written = [export_lora(src, dst, args.naming)]
     else:
         console = Console()
-        written = export_model(ModelFolder(src), dst, args.layout, loras, console)
+        folder = ModelFolder(src)
+        merged = all_loras_of(args, len(folder.family.experts))
+        written = export_model(folder, dst, args.layout, on_progress=console, **merged)
         console.close()
     print("\n".join(str(path) for path in written))
     return 0

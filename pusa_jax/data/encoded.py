@@ -22,6 +22,7 @@ from jaxtyping import Shaped
 try:
     import grain
     import tensorflow_datasets as tfds
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
     from tensorflow_datasets.core import dataset_info, example_serializer, splits
 except ImportError as error:
@@ -29,16 +30,26 @@ except ImportError as error:
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
     ) from error
 
+from pusa_jax.data.shards import (
+    INFO,
+    NAME,
+    SPLIT,
+    check_sums,
+    checked_shards,
+    write_sums,
+)
+from pusa_jax.files import claims
+from pusa_jax.files.atomic import replacing
 from pusa_jax.files.records import differing_fields, rebuild
 
-NAME, SPLIT, FORMAT = "pusa_clips", "train", 1
-"""Name and split that TFDS knows the dataset by, and version of what the card says."""
+FORMAT = 1
+"""Version of what the card says."""
 
 NO_TEXT = "no_text.npy"
 """File with the features of the empty prompt."""
 
-INFO = "dataset_info.json"
-"""Written last: where it is, the dataset is complete."""
+_UNREADABLE = Exception
+"""What reading a damaged shard may raise: protobuf's and TFDS's errors have no other base."""
 
 IN_MEMORY = 2**30
 """Bytes; of a dataset no larger than this every clip is read once and kept."""
@@ -87,6 +98,11 @@ class Card:
     clips_per_shard: int
     dtype: str = "bfloat16"
     format: int = FORMAT
+
+    def __post_init__(self):
+        claims.check_shape("clip_shape", self.clip_shape, 2, claims.CLIP_BYTES)
+        claims.check_shape("text_shape", self.text_shape, 2, claims.TEXT_BYTES)
+        claims.check_shape("pixels", self.pixels, 1, 2**62)
 
     def record(self) -> dict[str, Any]:
         """As it is read from JSON again."""
@@ -154,26 +170,18 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     Raises:
       OSError: it could not be written, as on a full disk.
     """
-    part, count = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
+    count = 0
     try:
-        writer = ArrayRecordWriter(str(part), WRITER)
-        for record in records:
-            writer.write(record)
-            count += 1
-        writer.close()
-        is_whole = ArrayRecordReader(str(part)).num_records() == count
-        if not is_whole:
-            raise OSError(f"{path} could not be written as a whole; is the disk full?")
-        os.replace(part, path)
+        with replacing(path) as part:
+            writer = ArrayRecordWriter(str(part), WRITER)
+            for record in records:
+                writer.write(record)
+                count += 1
+            writer.close()
+            if ArrayRecordReader(str(part)).num_records() != count:
+                raise OSError(f"{path} could not be written as a whole; is the disk full?")
     except (RuntimeError, ValueError) as error:
         raise OSError(f"{path} could not be written: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def shard_name(index: int, count: int) -> str:
-    """Name of a shard as TFDS expects it."""
-    return f"{NAME}-{SPLIT}.array_record-{index:05d}-of-{count:05d}"
 
 
 def write_metadata(
@@ -212,6 +220,7 @@ def write_metadata(
     )
     info.set_splits(splits.SplitDict([split]))
     info.write_to_directory(staging)
+    write_sums(staging, folder)
     for path in sorted(staging.iterdir(), key=lambda path: path.name == INFO):
         os.replace(path, folder / path.name)
     staging.rmdir()
@@ -231,15 +240,25 @@ class EncodedClips:
 
         Raises:
           FileNotFoundError: there is none.
-          ValueError: it is not complete, holds no clips, or is not one of ours.
+          ValueError: it is not complete or whole, holds no clips, or is not one of ours.
         """
         self.folder = Path(folder)
         self.card = read_card(self.folder)
         self.clip_shape, self.text_shape = self.card.clip_shape, self.card.text_shape
-        builder: Any = tfds.builder_from_directory(self.folder)
-        if not builder.info.splits[SPLIT].num_examples:
+        text_dim = self.text_shape[1]
+        self._shards, lengths = checked_shards(self.folder, self.clip_shape, text_dim)
+        if not sum(lengths):
             raise ValueError(f"{folder} holds no clips; encode some.")
-        self._source = builder.as_data_source(split=SPLIT)
+        self._features = _features(self.clip_shape, text_dim)
+        try:
+            self._source = ArrayRecordDataSource([str(path) for path in self._shards])
+        except _UNREADABLE as error:
+            raise self._damaged("a shard cannot be opened", error) from None
+        if len(self._source) != sum(lengths):
+            raise ValueError(
+                f"{folder} is damaged: its shards hold {len(self._source)} clips, {INFO} says "
+                f"{sum(lengths)}; copy it again, or encode again."
+            )
         self._example = self._read
         if self.num_bytes <= IN_MEMORY:
             self._example = functools.cache(self._read)
@@ -266,7 +285,10 @@ class EncodedClips:
                 f"{self.folder} has no features of the empty prompt, which dropping captions "
                 "needs; import it with --model."
             )
-        return self._padded(np.load(path))
+        try:
+            return self._padded(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise self._damaged(f"{NO_TEXT} cannot be read", error) from None
 
     def check_fits(
         self,
@@ -312,13 +334,33 @@ class EncodedClips:
         """One clip, as it was stored."""
         return self._example(index)
 
+    def check(self) -> None:
+        """Reads every byte of the dataset; raises ValueError if one has changed."""
+        check_sums(self.folder)
+
     def _read(self, index: int) -> Example:
-        stored = self._source[index]
-        return Example(
-            name=stored["id"].decode(),
-            caption=stored["caption"].decode(),
-            latents=stored["latents"].view(ml_dtypes.bfloat16),
-            text=stored["text"].view(ml_dtypes.bfloat16),
+        try:
+            stored = self._features.deserialize_example_np(self._source[index])
+            example = Example(
+                name=stored["id"].decode(),
+                caption=stored["caption"].decode(),
+                latents=stored["latents"].view(ml_dtypes.bfloat16),
+                text=stored["text"].view(ml_dtypes.bfloat16),
+            )
+        except _UNREADABLE as error:
+            raise self._damaged(f"clip {index} cannot be read", error) from None
+        shapes = example.latents.shape, example.text.shape[1:]
+        if (
+            shapes != (self.clip_shape, self.text_shape[1:])
+            or len(example.text) > self.text_shape[0]
+        ):
+            raise self._damaged(f"clip {index} is of another shape", ValueError(shapes))
+        return example
+
+    def _damaged(self, what: str, error: Exception) -> ValueError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return ValueError(
+            f"{self.folder} is damaged: {what} ({reason:.150}); copy it again, or encode again."
         )
 
     def at(self, indices: Iterable[int]) -> dict[str, Any]:

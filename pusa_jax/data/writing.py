@@ -8,7 +8,8 @@
 
 The list of clips is cut into groups of neighbours, one shard each; processes share the groups. A
 file has its name only once it is whole, and depends on nothing but the request: killed and run
-again, in one process or in many, the same bytes result.
+again, in one process or in many, the same bytes result. Of several processes that make the same
+share one does, and the others wait.
 """
 
 import collections
@@ -25,18 +26,18 @@ import ml_dtypes
 import numpy as np
 
 from pusa_jax.data.encoded import (
-    INFO,
     NO_TEXT,
     Card,
     EncodedClips,
     Example,
     read_card,
     serialized,
-    shard_name,
     write_metadata,
     write_records,
 )
 from pusa_jax.data.lists import Clip
+from pusa_jax.data.shards import INFO, shard_name
+from pusa_jax.files import locks, temporary
 from pusa_jax.files.atomic import replacing
 
 UNFINISHED = "unfinished"
@@ -106,6 +107,28 @@ def write_dataset(
         raise ValueError(f"the share must be 0/{share[1]} to {share[1] - 1}/{share[1]}.")
     if (done := _finished(dst, card)) is not None:
         return done
+
+    def on_wait(who: str):
+        on_progress(f"waiting for {who}", 0, 1)
+
+    lock = _work_folder(dst, card) / f"share-{share[0]}-of-{share[1]}.lock"
+    with locks.queued(lock, on_wait):
+        if (done := _finished(dst, card)) is not None:  # by the process waited for
+            return done
+        return _make_share(dst, clips, card, read, encode, no_text, share, on_progress)
+
+
+def _make_share(
+    dst: Path,
+    clips: Sequence[Clip],
+    card: Card,
+    read: Callable[[Clip], Read],
+    encode: Callable[[Clip, Read], Example],
+    no_text: Callable[[], np.ndarray | None],
+    share: tuple[int, int],
+    on_progress: Progress,
+) -> Outcome:
+    """See `write_dataset`; no other process makes this share."""
     work = _work_folder(dst, card)
     if not (work / NO_TEXT).is_file() and (features := no_text()) is not None:
         if features.shape[1] != card.text_shape[1]:
@@ -259,7 +282,7 @@ def _publish(dst: Path, work: Path, card: Card, groups: int, made: int) -> Outco
         _move(work / NO_TEXT, dst / NO_TEXT)
     lengths = [found[k]["count"] for k in filled]
     num_bytes = sum(found[k]["bytes"] for k in filled)
-    write_metadata(dst, card, lengths, num_bytes, work / f"metadata-{os.getpid()}")
+    write_metadata(dst, card, lengths, num_bytes, temporary.name_for(work / "metadata"))
     shutil.rmtree(work, ignore_errors=True)
     return Outcome(made=made, count=sum(lengths), skipped=skipped, finished=True)
 

@@ -82,3 +82,10 @@ def agree_on(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def largest(number: int) -> int:
+    """The largest of all processes' numbers, below 2**31, in every process."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())

@@ -84,8 +84,9 @@ CHIPS = {
     "h100": _gpu("H100", 84_942_979_072, 989, 3352, 450),
     "h200": _gpu("H200", 151_397_597_184, 989, 4800, 450),
     "b200": _gpu("B200", 191_514_411_008, 2250, 7672, 900),
+    "rtx4090": _gpu("GeForce RTX 4090", 25_757_220_864, 165, 1008, 32),
 }
-"""Name -> chip. GPUs are the SXM forms; A100 is the one with 80 GB."""
+"""Name -> chip. GPUs are the SXM forms, but for the RTX; A100 is the one with 80 GB."""
 
 _GPU_DETAILS = {
     "a100": {"cores": 108, "lanes": 64, "core_smem": 167936, "block_smem": 166912,
@@ -99,6 +100,8 @@ _GPU_DETAILS = {
     "b200": {"cores": 148, "lanes": 128, "core_smem": 233472, "block_smem": 232448,
              "l2": 132644864, "ghz": 1.965,
              "compute": "major: 10 minor: 0 feature_extension: ACCELERATED_FEATURES"},
+    "rtx4090": {"cores": 128, "lanes": 128, "core_smem": 102400, "block_smem": 101376,
+                "l2": 75497472, "ghz": 2.52, "compute": "major: 8 minor: 9"},
 }  # fmt: skip
 """What the compiler asks of a GPU besides the above: multiprocessors, lanes, bytes of caches."""
 

@@ -21,6 +21,7 @@ class SamplingConfig:
       num_steps: solver steps S.
       guidance_scale: 1 is off.
       low_guidance_scale: of the low-noise expert, where a model has one; None is the same.
+      guidance_schedule: guidance scale of every step, in place of the others; None is one for all.
       boundary: noise level, 0 to 1, below which the low-noise expert takes over; None is the
         model's.
       solver: of the flow equation; all but Euler's look back at earlier steps.
@@ -38,6 +39,7 @@ class SamplingConfig:
     num_steps: int = 30
     guidance_scale: float = 3.0
     low_guidance_scale: float | None = None
+    guidance_schedule: tuple[float, ...] | None = None
     boundary: float | None = None
     solver: Solver = "euler"
     shift: float = 5.0
@@ -48,7 +50,13 @@ class SamplingConfig:
     def __post_init__(self):
         if self.num_steps < 1:
             raise ValueError(f"the number of steps must be at least 1, got {self.num_steps}.")
-        for scale in (self.guidance_scale, self.low_guidance_scale):
+        schedule = self.guidance_schedule
+        if schedule is not None and len(schedule) != self.num_steps:
+            raise ValueError(
+                f"a guidance schedule needs a scale for each of the {self.num_steps} steps, got "
+                f"{len(schedule)}."
+            )
+        for scale in (self.guidance_scale, self.low_guidance_scale, *(schedule or ())):
             if scale is not None and not math.isfinite(scale):
                 raise ValueError(f"the guidance scale must be a number, got {scale}.")
         if self.boundary is not None and not 0 <= self.boundary <= 1:
@@ -59,3 +67,22 @@ class SamplingConfig:
             raise ValueError(f"the seed must be 0 to {2**32 - 1}, got {self.seed}.")
         if not 1 <= self.fps <= MAX_FPS:
             raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any step asks for the negative prompt as well."""
+        scales = self.guidance_schedule or (self.guidance_scale, self.low_guidance_scale)
+        return any(scale not in (None, 1) for scale in scales)
+
+
+def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
+    """The settings that LightX2V's adapters were distilled for; size and seed stay as they are."""
+    return dataclasses.replace(
+        settings,
+        num_steps=4,
+        guidance_scale=1.0,
+        low_guidance_scale=None,
+        guidance_schedule=None,
+        shift=5.0,
+        solver="euler",
+    )

@@ -33,15 +33,26 @@ class Row(NamedTuple):
     coefficients: Any
 
 
-def euler_rows(table: NoiseTable) -> list[Row]:
-    """The steps of a table for the Euler solver, on the host."""
-    timesteps, step_sizes = np.asarray(table.timesteps), np.asarray(table.step_sizes)
-    return [Row(*pair) for pair in zip(timesteps, step_sizes, strict=True)]
+def rows_of(table: NoiseTable, solver: Solver = EULER) -> list[Row]:
+    """The steps of a table for a solver, on the host.
+
+    Euler takes the table's own step sizes, which may stop a frame early; others go by its levels.
+
+    Raises:
+      ValueError: a multistep solver, and frames that move along different levels.
+    """
+    timesteps = np.asarray(table.timesteps)
+    levels = np.asarray(table.sigmas)
+    steps = np.asarray(table.step_sizes) if solver is EULER else solver.coefficients(levels)
+    leaves, structure = jax.tree.flatten(steps)
+    by_step = [structure.unflatten(step) for step in zip(*leaves, strict=True)]
+    return [Row(*pair) for pair in zip(timesteps, by_step, strict=True)]
 
 
 def start(clean: Latents, noise: Latents, table: NoiseTable) -> Latents:
     """Latents entering the first step: noise, given frames mixed in at their own first level."""
-    return interpolate(clean, noise, _every_clip(table.sigmas[0], clean))
+    levels = table.sigmas[0] if table.entry is None else table.entry
+    return interpolate(clean, noise, _every_clip(levels, clean))
 
 
 def take_step(velocity: Velocity, solver: Solver, state: Any, row: Row) -> Any:
@@ -49,7 +60,7 @@ def take_step(velocity: Velocity, solver: Solver, state: Any, row: Row) -> Any:
 
     Args:
       velocity: network with its prompt bound, see `typing.Velocity`.
-      solver: Euler for any table; multistep solvers where all frames share a level.
+      solver: Euler for any table; multistep solvers where all frames that move share a level.
       state: the solver's, see `Solver.init`.
       row: the step.
 

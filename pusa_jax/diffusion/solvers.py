@@ -1,4 +1,4 @@
-"""Solvers of the flow: Euler for any noise table, UniPC and DPM++ where all frames share one level.
+"""Solvers of the flow: Euler for any noise table, UniPC and DPM++ where frames share one level.
 
     rows  = solver.coefficients(sigmas)         on the host in float64, before the run
     state = solver.init(latents)
@@ -14,12 +14,12 @@ References: UniPC arXiv 2302.04867 (its B2(h) form), DPM-Solver++ arXiv 2211.010
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from pusa_jax.diffusion.flow import per_frame
 from pusa_jax.typing import Latents
@@ -86,21 +86,25 @@ class MultistepRows(NamedTuple):
 
     Attributes:
       sigmas: level each step starts from.
+      moves: whether a frame takes part; one that is clean throughout stays as it is.
       weights: the new `corrected` and `latents` as sums of latents, corrected, the new guess and
         the P remembered guesses.
     """
 
     sigmas: Float[Array | np.ndarray, "*S"]
+    moves: Bool[Array | np.ndarray, "*S f"]
     weights: Float[Array | np.ndarray, "*S 2 terms"]
 
 
 def multistep_step(state: MultistepState, velocity: Latents, row: MultistepRows) -> MultistepState:
-    """One weighted sum per output; `row` is the table at one step."""
+    """One weighted sum per output, frame by frame; `row` is the table at one step."""
     guess = state.latents - row.sigmas * velocity.astype(jnp.float32)
     terms = (state.latents, state.corrected, guess, *state.clean)
     corrected, latents = (
         functools.reduce(jnp.add, map(jnp.multiply, weights, terms)) for weights in row.weights
     )
+    moves = row.moves[None, :, None, None, None]  # [1, f, 1, 1, 1]
+    latents = jnp.where(moves, latents, state.latents)
     clean = jnp.concatenate([guess[None], state.clean])[: len(state.clean)]
     return MultistepState(latents=latents, corrected=corrected, clean=clean)
 
@@ -109,9 +113,11 @@ def _multistep(weights: Callable[[np.ndarray], np.ndarray], remembered: int) -> 
     """Solver from a function of float64 levels [S + 1] to weights [S, 2, 3 + remembered]."""
 
     def coefficients(sigmas: Levels) -> MultistepRows:
-        shared = _shared_levels(sigmas)
+        shared, moves = _shared_levels(sigmas)
         return MultistepRows(
-            sigmas=shared[:-1].astype(np.float32), weights=weights(shared).astype(np.float32)
+            sigmas=shared[:-1].astype(np.float32),
+            moves=np.repeat(moves[None], len(shared) - 1, axis=0),
+            weights=weights(shared).astype(np.float32),
         )
 
     def init(latents: Latents) -> MultistepState:
@@ -121,20 +127,27 @@ def _multistep(weights: Callable[[np.ndarray], np.ndarray], remembered: int) -> 
     return Solver(coefficients=coefficients, init=init, step=multistep_step)
 
 
-def _shared_levels(sigmas: Levels) -> Float[np.ndarray, " steps_and_end"]:
+def _shared_levels(
+    sigmas: Levels,
+) -> tuple[Float[np.ndarray, " steps_and_end"], Bool[np.ndarray, " f"]]:
+    """The levels of all frames that move, and which frames do: those not clean from the start."""
     wide = np.asarray(sigmas, np.float64).reshape(len(sigmas), -1)
-    odd = np.flatnonzero((wide != wide[:, :1]).any(0))
+    moves = np.asarray(wide.any(0))
+    moves = moves if moves.any() else np.ones_like(moves)
+    first = int(np.flatnonzero(moves)[0])
+    odd = np.flatnonzero((wide != wide[:, first, None]).any(0) & moves)
     if odd.size:
         raise ValueError(
-            "a multistep solver needs the same noise levels in all latent frames, frame "
-            f"{odd[0]} differs from frame 0; use the Euler solver for conditioned frames."
+            "a multistep solver looks back along one noise level that all frames share, but frame "
+            f"{odd[0]} has another than frame {first}: use the Euler solver for frames given with "
+            "noise, or give them with a multiplier of 0."
         )
-    levels = wide[:, 0]
+    levels = wide[:, first]
     if len(levels) < 2 or (np.diff(levels) >= 0).any() or levels[0] > 1 or levels[-1] < 0:
         raise ValueError(
             f"noise levels must fall from at most 1 to at least 0, got {levels.tolist()}."
         )
-    return levels
+    return levels, moves
 
 
 def _log_snr(sigmas: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -283,3 +296,7 @@ def _dpmpp_weights(
     # Parity: half of what a parabola through the three guesses would add, as in the original.
     bow = straight / h**2 - alpha / h + alpha / 2
     return straight * newest + (alpha - straight / h) * slope + bow * curve
+
+
+SOLVERS: Mapping[str, Solver] = {"euler": EULER, "unipc": unipc(), "dpm++": dpmpp()}
+"""Name in `SamplingConfig.solver` -> solver, multistep ones of the order that Wan samples with."""

@@ -1,6 +1,7 @@
 """Training-time noise levels: the table they are drawn from, the draws, and the weight of a level.
 
-A draw is an index into a table of 1000 shifted levels per latent frame; index 1000 is "clean".
+A draw is an index into a table of 1000 shifted levels per latent frame; index 1000 is "clean". Of a
+model with several experts, the one that is trained draws from its own part of the table only.
 
   independent        every frame its own draw (Pusa, arXiv 2507.16116)
   ptss               with `probability` every frame its own draw, else one for the clip (FVDM,
@@ -10,6 +11,7 @@ A draw is an index into a table of 1000 shifted levels per latent frame; index 1
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -37,18 +39,28 @@ class LevelConfig:
       shift: of the table; Wan and Pusa use 5.
       rounding: dtype through which the timesteps pass before they are looked up and told to the
         network; the original trains with "bfloat16", which leaves 294 different levels.
+      lowest, highest: levels that are drawn, from the lowest up to the highest, which is drawn
+        itself only if it is 1; a run narrows them to those of the expert it trains.
     """
 
     sampler: Sampler = "independent"
     probability: float = 0.2
     shift: float = 5.0
     rounding: Literal["none", "bfloat16"] = "bfloat16"
+    lowest: float = 0.0
+    highest: float = 1.0
 
     def __post_init__(self):
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must be in [0, 1], got {self.probability}.")
         if not self.shift > 0:
             raise ValueError(f"shift must be positive, got {self.shift}.")
+        if not 0 <= self.lowest < self.highest <= 1:
+            raise ValueError(
+                f"levels are drawn from lowest to highest within [0, 1], got lowest={self.lowest} "
+                f"and highest={self.highest}."
+            )
+        drawn_indices(self)
 
 
 @jax.tree_util.register_dataclass
@@ -72,7 +84,13 @@ class LevelTable:
 
 
 def level_table(config: LevelConfig) -> LevelTable:
-    """The table of `LEVELS` + 1 entries that draws index.
+    """The table of `LEVELS` + 1 entries that draws index."""
+    columns = _noised_levels(config)
+    return LevelTable(**{n: jnp.asarray(np.append(c, np.float32(0))) for n, c in columns.items()})
+
+
+def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
+    """Columns of the table without its last entry, on the host.
 
     Parity: the original rounds a timestep first and then takes level and weight of the entry of the
     unrounded table that is nearest to it (FlowMatchSchedulerPusa.add_noise, training_weight).
@@ -82,19 +100,45 @@ def level_table(config: LevelConfig) -> LevelTable:
     dtype = ml_dtypes.bfloat16 if config.rounding == "bfloat16" else np.float32
     timesteps = exact.astype(dtype).astype(np.float32)
     nearest = np.abs(exact[None] - timesteps[:, None]).argmin(axis=1)
-    columns = {
+    return {
         "sigmas": sigmas[nearest],
         "timesteps": timesteps,
         "weights": bell_weights(exact)[nearest],
     }
-    return LevelTable(**{n: jnp.asarray(np.append(c, np.float32(0))) for n, c in columns.items()})
+
+
+@functools.cache
+def drawn_indices(config: LevelConfig) -> tuple[int, int]:
+    """First index that is drawn, and one past the last: levels fall along the table.
+
+    An entry is drawn if both its level and the timestep that is told, which may be rounded across
+    the end of the range, lie within it.
+
+    Raises:
+      ValueError: no entry does.
+    """
+    if (config.lowest, config.highest) == (0, 1):
+        return 0, LEVELS
+    table = _noised_levels(config)
+    is_in = np.ones(LEVELS, bool)
+    for levels in (table["sigmas"], table["timesteps"] / LEVELS):
+        is_in &= levels >= config.lowest
+        is_in &= (levels < config.highest) | (config.highest == 1)
+    indices = np.flatnonzero(is_in)
+    if not indices.size:
+        raise ValueError(
+            f"no level of the training table lies between lowest={config.lowest} and "
+            f"highest={config.highest}; widen the range."
+        )
+    return int(indices[0]), int(indices[-1]) + 1
 
 
 def draw_clip(key: Key[Array, ""], frames: int, config: LevelConfig) -> Int[Array, " F"]:
     """Draws the table index of every latent frame of one clip."""
     shared_key, frames_key, coin_key = jax.random.split(key, 3)
-    shared = jnp.broadcast_to(jax.random.randint(shared_key, (), 0, LEVELS), (frames,))
-    own = jax.random.randint(frames_key, (frames,), 0, LEVELS)
+    drawn = drawn_indices(config)
+    shared = jnp.broadcast_to(jax.random.randint(shared_key, (), *drawn), (frames,))
+    own = jax.random.randint(frames_key, (frames,), *drawn)
     match config.sampler:
         case "independent":
             return own

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pusa_jax.files import temporary
+
 
 def check_writable(path: str | os.PathLike) -> None:
     """Makes sure, before hours of work, that a file of this name can be written. Leaves no trace.
@@ -26,7 +28,7 @@ def check_place(path: str | os.PathLike) -> None:
     """
     path = Path(path)
     folder = path.absolute().parent
-    names = [_temporary(path).name]
+    names = [temporary.name_for(path).name]
     while not os.path.exists(folder) and folder != folder.parent:
         names.append(folder.name)
         folder = folder.parent
@@ -47,22 +49,16 @@ def check_place(path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, renamed at the end and removed if an error occurs.
+    """Gives an empty file beside `path`, renamed at the end and removed if an error occurs.
 
-    Missing folders are made; a file at `path` is replaced.
+    Missing folders are made; a file at `path` is replaced. What killed processes have left of the
+    same file is removed.
 
     Raises:
       OSError: see `check_writable`.
     """
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.claimed(path) as made:
+        yield made
+        os.replace(made, path)

@@ -5,24 +5,36 @@ of the file and runs it again.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import jax
 from jax.sharding import Mesh
 
 import pusa_jax
+from pusa_jax.convert.folders.merging import is_for_few_steps
 from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.files import fingerprints
+from pusa_jax.diffusion.sampling import rows_of
+from pusa_jax.diffusion.solvers import SOLVERS
+from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
+from pusa_jax.inference.cautions import cautions
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
-from pusa_jax.inference.mesh_choice import check_memory, choose_mesh
+from pusa_jax.inference.mesh_choice import (
+    Placing,
+    check_memory,
+    choose_mesh,
+    choose_placing,
+    device_limit,
+)
 from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import check_all, latent_shape
+from pusa_jax.inference.settings import check_experts, guidance_scales, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision
@@ -38,12 +50,15 @@ class Job:
 
     Attributes:
       model: folder of a published or converted model.
-      lora: (file, strength) pairs, merged in order.
+      lora: (file, strength) pairs, merged in order; of two experts, into that for high noise.
+      low_lora: the same for the low-noise expert.
+      lightx2v: LoRA files for a few steps, one per denoiser, merged before the others.
       inputs: image files (i2v, start-end, interpolate, loop) or video files (complete, extend,
         transition).
       at: places of the given latent frames; None is the task's default.
       multipliers: their noise multipliers; None is the task's default.
       clip_start: first frame taken of the video to extend; None takes its last frames.
+      experts: of a model with two, whether both lie on the devices; None is what fits.
       fit: how inputs are brought to size: crop, letterbox or stretch.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
     """
@@ -53,12 +68,15 @@ class Job:
     prompt: str
     negative_prompt: str
     lora: tuple[tuple[str, float], ...] = ()
+    low_lora: tuple[tuple[str, float], ...] = ()
+    lightx2v: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     at: tuple[int, ...] | None = None
     multipliers: tuple[float, ...] | None = None
     clip_start: int | None = None
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
+    experts: Placing | None = None
     mesh: dict[str, int] | None = None
     settings: SamplingConfig = SamplingConfig()
 
@@ -74,10 +92,21 @@ class Job:
 
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
-        loras = (file for file, _ in self.lora)
+        files = (*self.inputs, *self.lora_files)
         return dataclasses.asdict(self) | {
-            "sha256": {path: fingerprints.of_file(path) for path in (*self.inputs, *loras)}
+            "sha256": {path: fingerprints.of_file(path) for path in files}
         }
+
+    @property
+    def lora_files(self) -> tuple[str, ...]:
+        """All files that are merged."""
+        return (*(file for file, _ in (*self.lora, *self.low_lora)), *self.lightx2v)
+
+    @property
+    def distilled(self) -> tuple[str, ...]:
+        """Files that are merged and, by their flag or their names, were made for a few steps."""
+        named = (file for file in self.lora_files if is_for_few_steps(Path(file)))
+        return tuple(dict.fromkeys((*self.lightx2v, *named)))
 
     @classmethod
     def from_record(cls, record: Any) -> "Job":
@@ -98,6 +127,7 @@ class Job:
         except FieldError:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
+        check_claims(job)
         for path, known in expected.items():
             if not Path(path).is_file():
                 raise ValueError(f"input {path} is not there any more; put it back to rerun.")
@@ -106,8 +136,37 @@ class Job:
         return job
 
 
-def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
+def check_claims(job: Job) -> None:
+    """Makes sure that nothing in a job is out of all proportion, before anything is made of it.
+
+    Raises:
+      ValueError: a number or text that no machine and no model can make use of.
+    """
+    settings = job.settings
+    claims.check_text("prompt", job.prompt)
+    claims.check_text("negative prompt", job.negative_prompt)
+    claims.check_number("the number of steps", settings.num_steps, 1, claims.STEPS)
+    for scale in (settings.guidance_scale, settings.low_guidance_scale or 0.0):
+        claims.check_number("the guidance scale", scale, -claims.SCALE, claims.SCALE)
+    claims.check_number("shift", settings.shift, 1 / claims.SCALE, claims.SCALE)
+    for file, strength in (*job.lora, *job.low_lora):
+        claims.check_number(f"the strength of {file}", strength, -claims.SCALE, claims.SCALE)
+    for name in ("inputs", "at", "multipliers", "lora", "low_lora", "lightx2v"):
+        claims.check_number(
+            f"the number of {name}", len(getattr(job, name) or ()), 0, claims.INPUTS
+        )
+    claims.check_video(settings.num_frames, settings.height, settings.width)
+
+
+def read_conditions(
+    job: Job, stride: int, multipliers: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+) -> list[tasks.Condition]:
     """Reads and fits the input files of a job and lays them out.
+
+    Args:
+      job: what is to be made.
+      stride: pixel frames of a latent frame.
+      multipliers: task -> default multipliers, where a family has its own.
 
     Raises:
       ValueError, FileNotFoundError: an input is missing, broken or too short, their number is
@@ -124,7 +183,9 @@ def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
     def clip(path, count, start=0):
         return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
 
-    given = (job.at, job.multipliers)
+    own = multipliers.get(job.task)
+    is_theirs = job.multipliers is None and own and len(job.at or own) == len(own)
+    given = (job.at, own if is_theirs else job.multipliers)
     match job.task, job.inputs:
         case "t2v", ():
             return []
@@ -172,6 +233,12 @@ class Prepared:
     model: Model
     conditions: list[tasks.Condition]
     mesh: Mesh
+    placing: Placing = "resident"
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What looks like a mistake but is none for certain, a line each."""
+        return tuple(cautions(self.job.settings, self.model.family, self.job.distilled))
 
 
 def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepared:
@@ -187,15 +254,27 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         mesh or inputs.
     """
     check_output(output)
-    model = open_model(job.model, job.lora) if model is None else model
-    configs, settings = model.configs, job.settings
-    latents = latent_shape(settings, configs)
-    conditions = read_conditions(job, configs.vae.temporal_stride)
-    check_all(conditions, latents[1])
-    mesh = choose_mesh(job.mesh, model.family, configs.dit, guided=settings.guidance_scale != 1)
-    check_memory(mesh, model.family, configs.dit, job.dtype)
+    check_claims(job)
+    if model is None:
+        model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
+    configs, settings, family = model.configs, job.settings, model.family
+    check_experts(settings, family)
+    latent_shape(settings, configs)  # before files are read for a size that does not fit
+    conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers)
+    table = plan_run(family, settings, conditions, configs)
+    rows_of(table, SOLVERS[settings.solver])
+    mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
+    placing = choose_placing(job.experts, mesh, family, configs.dit, job.dtype, device_limit(mesh))
+    check_memory(mesh, family, configs.dit, job.dtype, placing)
     check_model(model, job.dtype)
-    return Prepared(job=job, output=Path(output), model=model, conditions=conditions, mesh=mesh)
+    return Prepared(
+        job=job,
+        output=Path(output),
+        model=model,
+        conditions=conditions,
+        mesh=mesh,
+        placing=placing,
+    )
 
 
 def run(
@@ -216,7 +295,11 @@ def run(
     job = prepared.job
     if pipeline is None:
         parts = load_parts(
-            prepared.model, dtype=job.dtype, mesh=prepared.mesh, on_progress=on_progress
+            prepared.model,
+            dtype=job.dtype,
+            mesh=prepared.mesh,
+            placing=prepared.placing,
+            on_progress=on_progress,
         )
         pipeline = PusaPipeline(**vars(parts))
     result = pipeline(
@@ -271,9 +354,45 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "tokens": f * (h // ph) * (w // pw),
         "given": {str(place): multiplier for place, multiplier in sorted(given)},
         "steps": job.settings.num_steps,
-        "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
+        "solver": job.settings.solver,
+        "passes_per_step": 2 if job.settings.is_guided else 1,
+        **describe_experts(prepared),
         "mesh": dict(mesh.shape),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "dit": dataclasses.asdict(configs.dit),
         "lora": [list(pair) for pair in job.lora],
+        "lightx2v": list(job.lightx2v),
     }
+
+
+def describe_experts(prepared: Prepared) -> dict[str, Any]:
+    """Which steps each of several experts takes, with which guidance, and where they lie."""
+    job, model = prepared.job, prepared.model
+    if len(model.family.experts) == 1:
+        return {}
+    levels = model.folder.first_levels
+    first = next(iter(levels))
+    boundary = levels[first] if job.settings.boundary is None else job.settings.boundary
+    table = plan_run(model.family, job.settings, prepared.conditions, model.configs)
+    served = [int(level < boundary) for level in table.levels]
+    scales = guidance_scales(job.settings, served)
+    return {
+        "boundary": boundary,
+        "experts": {
+            name: {
+                "steps": served.count(i),
+                "guidance": sorted(
+                    {scale for scale, j in zip(scales, served, strict=True) if j == i}
+                ),
+            }
+            for i, name in enumerate(levels)
+        },
+        "experts_lie": WHERE[prepared.placing],
+        "low_lora": [list(pair) for pair in job.low_lora],
+    }
+
+
+WHERE: Mapping[Placing, str] = {
+    "resident": "resident: both on the devices",
+    "swap": "swap: one on the devices, the other in the host's memory",
+}

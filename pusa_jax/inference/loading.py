@@ -15,8 +15,15 @@ from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices.sharding import shardings
-from pusa_jax.inference.experts import Expert
-from pusa_jax.inference.mesh_choice import MeshLike, check_memory, choose_mesh
+from pusa_jax.inference.experts import Expert, waiting
+from pusa_jax.inference.mesh_choice import (
+    MeshLike,
+    Placing,
+    check_memory,
+    choose_mesh,
+    choose_placing,
+    device_limit,
+)
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models.family import Family, Name, Tokenizer
 from pusa_jax.models.lora import merge_all
@@ -55,7 +62,7 @@ class Model:
 
 
 def open_model(
-    path: str | Path,
+    path: str | Path | ModelFolder,
     lora: LoRAs = (),
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
@@ -63,7 +70,7 @@ def open_model(
     """Opens a folder and LoRA files, and finds out whether they belong together.
 
     Args:
-      path: published or converted.
+      path: published or converted, or opened already.
       lora: files and strengths, for the only denoiser or the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for a few steps, see `convert.folders.merging`.
@@ -72,7 +79,7 @@ def open_model(
       FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
         or with networks that do not belong together.
     """
-    folder = ModelFolder(path)
+    folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
     family = folder.family
     names: tuple[Name, ...] = (*family.experts, "vae", "text_encoder")
     configs: dict[Name, Any] = {name: folder.config(name) for name in names}
@@ -138,15 +145,24 @@ class Loaded:
     text_encoder: Callable[[], nnx.Module]
     tokenizer: Tokenizer
     mesh: Mesh
+    one_at_a_time: bool
 
 
-def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: Progress) -> Loaded:
+def load_parts(
+    model: Model,
+    *,
+    dtype: Precision,
+    mesh: MeshLike,
+    placing: Placing | None = None,
+    on_progress: Progress,
+) -> Loaded:
     """Loads denoisers and autoencoder; the text encoder is loaded when a prompt is met, not kept.
 
     Args:
       model: opened.
       dtype: of denoiser and text encoder; the autoencoder runs in float32.
       mesh: see `PusaPipeline.from_pretrained`.
+      placing: of several denoisers; see `choose_placing`.
       on_progress: told about the stage "load".
 
     Raises:
@@ -154,7 +170,8 @@ def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: P
     """
     config = model.configs.dit
     mesh = choose_mesh(mesh, model.family, config)
-    check_memory(mesh, model.family, config, dtype)
+    placing = choose_placing(placing, mesh, model.family, config, dtype, device_limit(mesh))
+    check_memory(mesh, model.family, config, dtype, placing)
     levels = model.folder.first_levels
     total = 1 + len(levels)
     on_progress("load", 0, total)
@@ -164,6 +181,7 @@ def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: P
         on_progress("load", done, total)
         dit = load_module(model, name, dtype, mesh)
         jax.block_until_ready(nnx.state(dit))
+        dit = waiting(dit) if placing == "swap" else dit  # before the next one is read
         experts.append(Expert(dit=dit, first_level=level))
     on_progress("load", total, total)
     return Loaded(
@@ -173,4 +191,5 @@ def load_parts(model: Model, *, dtype: Precision, mesh: MeshLike, on_progress: P
         text_encoder=functools.partial(load_module, model, "text_encoder", dtype, mesh),
         tokenizer=model.tokenizer,
         mesh=mesh,
+        one_at_a_time=placing == "swap",
     )

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -20,6 +21,12 @@ from pusa_jax.typing import Precision
 
 PASSES = 2
 """Forwards of one step with guidance: prompt and negative prompt."""
+
+Placing = Literal["resident", "swap"]
+"""Where the experts of a model lie: all on the devices, or one there and the others on the host."""
+
+ROOM = 0.25
+"""Part of a device's memory that is left to all but the weights of denoisers."""
 
 MeshLike = Mapping[str, int] | Mesh | None
 """Sizes of the axes, a mesh, or None for the one that `choose_mesh` finds sensible."""
@@ -79,25 +86,70 @@ def check_mesh(mesh: Mesh, family: Family, config: DenoiserConfig) -> None:
     shardings(network.shapes(config), network.sharding, mesh)
 
 
-def check_memory(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> None:
+def choose_placing(
+    asked: Placing | None,
+    mesh: Mesh,
+    family: Family,
+    config: DenoiserConfig,
+    dtype: Precision,
+    limit: int | None,
+) -> Placing:
+    """Where the experts of a model lie: what is asked for, or all on the devices if they fit.
+
+    Args:
+      asked: None takes "resident" where the weights of all leave `ROOM` for the rest of a run.
+      mesh: of the run.
+      family: of the denoisers.
+      config: of each.
+      dtype: that they are loaded in.
+      limit: bytes of a device, see `device_limit`; None if not known.
+    """
+    if len(family.experts) == 1:
+        return "resident"
+    if asked is not None:
+        return asked
+    needed = len(family.experts) * _weight_bytes(mesh, family, config, dtype)
+    return "resident" if limit is None or needed <= (1 - ROOM) * limit else "swap"
+
+
+def check_memory(
+    mesh: Mesh,
+    family: Family,
+    config: DenoiserConfig,
+    dtype: Precision,
+    placing: Placing = "resident",
+) -> None:
     """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
 
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
+    count = len(family.experts) if placing == "resident" else 1
+    needed, limit = count * _weight_bytes(mesh, family, config, dtype), device_limit(mesh)
+    if limit is not None and needed > limit:
+        what = f"of {count} experts " if count > 1 else ""
+        instead = "use more, or keep one there at a time" if count > 1 else "use more"
+        raise ValueError(
+            f"the DiT's weights {what}in {dtype} take {needed / GIB:.1f} GiB of each of "
+            f"{mesh.size} devices, which have {limit / GIB:.1f}: {instead}; pusa-jax plan says "
+            "what fits."
+        )
+
+
+def _weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> int:
+    """What one denoiser takes of each device."""
     network = family.networks["dit"]
     leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))
     placed = shardings(leaves, network.sharding, mesh)
-    needed = sum(
+    return sum(
         math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for path, leaf in leaves.items()
     )
+
+
+def device_limit(mesh: Mesh) -> int | None:
+    """Bytes that the smallest device of this process holds; None if not known."""
     limits = [memory_of(device, len(mesh.local_devices)) for device in mesh.local_devices]
-    limit = min((limit for limit in limits if limit is not None), default=needed)
-    if needed > limit:
-        raise ValueError(
-            f"the DiT's weights in {dtype} take {needed / GIB:.1f} GiB of each of {mesh.size} "
-            f"devices, which have {limit / GIB:.1f}: use more; pusa-jax plan says what fits."
-        )
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def memory_of(device: jax.Device, sharers: int) -> int | None:

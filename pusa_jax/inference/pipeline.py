@@ -23,18 +23,25 @@ from jaxtyping import Array, Float, UInt8
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.diffusion.sampling import euler_rows, sample, start
-from pusa_jax.diffusion.solvers import EULER
+from pusa_jax.diffusion.config import SamplingConfig, Solver
+from pusa_jax.diffusion.sampling import rows_of, sample, start
+from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.experts import Expert as Expert
-from pusa_jax.inference.mesh_choice import MeshLike
-from pusa_jax.inference.settings import Configs, Given, check_all, latent_shape
+from pusa_jax.inference.experts import Experts
+from pusa_jax.inference.mesh_choice import MeshLike, Placing
+from pusa_jax.inference.settings import (
+    Configs,
+    Given,
+    guidance_scales,
+    latent_shape,
+    plan_run,
+)
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
-from pusa_jax.models.family import DenoiserConfig, Family, Tokenizer
+from pusa_jax.models.family import DenoiserConfig, Family, Prepared, Tokenizer
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Latents, Text
 
@@ -96,6 +103,7 @@ class PusaPipeline:
         text_encoder: Callable[[], nnx.Module],
         tokenizer: Tokenizer,
         mesh: Mesh | None = None,
+        one_at_a_time: bool = False,
     ):
         """Takes built models.
 
@@ -106,11 +114,12 @@ class PusaPipeline:
           text_encoder: called when a new prompt is met.
           tokenizer: of the text encoder.
           mesh: of denoiser and text encoder; default is a mesh of one device.
+          one_at_a_time: of several denoisers only the one that is at work is on the devices, see
+            `experts.Experts`.
         """
         experts = [Expert(dit=dit)] if isinstance(dit, nnx.Module) else dit
-        self.experts = sorted(experts, key=lambda expert: -expert.first_level)
-        first: Any = self.experts[0].dit
-        self.config: DenoiserConfig = first.config
+        self.experts = Experts(experts, one_at_a_time=one_at_a_time and len(experts) > 1)
+        self.config: DenoiserConfig = self.experts.config
         self.family = family
         coder: Any = autoencoder
         self.autoencoder = Autoencoder(coder, self.family.codec, coder.config)
@@ -132,6 +141,7 @@ class PusaPipeline:
         low_lora: Sequence[tuple[str | Path, float]] = (),
         lightx2v: Sequence[str | Path] = (),
         mesh: MeshLike = None,
+        experts: Placing | None = None,
         on_progress: Progress = no_progress,
     ) -> "PusaPipeline":
         """Loads a published folder (original or Diffusers layout) or a converted one.
@@ -146,6 +156,8 @@ class PusaPipeline:
           lightx2v: files for a few steps, merged before the others: one for each expert, high noise
             first, or their folder.
           mesh: sizes as in {"data": 2, "context": 4}; None takes all devices, see `choose_mesh`.
+          experts: of a model with two, "resident" keeps both on the devices, "swap" the one that is
+            at work; None takes what fits.
           on_progress: told about the stage "load".
 
         Raises:
@@ -156,7 +168,8 @@ class PusaPipeline:
         from pusa_jax.inference.loading import load_parts, open_model
 
         model = open_model(folder, lora, low_lora, lightx2v)
-        return cls(**vars(load_parts(model, dtype=dtype, mesh=mesh, on_progress=on_progress)))
+        parts = load_parts(model, dtype=dtype, mesh=mesh, placing=experts, on_progress=on_progress)
+        return cls(**vars(parts))
 
     def __call__(
         self,
@@ -183,8 +196,12 @@ class PusaPipeline:
         """
         settings = self.family.sampling if settings is None else settings
         negative = self.family.negative_prompt if negative_prompt is None else negative_prompt
-        shape = latent_shape(settings, Configs(dit=self.config, vae=self.autoencoder.config))
-        check_all(conditions, shape[1])
+        configs = Configs(dit=self.config, vae=self.autoencoder.config)
+        shape, solver = latent_shape(settings, configs), SOLVERS[settings.solver]
+        table = plan_run(self.family, settings, conditions, configs)
+        rows = rows_of(table, solver)
+        served = [self.experts.serving(float(x), settings.boundary) for x in table.levels]
+        scales = guidance_scales(settings, served)
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
@@ -193,30 +210,29 @@ class PusaPipeline:
 
         if noise is None:
             noise = jax.random.normal(jax.random.key(settings.seed), shape, jnp.float32)
-        clean, multipliers = place(given, noise)  # [1, F, h, w, C], [F]
-        table = self.family.table(
-            settings,
-            multipliers,
-            is_conditioned=bool(conditions),
-            compute_dtype=self.config.compute_dtype,
-        )
-        rows = euler_rows(table)
-        state = self._put(EULER.init(start(clean, noise, table)))
-        scale = self._put(np.float32(settings.guidance_scale))
-        experts = [self._expert_at(float(level)) for level in table.levels]
-        with jax.set_mesh(self.mesh):
-            prepared = {
-                i: self._prepare(self.family, self.experts[i].dit, texts) for i in {*experts}
-            }
+        clean, _ = place(given, noise)  # [1, F, h, w, C]
+        state = self._put(solver.init(start(clean, noise, table)))
+        prepared: dict[int, Prepared] = {}
+
+        def arguments(state, i):
+            """What the program takes at step i; prompts are prepared once for each expert."""
+            dit = self.experts.take(served[i])
+            if served[i] not in prepared:
+                with jax.set_mesh(self.mesh):
+                    prepared[served[i]] = self._prepare(self.family, dit, texts)
+            scale = self._put(np.float32(scales[i]))
+            return dit, prepared[served[i]], scale, state, self._put(rows[i])
+
         on_progress("compile", 0, 1)
-        program = self._compiled_step(prepared[experts[0]], scale, state, self._put(rows[0]))
+        program = self._compiled_step(settings.solver, *arguments(state, 0))
         on_progress("compile", 1, 1)
         watch.lap("compile")
 
         def step(state, i):
-            expert = experts[i]
-            row = self._put(rows[i])
-            return program(self.experts[expert].dit, prepared[expert], scale, state, row)
+            state = program(*arguments(state, i))
+            if i + 1 < len(rows):
+                self.experts.fetch(served[i + 1])
+            return state
 
         def on_step(done, state):
             state.latents.block_until_ready()
@@ -245,18 +261,15 @@ class PusaPipeline:
 
         return jax.tree.map(put, tree)
 
-    def _expert_at(self, level: float) -> int:
-        """Which expert serves a scheduled noise level: the first whose range it reaches."""
-        return next(i for i, e in enumerate(self.experts) if level >= e.first_level)
-
-    def _compiled_step(self, prepared, scale, state, row) -> Callable:
+    def _compiled_step(self, solver: Solver, dit, prepared, scale, state, row) -> Callable:
         """The program of a step; experts have one shape, so they share it."""
-        key = (state.latents.shape, *(leaf.shape for leaf in jax.tree.leaves(prepared)))
+        shapes = (leaf.shape for leaf in jax.tree.leaves((prepared, state, row)))
+        key = (solver, *shapes)
         if key not in self._compiled:
-            dit = self.experts[0].dit
             with jax.set_mesh(self.mesh):
-                step = jitted_step(self.family, self.mesh).lower(dit, prepared, scale, state, row)
-            self._compiled[key] = step.compile()
+                step = jitted_step(self.family, self.mesh, SOLVERS[solver])
+                lowered = step.lower(dit, prepared, scale, state, row)
+            self._compiled[key] = lowered.compile()
         return self._compiled[key]
 
     def encode_prompts(

@@ -3,10 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.tasks import Condition, latent_frames
-from pusa_jax.models.family import CodecConfig, DenoiserConfig
+from pusa_jax.models.family import CodecConfig, DenoiserConfig, Family
 
 Given = Condition | FrameCondition
 """Pixel frames that are encoded first, or a latent frame as it is: of an earlier run, say."""
@@ -37,6 +40,56 @@ def latent_shape(settings: SamplingConfig, configs: Configs) -> tuple[int, int, 
             )
     f = latent_frames(settings.num_frames, configs.vae.temporal_stride)
     return (1, f, settings.height // stride, settings.width // stride, configs.vae.z_dim)
+
+
+def check_experts(settings: SamplingConfig, family: Family) -> None:
+    """Raises ValueError if settings are of two experts and the model has one denoiser."""
+    for name in ("low_guidance_scale", "boundary"):
+        value = getattr(settings, name)
+        if value is not None and len(family.experts) == 1:
+            raise ValueError(
+                f"{name.replace('_', ' ')} {value:g} is for a model with two experts, "
+                f"{family.name} has one denoiser."
+            )
+
+
+def plan_run(
+    family: Family, settings: SamplingConfig, conditions: Sequence[Given], configs: Configs
+) -> NoiseTable:
+    """The noise table of a run; nothing is read or computed for it but numbers.
+
+    Raises:
+      ValueError: given frames that do not fit the clip or each other, or that the solver cannot
+        sample with; settings of two experts for a model with one denoiser.
+    """
+    check_experts(settings, family)
+    _, frames, *_ = latent_shape(settings, configs)
+    check_all(conditions, frames)
+    multipliers = np.ones(frames, np.float32)
+    for given in conditions:
+        encoded = isinstance(given, FrameCondition)
+        places = [given.index] if encoded else [*given.at]
+        multipliers[places] = given.multiplier if encoded else given.multipliers
+    return family.table(
+        settings,
+        multipliers,
+        is_conditioned=bool(conditions),
+        compute_dtype=configs.dit.compute_dtype,
+    )
+
+
+def guidance_scales(settings: SamplingConfig, served: Sequence[int]) -> list[float]:
+    """The guidance scale of each step.
+
+    Args:
+      settings: of the run.
+      served: which expert takes each step; all but the first are for low noise.
+    """
+    if settings.guidance_schedule is not None:
+        return [*settings.guidance_schedule]
+    low = settings.low_guidance_scale
+    low = settings.guidance_scale if low is None else low
+    return [low if expert else settings.guidance_scale for expert in served]
 
 
 def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided, guided_together
 from pusa_jax.diffusion.sampling import Row, denoise, start, take_step
-from pusa_jax.diffusion.solvers import EULER, EulerState
+from pusa_jax.diffusion.solvers import EULER, Solver
 from pusa_jax.inference.mesh_choice import is_together
 from pusa_jax.models.family import Family, Prepared
 from pusa_jax.typing import Latents, Text, Timesteps, Velocity
@@ -75,17 +75,15 @@ def sample_at_once(
     return denoise(velocity, start(clean, noise, table), table)
 
 
-def jitted_step(family: Family, mesh: Mesh) -> Any:
-    """The program of one Euler step, for a mesh that is to be entered while it is lowered.
+def jitted_step(family: Family, mesh: Mesh, solver: Solver = EULER) -> Any:
+    """The program of one step of a solver, for a mesh that is to be entered while it is lowered.
 
     It takes (dit, prepared, scale, state, row), see `diffusion.sampling.take_step`. Weights that a
     step does not read, those that prepare the text, stay among its arguments: they are on the
     devices all the same.
     """
 
-    def step(
-        dit: nnx.Module, prepared: Prepared, scale: jax.Array, state: EulerState, row: Row
-    ) -> EulerState:
-        return take_step(guide(family, dit, prepared, scale), EULER, state, row)
+    def step(dit: nnx.Module, prepared: Prepared, scale: jax.Array, state: Any, row: Row) -> Any:
+        return take_step(guide(family, dit, prepared, scale), solver, state, row)
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True)

@@ -206,7 +206,6 @@ class Family:
       official_negative_prompt: published with those.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
-      lora_strengths: denoiser -> default strength of a Pusa LoRA.
     """
 
     name: str
@@ -226,7 +225,11 @@ class Family:
     official: SamplingConfig
     official_negative_prompt: str
     multipliers: Mapping[str, tuple[float, ...]]
-    lora_strengths: Mapping[Name, float]
+
+    def levels_of(self, expert: Name) -> tuple[float, float]:
+        """The noise levels that a denoiser serves: the first, and where the next one takes over."""
+        first = self.experts[expert]
+        return first, min((x for x in self.experts.values() if x > first), default=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ would have; only the arrays are missing.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from pusa_jax.models.family import DenoiserConfig, Name, NetworkConfig, Preset
 from pusa_jax.planning.report import Report, compile_report
 from pusa_jax.typing import Precision
 
+Resident = Literal["one", "all"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
@@ -34,13 +36,23 @@ class Run:
 
     Attributes:
       name: of the preset, for the report.
+      preset: the networks; its family says whether there are several experts.
+      settings: size and guidance.
       dtype: of the DiT's weights and matrix products.
+      resident: whether the chips hold the one expert at work, and the others wait in host memory,
+        or all.
     """
 
     name: str
     preset: Preset
     settings: SamplingConfig = SamplingConfig()
     dtype: Precision = "bfloat16"
+    resident: Resident = "one"
+
+    @property
+    def idle(self) -> int:
+        """How many experts lie on the chips while another one computes."""
+        return len(self.preset.family.experts) - 1 if self.resident == "all" else 0
 
     @property
     def dit(self) -> DenoiserConfig:
@@ -79,9 +91,11 @@ class Run:
         """The run in words."""
         used = self.settings
         guidance = "guidance" if self.passes == PASSES else "no guidance"
+        count = len(self.preset.family.experts)
+        experts = f", {self.resident} of {count} experts on the chips" if count > 1 else ""
         return (
             f"{self.name}, {used.height}x{used.width}, {used.num_frames} frames, {self.dtype}, "
-            f"{guidance}"
+            f"{guidance}{experts}"
         )
 
 
@@ -139,14 +153,17 @@ def plan_inference(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) 
       ImportError: the plugin for the topology is missing.
     """
     mesh = make_mesh(mesh_shape, topology.devices())
+    step = abstract_step(run, mesh)
+    dit, prepared, *_ = step
     return compile_report(
         f"one step of {run}",
         jitted_step(run.preset.family, mesh),
-        abstract_step(run, mesh),
+        step,
         topology=topology,
         mesh=mesh,
         model_flops=run.step_flops,
         sharers=_sharers(run, mesh),
+        resident=[(dit, prepared)] * run.idle,
         unknown_trips=run.passes,
     )
 
@@ -174,7 +191,7 @@ def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Re
         topology=topology,
         mesh=mesh,
         model_flops=float(family.flops.text_encoder(config)),
-        resident=abstract_dit(run, mesh),
+        resident=[abstract_dit(run, mesh)] * (1 + run.idle),
     )
 
 
@@ -202,7 +219,7 @@ def plan_decode(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> 
         topology=topology,
         mesh=alone,
         model_flops=family.flops.decode_per_pixel * size,
-        resident=abstract_dit(run, mesh),
+        resident=[abstract_dit(run, mesh)] * (1 + run.idle),
     )
 
 

@@ -18,7 +18,7 @@ from pusa_jax.convert.tables import Rule, dump
 from pusa_jax.convert.wan import dit as wan
 from pusa_jax.convert.wan import published, vae
 from pusa_jax.models.t5 import T5Encoder, TextConfig
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import WAN22_VAE, DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.vae import WanVAE
 from pusa_jax.testing.compare import random_module
@@ -30,6 +30,8 @@ DIT = DiTConfig(
     dim=96, ffn_dim=192, num_heads=4, num_layers=3, text_dim=32, text_len=32, freq_dim=64
 )
 VAE = VAEConfig(dim=8)
+TI2V = dataclasses.replace(DIT, in_dim=48, out_dim=48)
+VAE22 = dataclasses.replace(WAN22_VAE, dim=8, decoder_dim=12, num_res_blocks=1)
 TEXT = TextConfig(dim=32, dim_attn=32, dim_ffn=64, num_heads=4, num_layers=2, text_len=32)
 
 
@@ -78,24 +80,48 @@ def write_two_experts(
     _save_text_encoder(folder / encoder, layout, vocab, seed + 2)
 
 
-def _save_dit(path: Path, layout: Layout, seed: int) -> None:
-    """The tiny denoiser and the config.json that lies beside it."""
-    module = random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0)), seed)
-    rules = wan.original_rules if layout == "original" else wan.diffusers_rules
-    _save(path, module, rules(DIT))
+def write_ti2v(folder: Path, layout: Layout = "original", seed: int = 0) -> None:
+    """Writes a tiny Wan2.2-TI2V-5B as its repositories lay it out; see `write_published_folder`.
+
+    Args:
+      folder: created; files in it are replaced.
+      layout: original or Diffusers.
+      seed: of the random weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = "diffusion_pytorch_model.safetensors"
     if layout == "original":
-        settings = published.original_dit(DIT)
+        denoiser, autoencoder = weights, "Wan2.2_VAE.safetensors"
+        tokenizer, encoder = "google/umt5-xxl", "models_t5_umt5-xxl-enc-bf16.safetensors"
     else:
-        settings = published.diffusers_dit(DIT)
+        denoiser, autoencoder = f"transformer/{weights}", f"vae/{weights}"
+        tokenizer, encoder = "tokenizer", "text_encoder/model.safetensors"
+        index = published.MODEL_INDEX | published.EVERY_TOKEN
+        _write_json(folder / "model_index.json", index)
+    vocab = save_tiny_tokenizer(folder / tokenizer, WORDS.split())
+    _save_dit(folder / denoiser, layout, seed, TI2V)
+    _save_vae(folder / autoencoder, layout, seed + 1, VAE22)
+    _save_text_encoder(folder / encoder, layout, vocab, seed + 2)
+
+
+def _save_dit(path: Path, layout: Layout, seed: int, config: DiTConfig = DIT) -> None:
+    """A denoiser and the config.json that lies beside it."""
+    module = random_module(lambda: WanDiT(config, rngs=nnx.Rngs(0)), seed)
+    rules = wan.original_rules if layout == "original" else wan.diffusers_rules
+    _save(path, module, rules(config))
+    if layout == "diffusers":
+        settings = published.diffusers_dit(config)
+    else:
+        settings = (published.original_dit if config is DIT else published.original_ti2v)(config)
     _write_json(path.with_name("config.json"), settings)
 
 
-def _save_vae(path: Path, layout: Layout, seed: int) -> None:
-    module = random_module(lambda: WanVAE(VAE, rngs=nnx.Rngs(0)), seed)
+def _save_vae(path: Path, layout: Layout, seed: int, config: VAEConfig = VAE) -> None:
+    module = random_module(lambda: WanVAE(config, rngs=nnx.Rngs(0)), seed)
     rules = vae.original_rules if layout == "original" else vae.diffusers_rules
-    _save(path, module, rules(VAE))
+    _save(path, module, rules(config))
     if layout == "diffusers":
-        _write_json(path.with_name("config.json"), published.diffusers_vae(VAE))
+        _write_json(path.with_name("config.json"), published.diffusers_vae(config))
 
 
 def _save_text_encoder(path: Path, layout: Layout, vocab: int, seed: int) -> None:

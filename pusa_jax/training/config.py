@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pusa_jax.diffusion.tasks import latent_frames
+from pusa_jax.diffusion.timesteps import LevelConfig
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.families import family_named, preset
-from pusa_jax.models.family import CodecConfig, DenoiserConfig, Preset
+from pusa_jax.models.family import CodecConfig, DenoiserConfig, Name, Preset
 from pusa_jax.models.remat import Remat
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig
@@ -39,6 +40,7 @@ class ModelConfig:
     Attributes:
       preset: name of a published model; empty where `dit` and `vae` describe one.
       family: what `dit` and `vae` belong to, see `models.families`; a preset knows its own.
+      expert: denoiser that is trained, of a family that has several; see `Family.experts`.
       dit: configuration of the denoiser, if there is no preset.
       vae: configuration of the autoencoder, if there is no preset; the family's, if not given.
       weights: published or converted folder, or "random".
@@ -49,6 +51,7 @@ class ModelConfig:
 
     preset: str = ""
     family: str = "wan2.1"
+    expert: Name = "dit"
     dit: DenoiserConfig | None = None
     vae: CodecConfig | None = None
     weights: str = RANDOM
@@ -59,7 +62,12 @@ class ModelConfig:
     def __post_init__(self):
         if bool(self.preset) == bool(self.dit):
             raise ValueError("model needs either a preset or a dit of its own.")
-        self.networks()
+        family = self.networks().family
+        if self.expert not in family.experts:
+            raise ValueError(
+                f"model.expert must be one of {', '.join(family.experts)} in {family.name}, got "
+                f"{self.expert}."
+            )
 
     @staticmethod
     def field_kinds(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -221,6 +229,25 @@ class RunConfig:
         ):
             if getattr(owner, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(owner, name)}.")
+        if self.samples.every and len(self.model.networks().family.experts) > 1:
+            raise ValueError(
+                f"samples.every must be 0, got {self.samples.every}: one expert alone samples no "
+                "clip."
+            )
+        _ = self.levels
+
+    @property
+    def levels(self) -> LevelConfig:
+        """How levels are drawn: of those that are asked for, the ones the expert serves.
+
+        Raises:
+          ValueError: it serves none of them.
+        """
+        asked = self.objective.levels
+        lowest, highest = self.model.networks().family.levels_of(self.model.expert)
+        return dataclasses.replace(
+            asked, lowest=max(lowest, asked.lowest), highest=min(highest, asked.highest)
+        )
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -262,8 +289,9 @@ class RunConfig:
         return Recipe(
             family=networks.family,
             dit=networks.dit,
+            expert=self.model.expert,
             adapter=self.adapter,
-            objective=self.objective,
+            objective=dataclasses.replace(self.objective, levels=self.levels),
             optimizer=self.optimizer,
             steps=self.steps,
             sharding=self.mesh.sharding,

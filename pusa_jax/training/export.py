@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pusa_jax.convert.folders.export import Leaves, export_folder
+from pusa_jax.convert.folders.merging import EXPERTS
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.lora import Naming, write_lora
@@ -20,13 +21,14 @@ from pusa_jax.training.finished import Result
 from pusa_jax.typing import Precision
 
 CARD = "README.md"
-LORA = "pusa_lora.safetensors"
 
 
 def export_adapters(
     result: Result, dst: Path, *, naming: Naming = "comfy", dtype: Precision = "bfloat16"
 ) -> list[Path]:
     """Writes trained adapters as `dst/pusa_lora.safetensors`, with a card.
+
+    Those of an expert get the name that Pusa publishes: high_noise_pusa, low_noise_pusa.
 
     Args:
       result: of a run that trained adapters.
@@ -41,14 +43,15 @@ def export_adapters(
       FileExistsError: dst is there and not empty.
       ValueError: the run trained all weights.
     """
-    lora, names = result.lora(), FOREIGN[result.run.recipe.family.name].lora
+    lora, file = result.lora(), dst / _lora_file(result)
+    names = FOREIGN[result.run.recipe.family.name].lora
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise FileExistsError(f"{dst} exists already; choose another folder.")
     with staged(dst) as work:
-        metadata = result.metadata()
-        write_lora(work / LORA, lora, names, dtype=dtype, naming=naming, metadata=metadata)
+        metadata = _metadata(result)
+        write_lora(work / file.name, lora, names, dtype=dtype, naming=naming, metadata=metadata)
         (work / CARD).write_text(model_card(result), "utf-8")
-    return [dst / LORA, dst / CARD]
+    return [file, dst / CARD]
 
 
 def export_model(
@@ -83,12 +86,11 @@ def export_model(
     if with_base and run.model.weights == RANDOM:
         raise ValueError("this run began with random weights: there is no VAE to come along.")
     base = ModelFolder(run.model.weights) if with_base else None
-    others: list[Name] = [name for name in base.names if name != "dit"] if base else []
-
-    dit: Any = run.recipe.dit
+    trained, dit = run.recipe.expert, run.recipe.dit
+    others: list[Name] = [name for name in base.names if name != trained] if base else []
 
     def networks() -> Iterator[tuple[Name, Any, Leaves]]:
-        yield "dit", dit, _in_dtype(result, dtype)
+        yield trained, dit, _in_dtype(result, dtype)
         for name in others:
             assert base is not None
             yield name, *base.load(name)
@@ -121,8 +123,8 @@ def model_card(result: Result) -> str:
     lines = [f"{name}: {json.dumps(value)}" for name, value in header.items() if value]
     family = result.run.recipe.family.name
     what = "Low-rank adapters" if is_lora else "All weights"
-    model = f"--model BASE --lora_path {LORA} --lora_alpha 1" if is_lora else "--model THIS_FOLDER"
-    facts = "\n".join(f"- {name}: {value}" for name, value in result.metadata().items())
+    model = f"--model BASE {_flags(result)}" if is_lora else "--model THIS_FOLDER"
+    facts = "\n".join(f"- {name}: {value}" for name, value in _metadata(result).items())
     return (
         "---\n" + "\n".join(lines) + "\n---\n\n"
         f"{what} of a {family} text-to-video model with one timestep per latent frame (Pusa, arXiv "
@@ -130,6 +132,25 @@ def model_card(result: Result) -> str:
         f"    pusa-jax i2v {model} --image_paths IMAGE --prompt TEXT\n\n"
         f"All settings:\n\n```json\n{json.dumps(_public(result.run), indent=1)}\n```\n"
     )
+
+
+def _metadata(result: Result) -> dict[str, str]:
+    recipe = result.run.recipe
+    expert = {"expert": EXPERTS[recipe.expert]} if len(recipe.family.experts) > 1 else {}
+    return result.metadata() | expert
+
+
+def _lora_file(result: Result) -> str:
+    recipe = result.run.recipe
+    return FOREIGN[recipe.family.name].networks[recipe.expert].lora_file
+
+
+def _flags(result: Result) -> str:
+    """Flags of `pusa-jax` that merge the adapters."""
+    recipe, kind = result.run.recipe, "lora"
+    if len(recipe.family.experts) > 1:
+        kind = "high_lora" if recipe.expert == next(iter(recipe.family.experts)) else "low_lora"
+    return f"--{kind}_path {_lora_file(result)} --{kind}_alpha 1"
 
 
 def _public(run: RunConfig) -> dict[str, Any]:

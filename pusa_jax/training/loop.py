@@ -175,6 +175,9 @@ class Loop:
     def run(self, stop: StopRequest) -> int:
         """Takes steps to the last, or until asked to stop; returns how many were taken in all."""
         run, step = self._settings, self._first
+        if step and self._render is not None and step % run.samples.every == 0:
+            if not self._render.has_drawn(step):  # killed between its checkpoint and its pictures
+                self._draw(step)
         if step >= run.steps:
             return step
         batch, ids, position = self._fetch()
@@ -192,12 +195,16 @@ class Loop:
             if is_last or step % run.checkpoint.every == 0:
                 self._save(step, here)
             if self._render is not None and step % run.samples.every == 0:
-                self._settle(keep=0)
-                for task, image in self._render(step, self._state, self._frozen):
-                    self._recorder.picture(step, f"samples/{task}", image)
-                self._since = time.perf_counter()
+                self._draw(step)
             if is_last:
                 return step
+
+    def _draw(self, step: int) -> None:
+        assert self._render is not None
+        self._settle(keep=0)
+        for task, image in self._render(step, self._state, self._frozen):
+            self._recorder.picture(step, f"samples/{task}", image)
+        self._since = time.perf_counter()
 
     def _fetch(self) -> tuple[dict[str, jax.Array], list[str], dict[str, Any]]:
         """The next batch on the devices, its clips, and the position of the data behind it."""

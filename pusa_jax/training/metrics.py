@@ -209,9 +209,12 @@ class Recorder:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a run; a last line that was cut short is left out."""
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    """The records of a run; lines that are torn, wherever, are left out."""
+    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+    for line in text.split("\n"):
         try:
-            yield json.loads(line)
-        except ValueError:
-            return
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and type(record.get("step")) is int and "\ufffd" not in line:
+            yield record

@@ -136,8 +136,16 @@ class Renderer:
                 with self._one_device():
                     frames = shown(self._autoencoder, here, self._config.strip)
                 image = picture(frames)
-                write_png(self._folder / f"{task}-{step:06}.png", image)
+                write_png(self._path(task, step), image)
                 yield task, image
+
+    def has_drawn(self, step: int) -> bool:
+        """Whether all pictures of a step are there; every process gets the same answer."""
+        there = all(self._path(task, step).is_file() for task in self._tables)
+        return bool(processes.agree_on(int(there)))
+
+    def _path(self, task: str, step: int) -> Path:
+        return self._folder / f"{task}-{step:06}.png"
 
     @staticmethod
     def _one_device():

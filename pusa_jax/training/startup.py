@@ -162,7 +162,7 @@ def _weights(run: RunConfig, placed: Placement) -> Params:
             return {path: leaf.astype(dtype) for path, leaf in drawn.items()}
 
         return jax.jit(draw, out_shardings=where)(jax.random.key(run.seed))
-    found, leaves = ModelFolder(run.model.weights).load("dit", dtype, shard=lambda _: where)
+    found, leaves = _open(run).load(run.model.expert, dtype, shard=lambda _: where)
     differences = differing_fields(
         {"dit": config_to_json(found)}, {"dit": config_to_json(dit)}, frozenset({"dit"})
     )
@@ -172,3 +172,14 @@ def _weights(run: RunConfig, placed: Placement) -> Params:
             f"{'; '.join(differences)}."
         )
     return leaves
+
+
+def _open(run: RunConfig) -> ModelFolder:
+    """The folder of the weights, which must be of the run's family and hold its denoiser."""
+    folder, family = ModelFolder(run.model.weights), run.recipe.family
+    if folder.family is not family:
+        raise ValueError(
+            f"{run.model.weights} is a {folder.family.name} model, the run trains {family.name}; "
+            "set model.preset or model.family to the model in the folder."
+        )
+    return folder

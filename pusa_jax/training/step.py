@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key
 from pusa_jax.devices.sharding import Rules, constrain_leaves, without_fsdp
 from pusa_jax.diffusion.timesteps import clip_keys
 from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
-from pusa_jax.models.family import DenoiserConfig, Family, Network
+from pusa_jax.models.family import DenoiserConfig, Family, Name, Network
 from pusa_jax.training.objective import (
     NoisedBatch,
     ObjectiveConfig,
@@ -73,6 +73,7 @@ class Recipe:
     Attributes:
       family: of the network.
       dit: configuration of the network; `compute_dtype` is what it computes in.
+      expert: which denoiser of the family it is.
       adapter: which adapters are trained; None trains all leaves.
       objective: what is learned.
       optimizer: how it is learned.
@@ -83,6 +84,7 @@ class Recipe:
     family: Family
     dit: DenoiserConfig
     adapter: AdapterConfig | None
+    expert: Name = "dit"
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = 1
@@ -91,7 +93,7 @@ class Recipe:
     @property
     def network(self) -> Network:
         """How the network is built and cut."""
-        return self.family.networks["dit"]
+        return self.family.networks[self.expert]
 
     @property
     def master_rules(self) -> Rules:

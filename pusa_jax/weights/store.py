@@ -1,10 +1,10 @@
 """Saves and loads flat trees of leaves (`blocks/self_attn/q/kernel` -> array) with Orbax.
 
 A tree is a folder of numbered parts, each an Orbax checkpoint of some leaves, beside `tree.json`,
-which says what lies where. Parts make saving and loading a stream: large leaves are cut into pieces
-(`streaming`), only those of one part are in memory at a time, and they are written from where they
-are, without a copy. Pieces are stored in blocks (`chunks`), so that each process reads only what
-its devices keep. All processes of a group save and load together.
+which says what lies where (`contents`). Parts make saving and loading a stream: large leaves are
+cut into pieces (`streaming`), only those of one part are in memory at a time, and they are written
+from where they are, without a copy. Pieces are stored in blocks (`chunks`), so that each process
+reads only what its devices keep. All processes of a group save and load together.
 """
 
 import dataclasses
@@ -22,11 +22,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pusa_jax.devices import processes
+from pusa_jax.files import sums
 from pusa_jax.weights.chunks import Blocks, blocks_along
+from pusa_jax.weights.contents import FORMAT, Summing, files_in, read_contents
 from pusa_jax.weights.streaming import Assembly, row_ranges, with_rows_together
-
-FORMAT = 3
-"""Version of `tree.json`."""
 
 PART_BYTES = 2**27
 """A part is closed once it has this many bytes."""
@@ -94,6 +93,7 @@ def save_tree(
     part: dict[str, jax.Array | np.ndarray] = {}
     in_blocks: set[str] = set()
     number = 0
+    summing = Summing(work)
     for path, leaf in leaves:
         if path in described:
             raise ValueError(f"leaf {path} comes twice.")
@@ -105,6 +105,7 @@ def save_tree(
         for start, stop in ranges:
             if path in part or sum(piece.nbytes for piece in part.values()) >= PART_BYTES:
                 _save_part(work / str(number), part, in_blocks)
+                summing.add(str(number))
                 number += 1
             part[path] = _piece(leaf, start, stop, blocks)
             places.append([number, stop - start])
@@ -113,10 +114,11 @@ def save_tree(
         del leaf  # or it would stay in memory while the next one is made
     if part:
         _save_part(work / str(number), part, in_blocks)
+        summing.add(str(number))
     if processes.is_first():
-        text = {"format": FORMAT, "leaves": described, "files": _files(work)}
-        text["info"] = dict(info or {})
-        (work / "tree.json").write_text(json.dumps(text, indent=1), "utf-8")
+        text = {"format": FORMAT, "leaves": described, "files": files_in(work)}
+        text |= {"info": dict(info or {}), "sums": summing.finished()}
+        (work / "tree.json").write_text(json.dumps(sums.signed(text), indent=1), "utf-8")
         os.replace(work, folder)
     processes.wait_for_all(f"{folder} is complete")
 
@@ -144,15 +146,6 @@ def _save_part(
     part.clear()
 
 
-def _files(folder: Path) -> dict[str, int]:
-    """Relative path -> size of every file, to notice later that one is missing or cut short."""
-    return {
-        str(file.relative_to(folder)): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "tree.json"
-    }
-
-
 class SavedTree:
     """A tree in a folder, whose table of contents is read once, when it is opened."""
 
@@ -164,17 +157,9 @@ class SavedTree:
           ValueError: another version wrote it, or it is damaged.
         """
         self.folder = folder
-        try:
-            text = json.loads((folder / "tree.json").read_text("utf-8"))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{folder} holds no saved tree (no tree.json).") from None
-        except ValueError as error:
-            raise ValueError(f"{folder / 'tree.json'} is damaged ({error!r:.100}).") from None
-        if not isinstance(text, dict) or text.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder} was written by another version of pusa_jax; convert it again."
-            )
+        text = read_contents(folder)
         self._files: Mapping[str, int] = text["files"]
+        self._sums: Mapping[str, str] = text.get("sums", {})
         self._leaves: Mapping[str, Any] = text["leaves"]
         self.info: Mapping[str, Any] = text["info"]
 
@@ -189,7 +174,33 @@ class SavedTree:
     @functools.cached_property
     def _lost(self) -> list[tuple[str, int]]:
         """Files that are missing or have another size."""
-        return sorted(self._files.items() - _files(self.folder).items())
+        return sorted(self._files.items() - files_in(self.folder).items())
+
+    @functools.cached_property
+    def damage(self) -> str:
+        """What is wrong with the files, every byte of which is read; empty if they are whole."""
+        return self._damage(sorted(self._sums))
+
+    def _damage(self, names: list[str]) -> str:
+        if self._lost:
+            return (
+                f"{len(self._lost)} files are missing or have another size, first "
+                f"{self._lost[0][0]}"
+            )
+        changed = sums.damaged(self.folder, {name: self._sums[name] for name in names})
+        return f"{len(changed)} files have changed, first {changed[0]}" if changed else ""
+
+    def check_sums(self) -> None:
+        """Makes sure that no byte has changed; of several processes, each reads its share.
+
+        Raises:
+          ValueError: files are damaged; the message says which.
+        """
+        names = sorted(self._sums)[jax.process_index() :: jax.process_count()]
+        damage = self._damage(names)
+        if processes.largest(bool(damage)):
+            damage = damage or "another process has found changed files"
+            raise ValueError(f"{self.folder} is damaged: {damage}; convert it again.")
 
     def check(self, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> None:
         """Makes sure that the tree is whole and has the leaves of a model, reading none of them.
@@ -230,10 +241,11 @@ class SavedTree:
             must be named. Default: as stored, on the default device.
 
         Raises:
-          ValueError: see `check`.
+          ValueError: see `check`; or bytes have changed since the tree was saved.
         """
         wanted = self.shapes if abstract is None else abstract
         self.check(wanted)
+        self.check_sums()
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         parts: dict[int, dict[str, _Piece]] = {}
         for path, leaf in self._leaves.items():
@@ -264,11 +276,13 @@ class SavedTree:
         """Reads one leaf to the host in the pieces it was saved in: rows of it, in order.
 
         Raises:
-          ValueError: there is no such leaf.
+          ValueError: there is no such leaf, or the tree is damaged.
         """
         if path not in self._leaves:
             names = ", ".join(self._leaves)
             raise ValueError(f"{self.folder} has no leaf {path}; it has {names:.200}.")
+        if self.damage:
+            raise ValueError(f"{self.folder} is damaged: {self.damage}; convert it again.")
         blocks = self._blocks(path)
         with _checkpointer() as checkpointer:
             for number, _ in self._leaves[path]["parts"]:

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pusa_jax.cli import job as job_flags
 from pusa_jax.cli import main as cli
+from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
 from pusa_jax.cli.main import main
+from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import demo
 from pusa_jax.devices import compile_cache, processes
 from pusa_jax.diffusion.config import SamplingConfig
@@ -21,7 +24,8 @@ from pusa_jax.inference import jobs, loading
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.pipeline import Output
 from pusa_jax.media import video
-from pusa_jax.models.wan.family import WAN21
+from pusa_jax.models.wan.family import WAN21, WAN22
+from pusa_jax.models.wan.text import WAN_NEGATIVE_PROMPT
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 PRINT = Output(
@@ -37,7 +41,7 @@ class Seen:
 
     def __init__(self):
         self.prepared, self.progress, self.kept = [], [], []
-        self.job = None
+        self.job, self.cautions = None, ()
 
 
 @pytest.fixture
@@ -45,15 +49,17 @@ def seen(monkeypatch):
     """Jobs are recorded instead of made."""
     seen = Seen()
 
-    def opened(path, loras=()):
-        folder = types.SimpleNamespace(path=Path(path))
-        return types.SimpleNamespace(folder=folder, family=WAN21)
+    def found(path):
+        return types.SimpleNamespace(path=Path(path), family=WAN22 if path == "two" else WAN21)
+
+    def opened(folder, **loras):
+        return types.SimpleNamespace(folder=folder, family=folder.family)
 
     def prepare(job, output, model=None):
         assert model is None or str(model.folder.path) == job.model
         seen.job = job
         seen.prepared.append((job, str(output)))
-        return types.SimpleNamespace(job=job, output=output)
+        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions)
 
     def run(prepared, on_progress):
         seen.progress.append(on_progress)
@@ -66,6 +72,7 @@ def seen(monkeypatch):
         )
         return result, {"latents_sha256": result.latents_sha256()}
 
+    monkeypatch.setattr(folders, "ModelFolder", found)
     monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     monkeypatch.setattr(jobs, "run", run)
@@ -98,6 +105,26 @@ FLAGS = {
     ("--cfg-scale=-1.5",): {"guidance_scale": -1.5},
     ("--cfg-scale", "0"): {"guidance_scale": 0.0},
     ("--shift", "3"): {"shift": 3.0},
+    ("--solver", "unipc"): {"solver": "unipc"},
+    ("--solver=dpm++",): {"solver": "dpm++"},
+    ("--low_cfg_scale", "2"): {"low_guidance_scale": 2.0},
+    ("--switch-DiT-boundary", ".9"): {"boundary": 0.9},
+    ("--preset", "official"): {
+        "num_steps": 50,
+        "guidance_scale": 5.0,
+        "solver": "unipc",
+        "tiled": False,
+        "negative_prompt": WAN_NEGATIVE_PROMPT,
+    },
+    ("--fast",): {"num_steps": 4, "guidance_scale": 1.0},
+    ("--fast", "--num_inference_steps", "6"): {"num_steps": 6, "guidance_scale": 1.0},
+    ("--fast", "--preset", "official", "--cfg_scale", "2"): {
+        "num_steps": 4,
+        "guidance_scale": 2.0,
+        "tiled": False,
+        "negative_prompt": WAN_NEGATIVE_PROMPT,
+    },
+    ("--lightx2v", "a"): {"lightx2v": ("a",)},
     ("--height", "480"): {"height": 480},
     ("--width", "832"): {"width": 832},
     ("--num_frames", "17"): {"num_frames": 17},
@@ -122,9 +149,92 @@ def test_every_flag_reaches_its_field_and_no_other(seen, flags):
     assert all(type(place) is int for place in seen.job.at or ())
 
 
-@pytest.mark.parametrize("task", cli.TASK_HELP)
+TWO = {
+    ("--high_lora_path", "a", "--low_lora_path", "b"): {
+        "lora": (("a", 1.5),),
+        "low_lora": (("b", 1.4),),
+    },
+    ("--high-lora-path", "a", "--high-lora-path", "b", "--high_lora_alpha", "1",
+     "--high_lora_alpha=2"): {"lora": (("a", 1.0), ("b", 2.0))},
+    ("--experts", "swap"): {"experts": "swap"},
+    ("--low_lora_path", "a", "--low_lora_alpha", "-1"): {"low_lora": (("a", -1.0),)},
+    ("--lightx2v", "a", "b"): {"lightx2v": ("a", "b")},
+    ("--preset", "official", "--low_cfg_scale", "2"): {
+        "num_steps": 40,
+        "guidance_scale": 4.0,
+        "low_guidance_scale": 2.0,
+        "shift": 12.0,
+        "solver": "unipc",
+        "tiled": False,
+        "negative_prompt": WAN_NEGATIVE_PROMPT,
+    },
+    ("--preset", "official", "--cfg_scale", "2", "--shift", "9", "--solver", "euler"): {
+        "num_steps": 40,
+        "guidance_scale": 2.0,
+        "shift": 9.0,
+        "tiled": False,
+        "negative_prompt": WAN_NEGATIVE_PROMPT,
+    },
+}  # fmt: skip
+"""The same for a model with two experts."""
+
+
+@pytest.mark.parametrize("flags", TWO, ids=lambda flags: " ".join(flags))
+def test_flags_of_two_experts_reach_their_fields(seen, flags):
+    line = ["t2v", "--model", "two", "--prompt", "p", "--dry_run"]
+    assert main(line) == 0
+    plain, changes = seen.job, dict(TWO[flags])
+    assert main([*line, *flags]) == 0
+    inside = {f.name for f in dataclasses.fields(SamplingConfig)} & changes.keys()
+    settings = {name: changes.pop(name) for name in inside}
+    changed = dataclasses.replace(plain, settings=dataclasses.replace(plain.settings, **settings))
+    assert seen.job == dataclasses.replace(changed, **changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--model", "two", "--lora_path", "a"], "give their LoRA files with --high_lora_path and"),
+        (["--model", "m", "--high_lora_path", "a"], "--high_lora_path: the model has one denoiser"),
+        (["--model", "m", "--low_lora_path", "a"], "--low_lora_path: the model has one denoiser"),
+        (
+            ["--model", "two", "--low_lora_path", "a", "--high_lora_alpha", "1"],
+            "one --high_lora_alpha per --high_lora_path is needed, got 1 for 0 files",
+        ),
+        (["--model", "two", "--lightx2v", "a"], "wan2.2 needs 2 LightX2V files, one for each"),
+        (["--model", "m", "--lightx2v", "a", "b"], "wan2.1 needs 1 LightX2V file, one for each"),
+        (["--model", "two", "--switch_DiT_boundary", "1.5"], "must be 0 to 1, got 1.5"),
+    ],
+)
+def test_flags_of_another_model_are_refused_in_one_line(seen, capsys, line, words):
+    assert main(["t2v", "--prompt", "", *line]) == cli.USAGE_ERROR
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not seen.prepared
+
+
+def test_what_looks_like_a_mistake_is_said_once_and_not_refused(seen, monkeypatch, capsys):
+    seen.cautions = ("this is odd.", "that as well.")
+    line = ["t2v", "--prompt", "", "--dry_run"]
+    assert main(line) == 0
+    said = "pusa-jax: careful: this is odd.\npusa-jax: careful: that as well.\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    assert main(line) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_four_steps_without_a_lora_for_them_are_said(seen, capsys):
+    line = ["t2v", "--model", "m", "--prompt", "", "--dry_run", "--fast"]
+    assert main(line) == 0
+    assert "careful: --fast is for a LoRA for 4 steps, and none is given" in capsys.readouterr().err
+    for flag, path in (("--lightx2v", "a"), ("--lora_path", "Wan21_lightx2v_rank64.safetensors")):
+        assert main([*line, flag, path]) == 0
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("task", TASK_HELP)
 def test_every_task_takes_the_files_of_its_own_kind(seen, capsys, task):
-    given = [] if task == "t2v" else [cli.INPUT_FLAGS[task][0], "b", "a"]
+    given = [] if task == "t2v" else [INPUT_FLAGS[task][0], "b", "a"]
     assert main([task, "--prompt", "", *given, "--dry-run"]) == 0
     assert (seen.job.task, seen.job.inputs) == (task, ("b", "a") if given else ())
     assert json.loads(capsys.readouterr().out) == {"task": task}
@@ -134,7 +244,7 @@ def test_every_task_takes_the_files_of_its_own_kind(seen, capsys, task):
 
 
 def test_tasks_that_read_videos_have_a_flag_of_that_name():
-    for_video = {task for task, (flag, _) in cli.INPUT_FLAGS.items() if flag == "--video_path"}
+    for_video = {task for task, (flag, _) in INPUT_FLAGS.items() if flag == "--video_path"}
     assert for_video == {"complete", "extend", "transition"}
 
 
@@ -330,7 +440,7 @@ def test_debug_shows_errors_of_training_too(monkeypatch, command, flags):
 
 @pytest.mark.parametrize(
     ("read", "text", "value"),
-    [(cli._integers, "0,20", (0, 20)), (cli._numbers, "0.2,1", (0.2, 1.0))],
+    [(job_flags._integers, "0,20", (0, 20)), (job_flags._numbers, "0.2,1", (0.2, 1.0))],
 )
 def test_lists_are_read_in_order(read, text, value):
     assert read(text) == value

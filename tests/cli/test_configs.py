@@ -24,8 +24,17 @@ def load(path, *flags):
 
 
 def test_there_are_the_configs_that_are_promised():
-    names = ["debug", "fvdm_ptss_1.3b", "pusa_full_14b", "pusa_lora_1.3b", "pusa_v1_lora_14b"]
-    assert [path.stem for path in FILES] == [*names, "tiny_world"]
+    assert [path.stem for path in FILES] == [
+        "debug",
+        "fvdm_ptss_1.3b",
+        "pusa_full_14b",
+        "pusa_lora_1.3b",
+        "pusa_lora_ti2v_5b",
+        "pusa_v1_lora_14b",
+        "pusa_wan22_high_14b",
+        "pusa_wan22_low_14b",
+        "tiny_world",
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -38,6 +47,8 @@ def test_a_config_builds_and_can_be_placed(path):
         count = {True: 2_453_667_840, False: 14_288_491_584}[run.adapter is not None]
         assert sum(leaf.size for leaf in leaves) == count
         assert run.clip_shape == (21, 60, 104, 16)
+    if "5b" in path.stem:
+        assert run.clip_shape == (31, 44, 80, 48)
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
     command = "make tiny-world" if path.stem == "tiny_world" else "pusa-jax train --config="
     assert re.search(rf"{command}(.|\n)*configs/{re.escape(path.name)}", path.read_text())
@@ -49,6 +60,18 @@ def test_the_paper_is_the_default_of_its_config():
     assert (run.optimizer.learning_rate, run.data.batch_size, run.steps) == (1e-5, 8, 900)
     assert (run.data.num_frames, run.data.height, run.data.width) == (81, 480, 832)
     assert run.objective.levels.sampler == "independent" and run.objective.weighting == "pusa"
+
+
+@pytest.mark.parametrize(
+    ("name", "expert", "levels"),
+    [("pusa_wan22_high_14b", "dit", (0.875, 1)), ("pusa_wan22_low_14b", "dit_low", (0, 0.875))],
+)
+def test_an_expert_is_trained_on_the_levels_it_serves(name, expert, levels):
+    run = load(CONFIGS / f"{name}.py")
+    drawn = run.recipe.objective.levels
+    assert (run.recipe.expert, drawn.lowest, drawn.highest) == (expert, *levels)
+    with pytest.raises(ValueError, match=r"samples.every must be 0, got 5: one expert alone"):
+        load(CONFIGS / f"{name}.py", "--config.samples.every=5")
 
 
 def test_an_argument_behind_the_name_of_a_config():
@@ -66,7 +89,20 @@ def test_debug_trains_saves_and_samples(tmp_path, capsys):
         "t2v-000002.png",
     ]
     assert (tmp_path / "checkpoints" / "2").is_dir()
+    capsys.readouterr()
     assert train_main([*arguments, "--config.samples.every=0"]) == 0  # nothing is left to do
+    assert train_main([*arguments, "--config.steps=1", "--config.samples.every=0"]) == 0
+    assert f"{tmp_path} is at step 2 already, behind steps=1; nothing" in capsys.readouterr().err
+
+
+def test_pictures_that_a_kill_has_prevented_are_drawn_by_the_next_run(tmp_path):
+    flags = ["--config.steps=2", "--config.samples.every=2", "--config.samples.num_steps=1"]
+    arguments = [f"--config={DEBUG}", f"--workdir={tmp_path}", *flags]
+    assert train_main(arguments) == 0
+    drawn = {path: path.read_bytes() for path in (tmp_path / "samples").iterdir()}
+    (tmp_path / "samples" / "i2v-000002.png").unlink()
+    assert train_main(arguments) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "samples").iterdir()} == drawn
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
 from pusa_jax.data import encoded as data
-from pusa_jax.data import inspection
+from pusa_jax.data import inspection, shards
 from pusa_jax.data.pusa_v1 import import_folder
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.training.config import DataConfig, ModelConfig
@@ -49,7 +49,7 @@ def write(folder, count=COUNT):
     records = [data.serialized(example(i)) for i in range(count)]
     parts = [records[i : i + 4] for i in range(0, count, 4)]
     for i, part in enumerate(parts):
-        data.write_records(folder / data.shard_name(i, len(parts)), part)
+        data.write_records(folder / shards.shard_name(i, len(parts)), part)
     lengths = [len(part) for part in parts]
     data.write_metadata(folder, card(), lengths, sum(map(len, records)), folder / "staging")
     np.save(folder / data.NO_TEXT, noise(99, 1, 12).view(np.uint16))

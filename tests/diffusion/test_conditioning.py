@@ -59,7 +59,7 @@ def test_what_is_laid_out_has_the_dtype_of_the_clip():
     assert place([given(0, 0.2)], LIKE.astype(jnp.bfloat16))[0].dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_guidance_moves_away_from_the_negative_prompt(scale):
     x, t = jnp.ones((1, 5, 2, 3, 4)), jnp.ones((1, 5))
     velocity = guided(lambda x, t, text: x * text, jnp.asarray([2.0, 0.5]), jnp.float32(scale))
@@ -86,14 +86,17 @@ def test_guidance_off_asks_the_network_once():
         asked.clear()
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_both_passes_as_one_batch_are_the_same_guidance(scale):
     x, t = jax.random.normal(jax.random.key(0), (2, 5, 2, 3, 4)), jnp.arange(10.0).reshape(2, 5)
 
     def velocity(x, t, text):
         return (x + t[:, :, None, None, None]) * text.reshape(-1, 1, 1, 1, 1)
 
-    prompts, negatives = jnp.asarray([2.0, 3.0]), jnp.asarray([0.5, -1.0 if scale > 1 else jnp.nan])
+    prompts, negatives = (
+        jnp.asarray([2.0, 3.0]),
+        jnp.asarray([0.5, jnp.nan if scale == 1 else -1.0]),
+    )
     together = guided_together(velocity, jnp.concatenate([prompts, negatives]), jnp.float32(scale))
     in_turn = guided(velocity, jnp.stack([prompts, negatives]), jnp.float32(scale))
     assert jnp.allclose(together(x, t), in_turn(x, t), atol=1e-5)

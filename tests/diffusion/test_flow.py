@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,6 +77,35 @@ def test_levels_are_counted_from_both_ends_as_torch_does():
     assert pusa_schedule(5, 1.0).tolist() == np.float32([1, 0.8, 0.6, 0.4, 0.2, 0]).tolist()
     assert pusa_schedule(7, 1.0)[3] == np.float32(0.57142854)  # torch.linspace(1, 0, 8)[3]
     assert np.float32(0.57142854) != np.float32(4 / 7)
+
+
+@pytest.mark.parametrize(
+    ("steps", "step", "told"), [(44, 5, 974), (52, 15, 924), (54, 5, 979), (61, 45, 639)]
+)
+def test_levels_are_computed_in_float32(steps, step, told):
+    """Truncated, the product in float64 is one more."""
+    table = noise_table(steps, 5.0, np.ones(1), truncate=True)
+    assert table.timesteps[step, 0] == told
+
+
+TORCH_LEVELS = """
+import numpy, sys, torch
+for shift in (1.0, 5.0):
+    for steps in range(1, 101):
+        even = torch.linspace(1, 0, steps + 1)
+        sys.stdout.buffer.write((shift * even / (1 + (shift - 1) * even)).numpy().tobytes())
+"""
+
+
+@pytest.mark.torch
+def test_levels_are_those_of_torch_to_the_last_bit():
+    """Of its plain loop: where torch uses fused multiply-adds some levels are a bit off ours."""
+    pytest.importorskip("torch", reason="needs the extra [test]")
+    plain = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", TORCH_LEVELS]
+    theirs = subprocess.run(command, env=plain, capture_output=True, check=True).stdout
+    ours = [pusa_schedule(n, shift).tobytes() for shift in (1.0, 5.0) for n in range(1, 101)]
+    assert theirs == b"".join(ours)
 
 
 def test_a_frame_told_to_be_clean_does_not_move_and_one_told_otherwise_does():

@@ -223,3 +223,9 @@ def test_frames_with_multiplier_0_stay_bit_for_bit(name):
 def test_a_vae_that_keeps_every_frame_has_as_many_latent_frames():
     assert [tasks.latent_frames(n, 1) for n in (1, 2, 5)] == [1, 2, 5]
     assert [tasks.pixel_frames(n, 1) for n in (1, 2, 5)] == [1, 2, 5]
+
+
+def test_the_first_picture_is_at_the_first_place_and_the_last_at_the_last():
+    first, last = tasks.start_end(A, B, 9)
+    assert np.array_equal(first.frames[0], A) and first.at == (0,)
+    assert np.array_equal(last.frames[0], B) and last.at == (8,)

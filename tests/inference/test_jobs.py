@@ -19,6 +19,7 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
@@ -323,7 +324,12 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
         jobs, "PusaPipeline", lambda **parts: Recorder() if parts == vars(loaded) else None
     )
     jobs.run(prepared, quiet)
-    given = {"dtype": "float32", "mesh": prepared.mesh, "on_progress": quiet}
+    given = {
+        "dtype": "float32",
+        "mesh": prepared.mesh,
+        "placing": prepared.placing,
+        "on_progress": quiet,
+    }
     assert seen == [(prepared.model, given)]
 
 
@@ -344,6 +350,8 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
         "steps": 3,
+        "solver": "euler",
+        "lightx2v": [],
         "passes_per_step": 2,
         "mesh": MESH,
         "devices": "1 x cpu",
@@ -407,18 +415,22 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     spy(jobs, "check_writable")
     spy(jobs, "open_model", model)
     spy(jobs, "read_conditions", [])
-    spy(jobs, "check_all")
+    spy(jobs, "check_experts")
+    spy(jobs, "plan_run", types.SimpleNamespace())
+    spy(jobs, "rows_of")
     spy(jobs, "choose_mesh", mesh)
     spy(jobs, "check_memory")
     spy(jobs, "check_model")
     prepared = jobs.prepare(job, tmp_path / "out.mp4")
     assert seen == [
         ("check_writable", (tmp_path / "out.mp4",), {}),
-        ("open_model", ("m", lora), {}),
-        ("read_conditions", (job, 2), {}),
-        ("check_all", ([], 17), {}),
+        ("open_model", ("m", lora, (), ()), {}),
+        ("check_experts", (settings, WAN21), {}),
+        ("read_conditions", (job, 2, {}), {}),
+        ("plan_run", (WAN21, settings, [], configs), {}),
+        ("rows_of", (types.SimpleNamespace(), SOLVERS["euler"]), {}),
         ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
-        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16"), {}),
+        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16", "resident"), {}),
         ("check_model", (model, "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")

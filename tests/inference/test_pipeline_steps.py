@@ -294,6 +294,7 @@ def test_settings_are_those_of_pusas_scripts_by_default():
         "num_steps": 30,
         "guidance_scale": 3.0,
         "low_guidance_scale": None,
+        "guidance_schedule": None,
         "boundary": None,
         "solver": "euler",
         "shift": 5.0,

@@ -28,6 +28,7 @@ def test_published_sizes_have_the_tiles_of_the_original():
     assert starts(160, 52, 26) == [0, 26, 52, 78, 104, 130]
     assert len(tiling.tiles((90, 160), Tiles(size=(30, 52), stride=(15, 26)))) == 30
     assert len(tiling.tiles((60, 104), Tiles(size=(30, 52), stride=(15, 26)))) == 9
+    assert len(tiling.tiles((44, 80), Tiles(size=(30, 52), stride=(15, 26)))) == 6
 
 
 def test_a_start_is_skipped_where_the_tile_before_reaches_the_border():

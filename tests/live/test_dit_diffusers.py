@@ -27,7 +27,11 @@ CONFIGS = {
     "5 heads of 12": DiTConfig(
         dim=60, ffn_dim=96, num_heads=5, num_layers=1, text_dim=16, text_len=5, freq_dim=256
     ),
-}
+    "48 channels": DiTConfig(
+        dim=48, ffn_dim=80, num_heads=2, num_layers=2, text_dim=24, text_len=7, freq_dim=32,
+        in_dim=48, out_dim=48,
+    ),
+}  # fmt: skip
 
 
 def random_peer(config: DiTConfig):
@@ -72,7 +76,7 @@ def test_velocity_agrees_with_diffusers(config, per_frame):
     """Per frame: Diffusers takes a timestep for every token, as its Wan2.2 TI2V model needs."""
     peer = random_peer(config)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 16, 3, 6, 10), np.float32)
+    x = rng.standard_normal((2, config.in_dim, 3, 6, 10), np.float32)
     text = rng.standard_normal((2, config.text_len, config.text_dim), np.float32)
     timesteps = np.asarray([[999.0, 0.0, 250.0], [37.0, 612.0, 937.5]], np.float32)
     if not per_frame:

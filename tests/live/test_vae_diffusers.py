@@ -1,4 +1,6 @@
-"""The VAE beside the installed Diffusers, on random configurations."""
+"""The VAEs beside the installed Diffusers, on random configurations."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,13 @@ from flax import nnx
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.tables import dump, load
-from pusa_jax.convert.wan.vae import config_from_source, diffusers_rules
+from pusa_jax.convert.wan.published import diffusers_vae
+from pusa_jax.convert.wan.vae import config_from_source, diffusers_rules, wan22_layout_of
+from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.wan.config import WAN22_VAE, VAEConfig
+from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import assert_close, from_house_layout, to_house_layout
 from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
@@ -35,20 +41,25 @@ def random_config(seed: int) -> VAEConfig:
     )
 
 
+def random_wan22_config(seed: int) -> VAEConfig:
+    config = random_config(seed)
+    return dataclasses.replace(
+        config,
+        decoder_dim=config.dim + 2,
+        dim_mult=((1, 2, 4, 4), (1, 1, 2, 2))[seed % 2],
+        temporal_downsample=((False, True, True), (True, False, True))[seed % 2],
+        patch_size=2,
+        has_stage_shortcuts=True,
+    )
+
+
 CONFIGS = [random_config(seed) for seed in (1, 2)]
+WAN22_CONFIGS = [random_wan22_config(seed) for seed in (3, 4)]
 
 
 def peer_of(config: VAEConfig, seed: int = 0):
     """Diffusers' autoencoder with random weights, also in its norms."""
-    peer = diffusers.AutoencoderKLWan(
-        base_dim=config.dim,
-        z_dim=config.z_dim,
-        dim_mult=list(config.dim_mult),
-        num_res_blocks=config.num_res_blocks,
-        temperal_downsample=list(config.temporal_downsample),
-        latents_mean=list(config.latent_mean),
-        latents_std=list(config.latent_std),
-    ).eval()
+    peer = diffusers.AutoencoderKLWan.from_config(diffusers_vae(config)).eval()
     torch.manual_seed(seed)
     for name, parameter in peer.named_parameters():
         if name.endswith("gamma"):
@@ -95,7 +106,13 @@ def statistics(peer):
 
 
 @pytest.mark.parametrize(
-    ("config", "batch", "height", "width"), [(CONFIGS[0], 1, 16, 24), (CONFIGS[1], 2, 24, 16)]
+    ("config", "batch", "height", "width"),
+    [
+        (CONFIGS[0], 1, 16, 24),
+        (CONFIGS[1], 2, 24, 16),
+        (WAN22_CONFIGS[0], 1, 32, 48),
+        (WAN22_CONFIGS[1], 2, 48, 32),
+    ],
 )
 def test_encoding_and_decoding_equal_those_of_diffusers(config, batch, height, width):
     peer = peer_of(config)
@@ -103,7 +120,8 @@ def test_encoding_and_decoding_equal_those_of_diffusers(config, batch, height, w
     rng = np.random.default_rng(0)
     for frames in (1, 5, 13):
         video = rng.uniform(-1, 1, (batch, 3, frames, height, width)).astype(np.float32)
-        size = (batch, config.z_dim, (frames + 3) // 4, height // 8, width // 8)
+        cells = (height // config.spatial_stride, width // config.spatial_stride)
+        size = (batch, config.z_dim, (frames + 3) // 4, *cells)
         latents = rng.standard_normal(size).astype(np.float32)
         with torch.no_grad():
             encoded = (peer.encode(torch.tensor(video)).latent_dist.mode() - mean) / std
@@ -129,8 +147,8 @@ def test_whole_clips_without_surplus_frames_as_in_diffusers():
     assert_close(from_house_layout(clip), decoded.numpy(), LIMIT)
 
 
-def test_exported_weights_load_into_diffusers_unchanged():
-    config = CONFIGS[1]
+@pytest.mark.parametrize("config", [CONFIGS[1], WAN22_CONFIGS[1]])
+def test_exported_weights_load_into_diffusers_unchanged(config):
     peer, other = peer_of(config), peer_of(config, seed=1)
     exported = dict(dump(leaves_of(ours_from(peer, config)), diffusers_rules(config)))
     other.load_state_dict({k: torch.tensor(v) for k, v in exported.items()})
@@ -138,19 +156,82 @@ def test_exported_weights_load_into_diffusers_unchanged():
         assert torch.equal(other.state_dict()[name], tensor), name
 
 
-def test_the_published_architecture_has_the_tensors_that_diffusers_expects():
+@pytest.mark.parametrize("config", [VAEConfig(), WAN22_VAE])
+def test_the_published_architecture_has_the_tensors_that_diffusers_expects(config):
     with torch.device("meta"):
-        peer = diffusers.AutoencoderKLWan()
+        peer = diffusers.AutoencoderKLWan.from_config(diffusers_vae(config))
     expected = {name: tuple(tensor.shape) for name, tensor in peer.state_dict().items()}
-    config = VAEConfig()
     shapes = shapes_of(lambda: vae.WanVAE(config, rngs=nnx.Rngs(0)))
     rules = diffusers_rules(config)
     ours = {rule.source: rule.tensor_shape(shapes[rule.target].shape) for rule in rules}
     assert ours == expected
 
 
-def test_the_config_of_diffusers_is_understood():
-    config = CONFIGS[0]
+@pytest.mark.parametrize("config", [CONFIGS[0], *WAN22_CONFIGS])
+def test_the_config_of_diffusers_is_understood(config):
     peer = peer_of(config)
     source = ArrayTensors({name: tensor.numpy() for name, tensor in peer.state_dict().items()})
     assert config_from_source(source, dict(peer.config)) == config
+    assert wan22_layout_of(source) == ("diffusers" if config.has_stage_shortcuts else None)
+
+
+def ramps(size: int, tile: int, stride: int, cell: int) -> list[tuple[int, int, np.ndarray]]:
+    """Start, stop and weights of the tiles along an axis, by wan.md §3.3, in pixels."""
+    found = []
+    for start in range(0, size, stride):
+        if start and start - stride + tile >= size:
+            continue
+        stop = min(start + tile, size)
+        border = (tile - stride) * cell
+        ramp = (np.arange(border) + 1) / border
+        weights = np.ones((stop - start) * cell)
+        if start:
+            weights[:border] = ramp
+        if stop < size:
+            weights[len(weights) - border :] = ramp[::-1]
+        found.append((start * cell, stop * cell, weights))
+    return found
+
+
+def blended(code, x, tiles: Tiles, cells: tuple[int, int], scales: tuple[int, int]):
+    """Each tile through the peer by itself, then the weighted mean; x is [B, C, T, H, W]."""
+    into, out = scales
+    total = weight = 0.0
+    rows, columns = (
+        [(a // out, b // out, w) for a, b, w in ramps(n, size, stride, out)]
+        for n, size, stride in zip(cells, tiles.size, tiles.stride, strict=True)
+    )
+    for top, bottom, down in rows:
+        for left, right, across in columns:
+            part = code(x[..., top * into : bottom * into, left * into : right * into])
+            share = np.minimum(down[:, None], across[None, :])
+            edges = [(top * out, (cells[0] - bottom) * out), (left * out, (cells[1] - right) * out)]
+            total = total + np.pad(part * share, [(0, 0)] * 3 + edges)
+            weight = weight + np.pad(share, edges)
+    return total / weight
+
+
+def test_tiles_of_wan22_are_those_of_the_peer_blended():
+    config, tiles, cells = WAN22_CONFIGS[0], Tiles(size=(3, 4), stride=(2, 2)), (5, 6)
+    peer, stride = peer_of(config), config.spatial_stride
+    peer.decoder.conv_out.weight.data *= 0.1  # Diffusers clamps tiles, DiffSynth what is blended
+    mean, std = statistics(peer)
+    rng = np.random.default_rng(0)
+    video = rng.uniform(-1, 1, (1, 3, 5, *(n * stride for n in cells))).astype(np.float32)
+    latents = rng.standard_normal((1, config.z_dim, 2, *cells)).astype(np.float32)
+
+    @torch.no_grad()
+    def encode_tile(x):
+        return ((peer.encode(torch.tensor(x)).latent_dist.mode() - mean) / std).numpy()
+
+    @torch.no_grad()
+    def decode_tile(x):
+        return peer.decode(torch.tensor(x) * std + mean).sample.numpy()
+
+    coder = Autoencoder(ours_from(peer, config), WAN21.codec, config)
+    actual = from_house_layout(coder.encode(np.asarray(to_house_layout(video)), tiles))
+    assert_close(actual, blended(encode_tile, video, tiles, cells, (stride, 1)), LIMIT, "latents")
+    actual = from_house_layout(coder.decode(to_house_layout(latents), tiles))
+    expected = blended(decode_tile, latents, tiles, cells, (1, stride))
+    assert np.abs(expected).max() < 1
+    assert_close(actual, expected, LIMIT, "decoded frames")

@@ -3,7 +3,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pusa_jax.models.lora import MERGE_RULES, LoRA, LowRank, Target, merge, rank_stabilised
+from pusa_jax.models.lora import (
+    MERGE_RULES,
+    LoRA,
+    LowRank,
+    Target,
+    merge,
+    merge_all,
+    rank_stabilised,
+)
 from pusa_jax.testing.compare import assert_close
 
 RNG = np.random.default_rng(0)
@@ -117,3 +125,22 @@ def test_an_unknown_rule_lists_the_known_ones():
 
 def test_rank_stabilised_alpha_gives_one_over_the_root_of_the_rank():
     assert rank_stabilised(8.0, 16) / 16 == 8.0 / 4
+
+
+def test_several_adapters_are_merged_one_upon_the_other_with_their_own_strengths():
+    """In order: the weights are rounded after each."""
+    leaves = {"head/kernel": jnp.asarray(normal(6, 4), jnp.bfloat16)}
+    small, large = (LoRA({Target("head"): low_rank(alpha=alpha)}) for alpha in (0.01, 64.0))
+    merged, other = (
+        merge_all(leaves, adapters)["head/kernel"]
+        for adapters in (((small, 0.5), (large, 2.0)), ((large, 2.0), (small, 0.5)))
+    )
+    expected = merge(merge(leaves, small, 0.5), large, 2.0)["head/kernel"]
+    assert np.array_equal(merged, expected) and not np.array_equal(merged, other)
+    assert merge_all(leaves, []) == leaves
+
+
+def test_strength_is_1_and_alpha_the_files_unless_told_otherwise():
+    leaves, lora = model(), LoRA({Target("head"): low_rank(alpha=8.0)})
+    told = merge(leaves, lora, 1.0, "file_alpha")["head/kernel"]
+    assert np.array_equal(merge(leaves, lora)["head/kernel"], told)

@@ -18,20 +18,21 @@ import os
 import queue
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import tqdm
-from making import Mutant, mutants_of
+from making import Mutant, mutants_by_hand, mutants_of
 from rooms import ROOT, equivalents, rooms
+from warm import tests_pass
 
 PATIENCE = 5  # a mutant may take this many times as long as the original before it counts as hung
 KEPT = ROOT / "runs" / "mutants"
+Make = Callable[[str], Iterable[Mutant]]
 
 
 def copy_tree(target: Path) -> Path:
@@ -48,30 +49,17 @@ def copy_tree(target: Path) -> Path:
 def survives(tree: Path, file: str, code: str, limit: float | None) -> bool:
     """Whether all tests of the file pass in a copy where it has this code; hanging is failing."""
     tests = [*rooms()[file], "--golden-dir", "tests/golden"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "--no-header", *tests]
-    environment = os.environ | {
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",  # or the bytecode of one mutant could serve another
-        "JAX_COMPILATION_CACHE_DIR": str(KEPT / "programs"),
-    }
-    original = (tree / file).read_bytes()
+    arguments = ["-q", "-x", "-n", "0", "--no-header", *tests]
+    original, times = (tree / file).read_bytes(), (tree / file).stat().st_mtime
     (tree / file).write_text(code)
+    # Bytecode is known by the time of its source: no mutant may be run by that of another.
+    stamp = int(hashlib.sha256(code.encode()).hexdigest()[:7], 16)
+    os.utime(tree / file, (stamp, stamp))
     try:
-        with subprocess.Popen(
-            command,
-            cwd=tree,
-            env=environment,
-            start_new_session=True,  # so that children of a hung test end with it
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as run:
-            try:
-                return run.wait(limit) == 0
-            except subprocess.TimeoutExpired:
-                os.killpg(run.pid, signal.SIGKILL)
-                return False
+        return tests_pass(tree, arguments, limit)
     finally:
         (tree / file).write_bytes(original)
+        os.utime(tree / file, (times, times))
 
 
 def key_of(mutant: Mutant) -> str:
@@ -83,8 +71,8 @@ def key_of(mutant: Mutant) -> str:
     ).hexdigest()
 
 
-def chosen(room: str | None, sample: int | None, seed: int) -> dict[str, Mutant]:
-    """The mutants of a room, or of all, or a sample of them, by their keys.
+def chosen(room: str | None, sample: int | None, seed: int, make: Make) -> dict[str, Mutant]:
+    """The mutants that `make` makes of a room, or of all, or a sample of them, by their keys.
 
     Raises:
       SystemExit: there is no such room.
@@ -93,7 +81,7 @@ def chosen(room: str | None, sample: int | None, seed: int) -> dict[str, Mutant]
         raise SystemExit(
             f"{room} is not in tests/mutants/rooms.toml, which has {', '.join(rooms())}."
         )
-    every = [m for file in ([room] if room else rooms()) for m in mutants_of(file)]
+    every = [m for file in ([room] if room else rooms()) for m in make(file)]
     if sample is not None:  # shuffled first, so that a larger sample holds the smaller one
         every = random.Random(seed).sample(every, len(every))[:sample]
     return {key_of(m): m for m in every}
@@ -170,11 +158,19 @@ def main() -> None:
         "--sample", type=int, help="try this many of the mutants; all when left out"
     )
     parser.add_argument("--seed", type=int, default=0, help="which sample")
+    parser.add_argument(
+        "--by-hand", action="store_true", help="those of by_hand.toml in place of the operators'"
+    )
     parser.add_argument("--workers", type=int, default=2, help="mutants tried at the same time")
     args = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(KEPT / "programs"),
+        "JAX_PLATFORMS": "cpu",
+    }
     (KEPT / "results.jsonl").touch()
-    mutants = chosen(args.room, args.sample, args.seed)
+    make = mutants_by_hand if args.by_hand else mutants_of
+    mutants = chosen(args.room, args.sample, args.seed, make)
     lines = (KEPT / "results.jsonl").read_text().splitlines()
     known = {r["key"]: r["survived"] for r in map(json.loads, lines)}
     try_all(mutants, known, args.workers)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
-from rooms import ROOT, is_silent, normal, silent_spans
+from rooms import ROOT, by_hand, is_silent, normal, silent_spans
 
 # cosmic-ray has every operator for every other, 200 pairs, and most fail for their types alone. A
 # neighbour or two of each says as much in a fraction of the time.
@@ -43,6 +43,26 @@ class Mutant:
     line: str
     changed: str
     number: int
+
+
+def mutants_by_hand(file: str) -> Iterator[Mutant]:
+    """The mutants of a file in by_hand.toml.
+
+    Raises:
+      ValueError: a text is not in the file any more.
+    """
+    source = (ROOT / file).read_text()
+    for text, mutant in by_hand().get(file, []):
+        before, found, behind = source.partition(text)
+        if not found:
+            raise ValueError(f"by_hand.toml: {file} has no {text!r} any more; mend the entry.")
+        yield Mutant(
+            file=file,
+            code=before + mutant + behind,
+            line=normal(text),
+            changed=normal(mutant),
+            number=before.count("\n") + 1,
+        )
 
 
 def mutants_of(file: str) -> Iterator[Mutant]:

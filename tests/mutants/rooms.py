@@ -1,6 +1,7 @@
 """What is mutated, which tests answer for it, and what is left out."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -20,11 +21,17 @@ def equivalents() -> list[dict[str, str]]:
     return tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
 
 
+def by_hand() -> dict[str, list[list[str]]]:
+    """File -> texts in it, each with what stands in its place: what no operator makes."""
+    return tomllib.loads((HERE / "by_hand.toml").read_text())
+
+
 def silent_spans(source: str) -> list[tuple[Position, Position]]:
     """Where a change is no change of behaviour.
 
     Annotations, `raise` statements (which error is raised is behaviour, but no operator changes
-    that; the rest is its text) and the arguments of `@dataclass`, which promise what pyright holds.
+    that; the rest is its text), and the arguments of `@dataclass` and the bare `*` of signatures,
+    which promise what pyright holds.
     Docstrings need no span: no operator changes strings.
     """
     silent = []
@@ -40,7 +47,11 @@ def silent_spans(source: str) -> list[tuple[Position, Position]]:
                 silent.append(node)
             case ast.ClassDef(decorator_list=decorators):
                 silent += [k for d in decorators if isinstance(d, ast.Call) for k in d.keywords]
-    return [((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in silent]
+    spans = [((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in silent]
+    for number, line in enumerate(source.splitlines(), 1):
+        stars = (match.start() for match in re.finditer(r"\*(?=,)", line))
+        spans += [((number, at), (number, at + 1)) for at in stars]
+    return spans
 
 
 def is_silent(spans: list[tuple[Position, Position]], start: Position, end: Position) -> bool:

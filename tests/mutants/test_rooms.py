@@ -8,7 +8,7 @@ SOURCE = """
 class A:
     field: Kept | None = 3
 
-def f(argument: Given | None = 4) -> Found | None:
+def f(argument: Given | None = 4, *, other=5) -> Found | None:
     if argument < 1:
         raise ValueError(f"at least {0 + 1}")
     return argument + 2
@@ -36,13 +36,19 @@ def test_equivalent_mutants_are_of_lines_that_still_exist_and_say_why():
         assert len(entry["reason"]) > 10
 
 
+def test_mutants_by_hand_are_of_rooms_and_change_something():
+    for file, entries in rooms.by_hand().items():
+        assert file in rooms.rooms()
+        assert all(text != mutant for text, mutant in entries)
+
+
 @pytest.mark.parametrize(
-    "text", ["True", "Kept | None", "Given | None", "Found | None", "0 + 1", "1}"]
+    "text", ["True", "Kept | None", "Given | None", "Found | None", "0 + 1", "1}", "*"]
 )
 def test_promises_annotations_and_texts_of_errors_are_not_mutated(text):
     assert rooms.is_silent(rooms.silent_spans(SOURCE), *position(text))
 
 
-@pytest.mark.parametrize("text", ["3", "4", "argument < 1", "argument + 2", "@dataclass"])
+@pytest.mark.parametrize("text", ["3", "4", "5", "argument < 1", "argument + 2", "@dataclass"])
 def test_values_conditions_and_decorators_are_mutated(text):
     assert not rooms.is_silent(rooms.silent_spans(SOURCE), *position(text))

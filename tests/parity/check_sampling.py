@@ -1,7 +1,7 @@
 """Pusa's pipelines, run by the shipped `PusaPipeline`: with an analytic model, with the tiny DiT.
 
 Noise and text features are the recorded ones. Given frames are pixels where the recording has a
-VAE, else recorded latents. What cannot go through `PusaPipeline` yet is in `hand_loop`.
+VAE, else recorded latents.
 """
 
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from check_dit import load_dit
 from check_vae import load_vae
 from flax import nnx
 from golden import Comparison, Golden, remembered
-from hand_loop import given_latents, run_without_conditions
 from watched import WatchedPipeline
 
 from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import Expert, Output
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
@@ -53,6 +53,23 @@ def run(pipe: WatchedPipeline, golden: Golden, case: dict, prompts: tuple[str, s
         given = given_latents(golden, case)
     prompt, negative = prompts
     return pipe(prompt, conditions=given, negative_prompt=negative, settings=settings, noise=noise)
+
+
+def given_latents(golden: Golden, case: dict) -> list[FrameCondition]:
+    """The recorded latents at the conditioned places.
+
+    Pusa's multi-frame pipeline truncates timesteps even if it is given nothing. A frame given at
+    multiplier 1 is nothing but noise, so that is the same run of ours.
+    """
+    group = golden.meta["inputs_of"][case["name"]]
+    places, multipliers = case["cond_frame_latent_indices"], case["noise_multipliers"]
+    if not places and not case["pipeline"].endswith("t2v"):
+        places, multipliers = [0], [1.0]
+    recorded = to_house_layout(golden.tensor(f"in.{group}.cond_latents"))
+    return [
+        FrameCondition(index=i, latents=recorded[:, i : i + 1], multiplier=m)
+        for i, m in zip(places, multipliers, strict=True)
+    ]
 
 
 def given_pixels(images: np.ndarray, case: dict, stride: int) -> list[tasks.Condition]:
@@ -107,17 +124,6 @@ def analytic_pipeline(golden: Golden, dtype: Precision) -> WatchedPipeline:
 
 def check_trace(golden: Golden, case: dict):
     pipe = analytic_pipeline(golden, case.get("torch_dtype", "float32"))
-    if case["pipeline"] == "multi_frames" and not case["cond_frame_latent_indices"]:
-        numbers = jnp.asarray([*ANALYTIC_PROMPTS.values()])
-
-        def velocity(latents, timesteps, number):
-            return pipe.experts[0].dit(latents, timesteps, (number, number))
-
-        trace, table = run_without_conditions(
-            golden, case, velocity, numbers[:, None, None, None, None, None]
-        )
-        yield from compare(golden, case, table.timesteps, table.step_sizes, trace, 1e-5)
-        return
     run(pipe, golden, case, SIDES)
     yield from compare(golden, case, pipe.told(), pipe.step_sizes(), pipe.trace(), 1e-5)
 

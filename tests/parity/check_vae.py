@@ -12,10 +12,10 @@ from watched import WatchedPipeline
 
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.tables import load
-from pusa_jax.convert.wan.vae import original_rules
+from pusa_jax.convert.wan.vae import config_from_source, original_rules
 from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import DiTConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import random_module, relative_error, to_house_layout
@@ -28,20 +28,25 @@ ENCODE, DECODE = jax.jit(vae.encode), jax.jit(vae.decode)
 @remembered
 def load_vae(path: Path, recorded: dict) -> vae.WanVAE:
     """A tiny VAE from a weights file and the configuration a golden file states."""
-    config = VAEConfig(
-        dim=recorded["dim"],
-        z_dim=recorded["z_dim"],
-        dim_mult=tuple(recorded["dim_mult"]),
-        num_res_blocks=recorded["num_res_blocks"],
-        temporal_downsample=tuple(recorded["temperal_downsample"]),
-        latent_mean=tuple(recorded["latent_mean"]),
-        latent_std=tuple(recorded["latent_std"]),
+    source = open_tensors(path)
+    config = config_from_source(
+        source,
+        {
+            "base_dim": recorded["dim"],
+            "decoder_base_dim": recorded.get("dec_dim"),
+            "z_dim": recorded["z_dim"],
+            "dim_mult": recorded["dim_mult"],
+            "num_res_blocks": recorded["num_res_blocks"],
+            "temperal_downsample": recorded["temperal_downsample"],
+            "latents_mean": recorded["latent_mean"],
+            "latents_std": recorded["latent_std"],
+        },
     )
 
     def build():
         return vae.WanVAE(config, rngs=nnx.Rngs(0))
 
-    return assemble(build, load(open_tensors(path), original_rules(config), shapes_of(build)))
+    return assemble(build, load(source, original_rules(config), shapes_of(build)))
 
 
 def tensor(golden: Golden, name: str):
@@ -82,4 +87,4 @@ def check_tiled(golden: Golden, case: dict):
         yield Comparison(what, relative_error(actual, expected), LIMIT)
 
 
-CHECKS = {"wan21_vae": check_whole, "pusa_vae_tiled": check_tiled}
+CHECKS = {"wan21_vae": check_whole, "wan22_vae": check_whole, "pusa_vae_tiled": check_tiled}

@@ -47,6 +47,14 @@ def test_a_family_makes_its_networks_of_plain_values(name):
             "no model.vae.dims; nearest are model.v",
         ),
         ({}, "model needs either a preset or a dit of its own"),
+        (
+            {"preset": "wan2.1-t2v-14b", "expert": "dit_low"},
+            "model.expert must be one of dit in wan2.1, got dit_low",
+        ),
+        (
+            {"preset": "wan2.2-t2v-a14b", "expert": "vae"},
+            "model.expert must be one of dit, dit_low in wan2.2, got vae",
+        ),
         ({"preset": "wan2.1-t2v-14b", "dit": dataclasses.asdict(DIT)}, "model needs either a pre"),
     ],
 )

@@ -101,6 +101,16 @@ def test_records_of_steps_to_be_taken_again_are_dropped(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_a_torn_line_costs_no_other(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [b'{"step": 1, "loss": 1.0}', b'{"step": 2, "lo', b'{"step": 3, "loss": 3.0}', b"[7]"]
+    lines += [b'{"step": "x"}', b'{"step": 4, "l\xffss": 1}', b'{"step": 5, "loss": 5.0}', b'{"st']
+    path.write_bytes(b"\n".join(lines))
+    assert [record["step"] for record in read_records(path)] == [1, 3, 5]
+    Recorder(tmp_path, step=3, tensorboard=False, wandb="").close()
+    assert [record["step"] for record in read_records(path)] == [1, 3]
+
+
 class Service:
     """Stands in for the package wandb."""
 

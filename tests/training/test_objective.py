@@ -107,6 +107,33 @@ def test_text_keeps_its_dtype_where_it_is_dropped():
     assert noised_batch(KEYS[:3], CLEAN[:3], text, NO_TEXT, config).text.dtype == jnp.bfloat16
 
 
+def test_latents_of_any_dtype_are_noised_in_float32():
+    halves = CLEAN[:3].astype("bfloat16")
+    task = noised_batch(KEYS[:3], halves, TEXT[:3], NO_TEXT, ObjectiveConfig())
+    assert task.noised.dtype == task.target.dtype == jnp.float32
+    exact = noised_batch(KEYS[:3], halves.astype("float32"), TEXT[:3], NO_TEXT, ObjectiveConfig())
+    assert np.array_equal(task.noised, exact.noised)
+
+
+def test_a_key_makes_the_same_exercise_in_every_version():
+    """Or a run that goes on with a newer version would not be the run that began."""
+    task = run(6, text_dropout=0.5)
+    assert (task.text == NO_TEXT).all(axis=(1, 2)).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+    ]
+    assert task.levels.timesteps[0].tolist() == [916.0, 908.0, 704.0, 796.0, 286.0]
+    np.testing.assert_allclose(
+        (task.target + CLEAN[:6])[0, 0, 0, 0],
+        [-1.2574800252914429, -0.4016000032424927, -1.121359944343567],
+        atol=1e-5,
+    )
+
+
 def test_every_frame_of_every_clip_has_noise_of_its_own():
     task = run(3)
     noise = np.asarray(task.target + CLEAN[:3]).reshape(15, -1)

@@ -8,10 +8,19 @@ import pytest
 from small import LORA, base, batch, frozen, random_adapters, recipe
 
 from pusa_jax.diffusion.timesteps import LevelConfig, clip_keys, level_table
+from pusa_jax.models.adapters import init_adapters
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.objective import noised_batch, noised_batch_at
 from pusa_jax.training.state import OptimizerConfig, apply_gradients, fresh_state, learning_rate
-from pusa_jax.training.step import LEVEL_BINS, first_state, loss_of, network, train_step
+from pusa_jax.training.step import (
+    LEVEL_BINS,
+    first_state,
+    loss_of,
+    model_shapes,
+    network,
+    train_step,
+)
+from pusa_jax.weights.leaves import leaves_of
 
 KEY = jax.random.key(5)
 
@@ -231,3 +240,22 @@ def test_the_average_keeps_its_share_of_the_past():
 def test_wrong_settings_are_named(field, message):
     with pytest.raises(ValueError, match=message):
         recipe(**field)
+
+
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_weights_are_gathered_in_the_dtype_that_is_computed_in(adapter):
+    of = recipe(adapter, "bfloat16")
+    state, fixed = start(of, "bfloat16")
+    leaves = leaves_of(network(of, state.params, fixed.base))
+    assert {leaf.dtype for leaf in leaves.values()} == {jnp.dtype("bfloat16")}
+
+
+def test_adapters_and_steps_have_keys_of_their_own():
+    of = recipe()
+    state, _ = start(of)
+    for key in (KEY, state.key):
+        drawn = init_adapters(model_shapes(of), LORA, key)
+        assert not np.array_equal(
+            drawn["blocks/ffn/up/lora_a"], state.params["blocks/ffn/up/lora_a"]
+        )
+    assert not np.array_equal(jax.random.key_data(KEY), jax.random.key_data(state.key))

@@ -12,7 +12,7 @@ from experiments.tiny_world.evaluate import Model, Sampling, plan
 from pusa_jax.demo.world import render
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.sampling import euler_rows, sample, start
+from pusa_jax.diffusion.sampling import rows_of, sample, start
 from pusa_jax.diffusion.solvers import EULER, EulerState
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.models.layers import layer_norm, patchify
@@ -45,7 +45,7 @@ def shares(model: Model, sampling: Sampling, count: int, seed: int, multiplier: 
     )
     table = plan(model.dit, sampling, multipliers)
     text = jnp.asarray(np.stack([model.text(scene.caption) for scene in scenes]))
-    found, rows, scale = {}, euler_rows(table), jnp.float32(1)
+    found, rows, scale = {}, rows_of(table), jnp.float32(1)
     mesh = make_mesh({}, jax.local_devices()[:1])
     program = jitted_step(WAN21, mesh)
 

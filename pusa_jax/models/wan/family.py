@@ -10,7 +10,7 @@ from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset
 from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan import flops, sharding, vae
-from pusa_jax.models.wan.config import BLOCK_LINEARS, DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import BLOCK_LINEARS, WAN22_VAE, DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import TextKV, WanDiT
 from pusa_jax.models.wan.schedule import sampling_table
 from pusa_jax.models.wan.text import (
@@ -84,7 +84,6 @@ WAN21 = Family(
     official=SamplingConfig(num_steps=50, guidance_scale=5.0, solver="unipc", tiled=False),
     official_negative_prompt=WAN_NEGATIVE_PROMPT,
     multipliers={},
-    lora_strengths={"dit": 1.4},
 )
 
 WAN22 = dataclasses.replace(
@@ -101,13 +100,13 @@ WAN22 = dataclasses.replace(
         tiled=False,
     ),
     multipliers={"extend": (0.2, 0.4, 0.4, 0.4)},
-    lora_strengths={"dit": 1.5, "dit_low": 1.4},
 )
 """T2V-A14B: one denoiser for high noise and one for low, of one shape."""
 
 WAN22_TI2V = dataclasses.replace(
     WAN21,
     name="wan2.2-ti2v",
+    flops=dataclasses.replace(WAN21.flops, decode_per_pixel=flops.VAE22_DECODE_PER_PIXEL),
     # Pusa has published nothing for it: its steps, guidance and shift, the base model's size.
     sampling=SamplingConfig(height=704, num_frames=121, fps=24),
     official=SamplingConfig(
@@ -144,6 +143,13 @@ PRESETS = {
         vae=VAEConfig(),
         text=TextConfig(),
         hub="Wan-AI/Wan2.2-T2V-A14B",
+    ),
+    "wan2.2-ti2v-5b": Preset(
+        family=WAN22_TI2V,
+        dit=DiTConfig(dim=3072, ffn_dim=14336, num_heads=24, num_layers=30, in_dim=48, out_dim=48),
+        vae=WAN22_VAE,
+        text=TextConfig(),
+        hub="Wan-AI/Wan2.2-TI2V-5B",
     ),
 }
 """Published name -> sizes."""

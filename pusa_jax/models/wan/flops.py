@@ -12,6 +12,9 @@ from pusa_jax.models.wan.config import DiTConfig
 VAE_DECODE_PER_PIXEL = 8.6e6
 """FLOPs of the Wan2.1 VAE for each pixel of each decoded frame, counted for 720 x 1280."""
 
+VAE22_DECODE_PER_PIXEL = 1.84e7
+"""The same of the Wan2.2 VAE, counted for 704 x 1280."""
+
 
 def tokens(config: DiTConfig, latent_shape: tuple[int, ...]) -> int:
     """Tokens of one clip of latents [B, F, H, W, C]."""

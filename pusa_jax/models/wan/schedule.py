@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable, pusa_schedule
+from pusa_jax.diffusion.grids import dpmpp_table, unipc_table
 from pusa_jax.typing import Precision
 
 Rounding = Literal["none", "bfloat16"]
@@ -23,18 +24,55 @@ def sampling_table(
     """Plans a sampling run as the original does, or with exact timesteps.
 
     Args:
-      settings: steps, shift, and whether timesteps are rounded as in the original.
+      settings: solver, steps, shift, and whether timesteps are rounded as in the original.
       multipliers: one per latent frame, 1 where free.
-      is_conditioned: whether frames are given; the original truncates timesteps then.
-      compute_dtype: of the DiT; the original rounds timesteps to it.
+      is_conditioned: whether frames are given; Pusa's pipelines truncate timesteps then.
+      compute_dtype: of the DiT; Pusa's pipelines round timesteps to it.
+
+    Raises:
+      ValueError: a multistep solver with frames given at other multipliers than 0 and 1.
     """
     original = settings.original_timesteps
+    if settings.solver != "euler":
+        return multistep_table(settings, multipliers)
     return noise_table(
         settings.num_steps,
         settings.shift,
         multipliers,
         rounding="bfloat16" if original and compute_dtype == "bfloat16" else "none",
         truncate=original and is_conditioned,
+    )
+
+
+GRIDS = {"unipc": unipc_table, "dpm++": dpmpp_table}
+"""Solver -> the official grid of its levels."""
+
+
+def multistep_table(settings: SamplingConfig, multipliers: Float[np.ndarray, " F"]) -> NoiseTable:
+    """Plans a run of the official pipelines: one level for all frames, whole timesteps.
+
+    Frames that are given exactly (multiplier 0) are told 0 and do not move, as the first frame of
+    TI2V-5B's image-to-video (textimage2video.py: WanTI2V.i2v).
+
+    Raises:
+      ValueError: a multiplier between 0 and 1.
+    """
+    noisy = [float(m) for m in multipliers if m not in (0, 1)]
+    if noisy:
+        raise ValueError(
+            f"a frame given with noise (multiplier {noisy[0]:g}) moves along levels of its own, "
+            f"and {settings.solver} looks back along one that all frames share: use the Euler "
+            "solver, or multipliers of 0."
+        )
+    grid = GRIDS[settings.solver](settings.num_steps, settings.shift)
+    moving = np.asarray(multipliers, np.float32)[None]  # [1, F]
+    told = grid.timesteps if settings.original_timesteps else grid.sigmas[:-1] * np.float32(1000)
+    return NoiseTable(
+        sigmas=grid.sigmas * moving,
+        timesteps=told * moving,
+        step_sizes=grid.step_sizes * moving,
+        levels=grid.levels,
+        entry=moving[0],
     )
 
 

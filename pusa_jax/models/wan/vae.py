@@ -1,4 +1,8 @@
-"""Wan-VAE 2.1: a causal video autoencoder; 4 x 8 x 8 pixels become one latent cell of 16 channels.
+"""The Wan VAEs: causal video autoencoders.
+
+    Wan2.1    4 x 8 x 8 pixels become one latent cell of 16 channels
+    Wan2.2    4 x 16 x 16 pixels become one of 48: the first layer sees squares of 2 x 2 pixels, and
+              a shortcut without parameters leads past each stage
 
 A clip is a first frame and groups of `temporal_stride` frames; each becomes one latent frame. What
 a step must know of earlier frames travels in a cache of fixed size, so that memory is flat in the
@@ -11,6 +15,7 @@ number of frames:
 variance per channel; encoding returns the posterior mean and draws nothing.
 """
 
+import functools
 import itertools
 
 import jax
@@ -26,6 +31,7 @@ from pusa_jax.models.wan.vae_layers import (
     Downsample,
     Frames,
     Head,
+    Layer,
     ResidualBlock,
     TemporalDownsample,
     TemporalUpsample,
@@ -34,6 +40,14 @@ from pusa_jax.models.wan.vae_layers import (
     dtypes,
     middle,
 )
+from pusa_jax.models.wan.vae_shortcuts import (
+    Cell,
+    beside,
+    from_patches,
+    mean_shortcut,
+    repeat_shortcut,
+    to_patches,
+)
 from pusa_jax.typing import Latents, Video
 
 
@@ -41,8 +55,9 @@ class Encoder(nnx.Module):
     """Pixels to twice z_dim channels (mean and log variance) of each latent cell."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
+        self.config = config
         widths = [config.dim * m for m in (1, *config.dim_mult)]
-        self.conv1 = CausalConv((3, widths[0]), **dtypes(config), rngs=rngs)
+        self.conv1 = CausalConv((3 * config.patch_size**2, widths[0]), **dtypes(config), rngs=rngs)
         self.downsamples = nnx.List([])
         for stage, (into, out) in enumerate(itertools.pairwise(widths)):
             for width in [into, *[out] * (config.num_res_blocks - 1)]:
@@ -53,16 +68,30 @@ class Encoder(nnx.Module):
         self.middle = nnx.List(middle(widths[-1], config, rngs=rngs))
         self.head = Head(widths[-1], 2 * config.z_dim, config, rngs=rngs)
 
-    def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B t h w c"], Cache]:
-        """Encodes one chunk; `cache` holds one part per layer."""
-        return chain([self.conv1, *self.downsamples, *self.middle, self.head], x, cache)
+    def __call__(self, x: Video, cache: Cache) -> tuple[Float[Array, "B t h w c"], Cache]:
+        """Encodes one chunk; `cache` holds one part per layer, or per stage with a shortcut."""
+        x = to_patches(x, self.config.patch_size)
+        return chain([self.conv1, *self._stages(), *self.middle, self.head], x, cache)
+
+    def _stages(self) -> list[Layer]:
+        config, layers = self.config, list(self.downsamples)
+        if not config.has_stage_shortcuts:
+            return layers
+        cells = [Cell(1 + halves, 2) for halves in config.temporal_downsample]
+        widths = [config.dim * m for m in config.dim_mult]
+        shortcuts = [
+            functools.partial(mean_shortcut, cell=cell, channels=width)
+            for cell, width in zip([*cells, Cell(1, 1)], widths, strict=True)
+        ]
+        return beside(layers, config.num_res_blocks + 1, shortcuts)
 
 
 class Decoder(nnx.Module):
     """Latent cells to pixels, the stages of the encoder in reverse with one block more in each."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
-        widths = [config.dim * m for m in reversed(config.dim_mult)]
+        self.config = config
+        widths = self._widths()
         self.conv1 = CausalConv((config.z_dim, widths[0]), **dtypes(config), rngs=rngs)
         self.middle = nnx.List(middle(widths[0], config, rngs=rngs))
         self.upsamples = nnx.List([])
@@ -73,13 +102,29 @@ class Decoder(nnx.Module):
             if stage < len(config.temporal_downsample):
                 is_temporal = config.temporal_downsample[-1 - stage]
                 double = TemporalUpsample if is_temporal else Upsample
-                self.upsamples.append(double(out, config, rngs=rngs))
-                width = out // 2
-        self.head = Head(widths[-1], 3, config, rngs=rngs)
+                width = out if config.has_stage_shortcuts else out // 2
+                self.upsamples.append(double(out, width, config, rngs=rngs))
+        self.head = Head(widths[-1], 3 * config.patch_size**2, config, rngs=rngs)
 
-    def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B t h w c"], Cache]:
-        """Decodes one chunk; `cache` holds one part per layer."""
-        return chain([self.conv1, *self.middle, *self.upsamples, self.head], x, cache)
+    def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B t h w 3"], Cache]:
+        """Decodes one chunk; `cache` holds one part per layer, or per stage with a shortcut."""
+        x, cache = chain([self.conv1, *self.middle, *self._stages(), self.head], x, cache)
+        return from_patches(x, self.config.patch_size), cache
+
+    def _widths(self) -> list[int]:
+        width = self.config.decoder_dim or self.config.dim
+        return [width * m for m in reversed(self.config.dim_mult)]
+
+    def _stages(self) -> list[Layer]:
+        config, layers = self.config, list(self.upsamples)
+        if not config.has_stage_shortcuts:
+            return layers
+        cells = [Cell(1 + doubles, 2) for doubles in reversed(config.temporal_downsample)]
+        shortcuts = [
+            functools.partial(repeat_shortcut, cell=cell, channels=width)
+            for cell, width in zip(cells, self._widths()[:-1], strict=True)
+        ]
+        return beside(layers, config.num_res_blocks + 2, shortcuts)
 
 
 class WanVAE(nnx.Module):

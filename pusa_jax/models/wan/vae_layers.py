@@ -116,10 +116,10 @@ def _halving_conv(dim: int, config: VAEConfig, rngs: nnx.Rngs) -> nnx.Conv:
 
 
 class Upsample(nnx.Module):
-    """Doubles height and width and halves the channels."""
+    """Doubles height and width; makes `out` channels of `dim`."""
 
-    def __init__(self, dim: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.resample = nnx.Conv(dim, dim // 2, (3, 3), **dtypes(config), rngs=rngs)
+    def __init__(self, dim: int, out: int, config: VAEConfig, *, rngs: nnx.Rngs):
+        self.resample = nnx.Conv(dim, out, (3, 3), **dtypes(config), rngs=rngs)
 
     def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B T h w c"], Cache]:
         """Needs no cache."""
@@ -127,11 +127,11 @@ class Upsample(nnx.Module):
 
 
 class TemporalUpsample(nnx.Module):
-    """Doubles the number of frames, except a clip's first one, then height and width."""
+    """Doubles the number of frames, except a clip's first one, then works as `Upsample`."""
 
-    def __init__(self, dim: int, config: VAEConfig, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, out: int, config: VAEConfig, *, rngs: nnx.Rngs):
         self.time_conv = CausalConv((dim, 2 * dim), (3, 1, 1), **dtypes(config), rngs=rngs)
-        self.resample = nnx.Conv(dim, dim // 2, (3, 3), **dtypes(config), rngs=rngs)
+        self.resample = nnx.Conv(dim, out, (3, 3), **dtypes(config), rngs=rngs)
 
     def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B t h w c"], Cache]:
         """The cache is the history of the temporal convolution."""

@@ -121,6 +121,7 @@ def test_a_missing_tensor_that_tells_the_shape_is_named(name):
         ("wan2.1-t2v-1.3b", 825, 1_418_996_800),
         ("wan2.1-t2v-14b", 1095, 14_288_491_584),
         ("wan2.2-t2v-a14b", 1095, 14_288_491_584),
+        ("wan2.2-ti2v-5b", 825, 4_999_787_712),
     ],
 )
 def test_full_size_models_have_the_published_number_of_tensors(preset, tensors, parameters):

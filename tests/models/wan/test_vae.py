@@ -8,7 +8,7 @@ from flax import nnx
 
 from pusa_jax.models.conv import CausalConv
 from pusa_jax.models.wan import vae
-from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.wan.config import WAN22_VAE, VAEConfig
 from pusa_jax.testing.compare import assert_close, random_module
 
 CONFIG = VAEConfig(dim=4, dim_mult=(1, 2, 2), num_res_blocks=1, temporal_downsample=(True, True))
@@ -48,23 +48,32 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-def test_published_size_steps_through_720p_with_a_cache_of_fixed_shape():
-    full = abstract(VAEConfig())
-    latents, cache = jax.eval_shape(vae.encode_first, full, video_of(1, 720, 1280))
-    assert latents.shape == (1, 1, 90, 160, 16)
-    latents, later = jax.eval_shape(vae.encode_next, full, video_of(4, 720, 1280), cache)
-    assert latents.shape == (1, 1, 90, 160, 16) and shapes(later) == shapes(cache)
-    assert gigabytes(cache) == 5.18
+@pytest.mark.parametrize(
+    ("config", "size", "encoder_cache", "decoder_cache"),
+    [(VAEConfig(), (720, 1280), 5.18, 8.72), (WAN22_VAE, (704, 1280), 2.12, 6.43)],
+    ids=["wan2.1", "wan2.2"],
+)
+def test_published_size_steps_through_720p_with_a_cache_of_fixed_shape(
+    config, size, encoder_cache, decoder_cache
+):
+    full = abstract(config)
+    cells = tuple(n // config.spatial_stride for n in size)
+    latents, cache = jax.eval_shape(vae.encode_first, full, video_of(1, *size))
+    assert latents.shape == (1, 1, *cells, config.z_dim)
+    latents, later = jax.eval_shape(vae.encode_next, full, video_of(4, *size), cache)
+    assert latents.shape == (1, 1, *cells, config.z_dim) and shapes(later) == shapes(cache)
+    assert gigabytes(cache) == encoder_cache
 
     video, cache = jax.eval_shape(vae.decode_first, full, latents)
-    assert video.shape == (1, 1, 720, 1280, 3)
+    assert video.shape == (1, 1, *size, 3)
     video, later = jax.eval_shape(vae.decode_next, full, latents, cache)
-    assert video.shape == (1, 4, 720, 1280, 3) and shapes(later) == shapes(cache)
-    assert gigabytes(cache) == 8.72
+    assert video.shape == (1, 4, *size, 3) and shapes(later) == shapes(cache)
+    assert gigabytes(cache) == decoder_cache
 
 
-def test_published_size_lowers():
-    full, config = abstract(VAEConfig()), VAEConfig()
+@pytest.mark.parametrize("config", [VAEConfig(), WAN22_VAE], ids=["wan2.1", "wan2.2"])
+def test_published_size_lowers(config):
+    full = abstract(config)
     latents, cache = jax.eval_shape(vae.encode_first, full, video_of(1, 64, 64))
     ENCODE_NEXT.lower(full, video_of(config.temporal_stride, 64, 64), cache)
     _, cache = jax.eval_shape(vae.decode_first, full, latents)

@@ -1,0 +1,190 @@
+"""From the flags of a task to the job they ask for."""
+
+import argparse
+import dataclasses
+import secrets
+from typing import Any
+
+from pusa_jax.cli import weights
+
+TASK_HELP = {
+    "t2v": "text to video",
+    "i2v": "start from an image",
+    "start-end": "go from one image to another",
+    "interpolate": "pass through several images",
+    "complete": "keep parts of a video, fill in the rest",
+    "extend": "continue a video",
+    "transition": "lead from one video into another",
+    "loop": "start and end at the same image",
+}
+INPUT_FLAGS = {
+    "i2v": ("--image_paths", "the image"),
+    "start-end": ("--image_paths", "first and last image"),
+    "interpolate": ("--image_paths", "two or more images, in order"),
+    "complete": ("--video_path", "the video; its frames keep their places"),
+    "extend": ("--video_path", "the video; its last frames become the first of the result"),
+    "transition": ("--video_path", "the two videos"),
+    "loop": ("--image_paths", "the image"),
+}
+
+
+def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
+    """Adds the flags of a task to its parser."""
+    add = sub.add_argument
+    add(
+        "--model",
+        help="folder: published (original or Diffusers) or converted (default: the tiny model "
+        "that comes along, with its own LoRA and sizes)",
+    )
+    add("--prompt", required=True, help="what happens; may be empty")
+    add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
+    if task in INPUT_FLAGS:
+        flag, text = INPUT_FLAGS[task]
+        add(flag, nargs="+", required=True, metavar="FILE", help=text)
+        add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
+        add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
+        add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
+    if task == "extend":
+        add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
+    weights.add_lora_flags(sub)
+    add(
+        "--preset",
+        choices=["pusa", "official"],
+        default="pusa",
+        help="defaults of all that follows: Pusa's, which are listed, or the base model's",
+    )
+    add("--fast", action="store_true", help="4 steps without guidance, for a LightX2V LoRA")
+    add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
+    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0; tiny model: 2.0)")
+    add("--low_cfg_scale", type=float, help="of the low-noise expert (default: as --cfg_scale)")
+    add(
+        "--switch_DiT_boundary",
+        type=float,
+        metavar="LEVEL",
+        help="noise level, 0 to 1, below which the low-noise expert takes over (default: the "
+        "model's, 0.875)",
+    )
+    add("--solver", choices=["euler", "unipc", "dpm++"], help="of the flow (default: euler)")
+    add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
+    add(
+        "--height",
+        type=int,
+        help="pixels, divisible by 16, for TI2V by 32 (default: 720; tiny model: 48)",
+    )
+    add(
+        "--width",
+        type=int,
+        help="pixels, divisible by 16, for TI2V by 32 (default: 1280; tiny model: 48)",
+    )
+    add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
+    add("--fps", type=int, help="frames per second of the file (default: the model's, 16)")
+    add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
+    add(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="of DiT and text encoder (default: bfloat16; tiny model: float32)",
+    )
+    add(
+        "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
+    )
+    add(
+        "--experts",
+        choices=["resident", "swap"],
+        help="both experts on the devices, or one with the other in the host's memory (default: "
+        "what fits)",
+    )
+    add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
+    add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
+    add_cache_flag(sub)
+    add("--output", default=f"outputs/{task}.mp4", help="file to write")
+    add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
+
+
+def add_cache_flag(sub: argparse.ArgumentParser) -> None:
+    """Adds the flag that leaves compiled programs nowhere."""
+    sub.add_argument(
+        "--no_compilation_cache",
+        action="store_true",
+        help="do not keep compiled programs for later runs (JAX_COMPILATION_CACHE_DIR: where)",
+    )
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        message = f"expected whole numbers with commas between, as in 0,20; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        message = f"expected numbers with commas between, as in 0.2,0.5; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The job that the flags ask for, and its model, opened.
+
+    What was left open is as published with the model, or best for the tiny one.
+    """
+    from pusa_jax.convert.folders.merging import files_of_experts
+    from pusa_jax.convert.folders.opened import ModelFolder
+    from pusa_jax.demo import shipped
+    from pusa_jax.devices import processes
+    from pusa_jax.devices.sharding import parse_mesh
+    from pusa_jax.diffusion.config import in_few_steps
+    from pusa_jax.inference import jobs
+    from pusa_jax.inference.loading import open_model
+
+    folder = ModelFolder(shipped.FOLDER if args.model is None else args.model)
+    family = folder.family
+    merged = weights.all_loras_of(args, len(family.experts))
+    if args.model is None:
+        merged["lora"] = merged["lora"] or (shipped.LORA,)
+        best, negative, dtype = shipped.SETTINGS, shipped.NEGATIVE_PROMPT, "float32"
+    elif args.preset == "official":
+        best, negative, dtype = family.official, family.official_negative_prompt, "bfloat16"
+    else:
+        best, negative, dtype = family.sampling, family.negative_prompt, "bfloat16"
+    model = open_model(folder, **merged)
+    if args.lightx2v:
+        merged["lightx2v"] = tuple(map(str, files_of_experts(family, args.lightx2v).values()))
+    asked = {
+        "height": args.height,
+        "width": args.width,
+        "num_frames": args.num_frames,
+        "fps": args.fps,
+        "num_steps": args.num_inference_steps,
+        "guidance_scale": args.cfg_scale,
+        "low_guidance_scale": args.low_cfg_scale,
+        "boundary": args.switch_DiT_boundary,
+        "solver": args.solver,
+        "shift": args.shift,
+        "seed": processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed,
+        "original_timesteps": False if args.exact_timesteps else None,
+        "tiled": False if args.no_tiling else None,
+    }
+    best = in_few_steps(best) if args.fast else best
+    if args.cfg_scale is not None:  # of both experts, unless the other one's is given as well
+        best = dataclasses.replace(best, low_guidance_scale=None)
+    inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
+    job = jobs.Job(
+        task=args.task,
+        model=str(folder.path),
+        prompt=args.prompt,
+        negative_prompt=negative if args.negative_prompt is None else args.negative_prompt,
+        **merged,
+        inputs=tuple(inputs),
+        at=getattr(args, "cond_position", None),
+        multipliers=getattr(args, "noise_multipliers", None),
+        clip_start=getattr(args, "clip_start", None),
+        fit=getattr(args, "fit", "crop"),
+        dtype=dtype if args.dtype is None else args.dtype,
+        experts=args.experts,
+        mesh=None if args.mesh is None else parse_mesh(args.mesh),
+        settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
+    )
+    return job, model

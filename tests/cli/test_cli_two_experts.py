@@ -1,0 +1,288 @@
+"""Every command on a tiny Wan2.2-T2V-A14B, in both published layouts and converted."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from pusa_jax.cli.main import main
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.lora import write_lora
+from pusa_jax.convert.wan.foreign import WAN22
+from pusa_jax.media import video
+from pusa_jax.models.lora import LoRA, LowRank, Target
+from pusa_jax.testing.published import DIT, write_published_folder, write_two_experts
+
+SIZE = ["--height", "32", "--width", "48", "--num_frames", "17", "--dtype", "float32"]
+FEW = [*SIZE, "--num_inference_steps", "4", "--cfg_scale", "1", "--no_compilation_cache"]
+LAYOUTS = ("original", "diffusers")
+
+
+def write_adapter(path, seed, alpha=None, **metadata):
+    rng = np.random.default_rng(seed)
+    down, up = rng.standard_normal((2, DIT.dim)), rng.standard_normal((DIT.dim, 2))
+    module = LowRank(down.astype(np.float32), up.astype(np.float32), alpha)
+    lora = LoRA({Target("blocks/self_attn/q", i): module for i in range(DIT.num_layers)})
+    write_lora(path, lora, WAN22.lora, dtype="float32", metadata=metadata or None)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A model in both layouts and converted, LoRA files and some media."""
+    folder = tmp_path_factory.mktemp("two_experts")
+    for layout in LAYOUTS:
+        write_two_experts(folder / layout, layout)
+    write_published_folder(folder / "one")
+    assert main(["convert", "--src", str(folder / "original"), "--dst", str(folder / "conv")]) == 0
+    for i, name in enumerate(("high", "low")):
+        write_adapter(folder / f"{name}_noise_pusa.safetensors", i)
+        (folder / "4steps").mkdir(exist_ok=True)
+        write_adapter(folder / "4steps" / f"{name}_noise_model.safetensors", 2 + i)
+    write_adapter(folder / "told.safetensors", 4, expert="low_noise")
+    frames = np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), np.uint8)
+    video.write_png(folder / "a.png", frames[0])
+    video.write_png(folder / "b.png", frames[1])
+    video.write_video(folder / "a.mp4", frames, 16)
+    return folder
+
+
+def call(capsys, *argv):
+    """(exit code, stdout, stderr) of a command line."""
+    try:
+        code = main([str(arg) for arg in argv])
+    except SystemExit as stop:
+        code = stop.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def made(capsys, world, out, *more, task="t2v", model="conv"):
+    """The record inside the video that a command line makes."""
+    line = [task, "--model", world / model, "--prompt", "a red dog", *FEW, "--output", out]
+    code, _, err = call(capsys, *line, *more)
+    assert code == 0, err
+    return video.read_metadata(out)
+
+
+def plan(capsys, world, *more, task="t2v", model="original"):
+    line = [task, "--model", world / model, "--prompt", "a red dog", *SIZE, "--dry_run", *more]
+    code, out, err = call(capsys, *line)
+    assert code == 0, err
+    return json.loads(out), err
+
+
+@pytest.mark.parametrize("model", [*LAYOUTS, "conv"])
+def test_info_names_both_experts(capsys, world, model):
+    code, out, _ = call(capsys, "info", world / model)
+    assert code == 0
+    assert f"folder {world / model}, wan2.2" in out
+    assert "  dit: " in out and "  dit_low: " in out
+    assert "below noise level 0.875 the expert for low noise takes over" in out
+
+
+@pytest.mark.parametrize("model", [*LAYOUTS, "conv"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_export_merges_into_each_expert_its_own(capsys, world, tmp_path, model, layout):
+    line = ["export", "--src", world / model, "--dst", tmp_path / "out", "--layout", layout]
+    high = world / "high_noise_pusa.safetensors"
+    code, out, err = call(capsys, *line, "--high_lora_path", high)
+    assert code == 0, err
+    assert len([row for row in out.splitlines() if row.endswith("config.json")]) >= 2
+    changed = {
+        name: {
+            path
+            for path, leaf in ModelFolder(tmp_path / "out").load(name)[1].items()
+            if np.asarray(leaf).tobytes()
+            != np.asarray(ModelFolder(world / model).load(name)[1][path]).tobytes()
+        }
+        for name in ("dit", "dit_low")
+    }
+    assert changed == {"dit": {"blocks/self_attn/q/kernel"}, "dit_low": set()}
+
+
+def test_all_forms_of_a_model_make_the_same_clip(capsys, world, tmp_path):
+    prints = {
+        model: made(capsys, world, tmp_path / f"{model}.mp4", model=model)["latents_sha256"]
+        for model in (*LAYOUTS, "conv")
+    }
+    assert len(set(prints.values())) == 1
+    one = made(capsys, world, tmp_path / "one.mp4", model="one")["latents_sha256"]
+    assert one not in prints.values()  # though the expert for high noise has its weights
+
+
+def test_a_lora_of_either_expert_changes_the_clip_and_rerun_repeats_it(capsys, world, tmp_path):
+    high, low = (world / f"{name}_noise_pusa.safetensors" for name in ("high", "low"))
+    flags = {
+        "none": [],
+        "high": ["--high_lora_path", high],
+        "low": ["--low_lora_path", low],
+        "both": ["--high_lora_path", high, "--low_lora_path", low],
+    }
+    records = {
+        name: made(capsys, world, tmp_path / f"{name}.mp4", *more) for name, more in flags.items()
+    }
+    assert len({record["latents_sha256"] for record in records.values()}) == 4
+    job = records["both"]["job"]
+    assert (job["lora"], job["low_lora"]) == ([[str(high), 1.5]], [[str(low), 1.4]])
+    assert {str(high), str(low)} <= job["sha256"].keys()
+    code, out, _ = call(capsys, "rerun", tmp_path / "both.mp4", "--no_compilation_cache")
+    assert code == 0 and "the same to the last bit" in out
+
+
+TASKS = {
+    "i2v": ["--image_paths", "a.png"],
+    "start-end": ["--image_paths", "a.png", "b.png"],
+    "extend": ["--video_path", "a.mp4"],
+    "transition": ["--video_path", "a.mp4", "a.mp4", "--cond_position", "0,4"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_conditioned_tasks_run(capsys, world, tmp_path, task):
+    given = [world / arg if arg[1:] in (".png", ".mp4") else arg for arg in TASKS[task]]
+    record = made(capsys, world, tmp_path / "out.mp4", *given, task=task)
+    assert record["job"]["task"] == task
+
+
+def test_an_extension_has_the_multipliers_published_for_this_model(capsys, world):
+    given = ["--video_path", world / "a.mp4"]
+    mine, _ = plan(capsys, world, *given, task="extend")
+    assert mine["given"] == {"0": 0.2, "1": 0.4, "2": 0.4, "3": 0.4}
+    other, _ = plan(capsys, world, *given, task="extend", model="one")
+    assert other["given"] == {"0": 0.0, "1": 0.3, "2": 0.4, "3": 0.5}
+    fewer, _ = plan(capsys, world, *given, "--cond_position", "0,1", task="extend")
+    assert fewer["given"] == {"0": 0.0, "1": 0.0}
+    own, _ = plan(capsys, world, *given, "--noise_multipliers", "0,0,0,.1", task="extend")
+    assert own["given"] == {"0": 0.0, "1": 0.0, "2": 0.0, "3": 0.1}
+
+
+@pytest.mark.parametrize(("steps", "high"), [(4, 2), (5, 3), (8, 4), (20, 9), (30, 13), (50, 21)])
+def test_a_dry_run_says_which_steps_each_expert_takes(capsys, world, steps, high):
+    """The table of pusa-v1.md, 3.7."""
+    found, err = plan(capsys, world, "--num_inference_steps", steps, "--low_cfg_scale", "2")
+    assert err == ""
+    assert found["boundary"] == 0.875
+    assert found["experts"] == {
+        "dit": {"steps": high, "guidance": [3.0]},
+        "dit_low": {"steps": steps - high, "guidance": [2.0]},
+    }
+    assert found["experts_lie"] == "resident: both on the devices"
+
+
+def test_the_boundary_is_the_folders_unless_it_is_given(capsys, world, tmp_path):
+    write_two_experts(tmp_path / "model", "diffusers", boundary=0.95)
+    found, _ = plan(capsys, world, "--num_inference_steps", 10, model=tmp_path / "model")
+    assert (found["boundary"], found["experts"]["dit"]["steps"]) == (0.95, 3)
+    found, _ = plan(capsys, world, "--num_inference_steps", 10, "--switch_DiT_boundary", 1)
+    assert (found["boundary"], found["experts"]["dit"]["steps"]) == (1.0, 1)
+
+
+def test_experts_may_take_turns_on_the_devices(capsys, world, tmp_path):
+    found, _ = plan(capsys, world, "--experts", "swap")
+    assert found["experts_lie"] == "swap: one on the devices, the other in the host's memory"
+    swapped = made(capsys, world, tmp_path / "swap.mp4", "--experts", "swap")
+    assert swapped["job"]["experts"] == "swap"
+    resident = made(capsys, world, tmp_path / "resident.mp4", "--experts", "resident")
+    assert swapped["latents_sha256"] == resident["latents_sha256"]
+
+
+def test_boundary_guidance_and_solver_reach_the_clip(capsys, world, tmp_path):
+    guided = [*"--cfg_scale 2 --num_inference_steps 4".split()]
+    flags = {
+        "plain": guided,
+        "low": [*guided, "--low_cfg_scale", "1"],
+        "boundary": [*guided, "--switch_DiT_boundary", "0.5"],
+        "unipc": [*guided, "--solver", "unipc"],
+        "dpm++": [*guided, "--solver", "dpm++"],
+        "official": ["--preset", "official", "--num_inference_steps", "4"],
+    }
+    prints = {
+        name: made(capsys, world, tmp_path / f"{i}.mp4", *more)["latents_sha256"]
+        for i, (name, more) in enumerate(flags.items())
+    }
+    assert len(set(prints.values())) == len(flags)
+    code, out, _ = call(capsys, "rerun", tmp_path / "3.mp4", "--no_compilation_cache")
+    assert code == 0 and "the same to the last bit" in out
+
+
+def test_four_steps_with_a_distillation(capsys, world, tmp_path):
+    flags = ["--fast", "--lightx2v", world / "4steps"]
+    found, err = plan(capsys, world, *flags)
+    assert err == "" and (found["steps"], found["passes_per_step"]) == (4, 1)
+    files = [str(world / "4steps" / f"{n}_noise_model.safetensors") for n in ("high", "low")]
+    assert found["lightx2v"] == files
+    record = made(capsys, world, tmp_path / "fast.mp4", *flags)
+    assert record["job"]["lightx2v"] == files
+    plain = made(capsys, world, tmp_path / "plain.mp4")
+    assert record["latents_sha256"] != plain["latents_sha256"]
+    _, err = plan(capsys, world, "--lightx2v", world / "4steps")
+    assert err.count("\n") == 1
+    assert "careful: high_noise_model.safetensors was distilled for 4 steps at guidance 1" in err
+
+
+def test_frames_at_another_rate_are_said(capsys, world):
+    _, err = plan(capsys, world, "--fps", "24", "--num_frames", "81")
+    assert err == (
+        "pusa-jax: careful: wan2.2 makes 16 frames a second: at 24 all will move 1.5 times as "
+        "fast.\n"
+    )
+
+
+REFUSED = {
+    "solver with noisy frames": (
+        ["--solver", "unipc", "--image_paths", "a.png"],
+        "use the Euler solver, or multipliers of 0",
+    ),
+    "high for low": (
+        ["--low_lora_path", "high_noise_pusa.safetensors"],
+        "looks like a LoRA of the high-noise expert by its name, but is given for the low-noise",
+    ),
+    "low for high by metadata": (
+        ["--high_lora_path", "told.safetensors"],
+        "looks like a LoRA of the low-noise expert by its metadata, but is given for the high-noi",
+    ),
+    "exchanged distillation": (
+        ["--lightx2v", "4steps/low_noise_model.safetensors", "4steps/high_noise_model.safetensors"],
+        "exchange them",
+    ),
+    "boundary": (["--switch_DiT_boundary", "-0.1"], "must be 0 to 1, got -0.1"),
+    "one list for two": (
+        ["--lora_path", "told.safetensors"],
+        "give their LoRA files with --high_lora_path and --low_lora_path",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_refused_in_one_line(capsys, world, tmp_path, case):
+    flags, words = REFUSED[case]
+    flags = [world / flag if flag.endswith((".safetensors", ".png")) else flag for flag in flags]
+    out, task = tmp_path / "out.mp4", "i2v" if "--image_paths" in flags else "t2v"
+    line = [task, "--model", world / "original", "--prompt", "", *FEW, "--output", out, *flags]
+    code, stdout, err = call(capsys, *line)
+    assert (code, stdout) == (2, "") and err.count("\n") == 1
+    assert words in err and not out.exists()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("low_cfg_scale", 2), ("switch_DiT_boundary", 0.9)])
+def test_settings_of_two_experts_are_refused_for_one(capsys, world, tmp_path, flag, value):
+    out = tmp_path / "out.mp4"
+    line = ["t2v", "--model", world / "one", "--prompt", "", *FEW, "--output", out]
+    code, _, err = call(capsys, *line, f"--{flag}", value)
+    assert code == 2 and err.count("\n") == 1 and not out.exists()
+    assert f"{value} is for a model with two experts, wan2.1 has one denoiser" in err
+
+
+@pytest.mark.parametrize("command", ["t2v", "convert", "export", "info"])
+def test_a_missing_expert_is_said_by_every_command(capsys, world, tmp_path, command):
+    half = shutil.copytree(world / "original", tmp_path / "half")
+    shutil.rmtree(half / "low_noise_model")
+    out = tmp_path / "out.mp4"
+    rest = {
+        "t2v": ["--model", half, "--prompt", "", *FEW, "--output", out],
+        "info": [half],
+    }.get(command, ["--src", half, "--dst", out])
+    code, stdout, err = call(capsys, command, *rest)
+    assert (code, stdout) == (2, "") and err.count("\n") == 1 and not out.exists()
+    assert "lacks an expert of wan2.2, the dit_low: expected low_noise_model or tr" in err
