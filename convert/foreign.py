@@ -27,7 +27,8 @@ class ForeignNetwork:
       layout_of: naming scheme of a checkpoint; None if it holds another network.
       config_from_source: configuration of a checkpoint, given the config.json beside it.
       rules: naming scheme -> configuration -> table.
-      files: layout -> file in the folder; in shards it is their common name.
+      files: layout -> file in the folder; in shards it is their common name, in pieces `{piece}`
+        stands for the name of each.
       classes: names in config.json that say that it describes this network.
       settings: layout -> configuration -> content of the config.json beside the file, for layouts
         that keep one.
@@ -35,6 +36,8 @@ class ForeignNetwork:
         those of another one; a file that is elsewhere holds the other.
       lora_mark: regular expression on what LoRA files are called that are for this one of several
         denoisers; of a family with one, on the file of a set of several that is taken.
+      pieces: for a network that the original layout keeps in several files: name of each, which is
+        put before the names of its tensors -> a tensor that no other file has.
       lora_file: what a LoRA file of this denoiser is called that a run exports.
       ignored: tensors that may be there and are not read -> reason.
       beside_dit: (own configuration, the denoiser's) -> own, with what the denoiser decides.
@@ -48,6 +51,7 @@ class ForeignNetwork:
     settings: Mapping[Layout, Callable[[Any], dict[str, Any]]]
     place: str = ".*"
     lora_mark: str = ".*"
+    pieces: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lora_file: str = "pusa_lora.safetensors"
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config

@@ -138,7 +138,7 @@ def test_a_model_family_imports_no_other_family():
             assert not (others & families) - {part[1]}, module
 
 
-AT_HOME = ("models.wan", "convert.wan", "testing")
+AT_HOME = ("models.wan", "convert.wan", "models.mochi", "convert.mochi", "testing")
 """Rooms of a family, and of tests that make tiny models of it."""
 
 NAMES_FAMILIES = {"models.families", "convert.networks"}
@@ -149,7 +149,7 @@ def names_a_family(module):
     return any(
         name == home or name.startswith(f"{home}.")
         for name, _ in imports_of(module)
-        for home in ("models.wan", "convert.wan")
+        for home in ("models.wan", "convert.wan", "models.mochi", "convert.mochi")
     )
 
 

@@ -5,6 +5,7 @@ transformers read. Tensors are written one at a time; shards are cut as the Hugg
 cut them.
 """
 
+import dataclasses
 import json
 import math
 import shutil
@@ -120,10 +121,16 @@ def export_folder(
     with staged(dst) as work:
         names: set[Name] = set()
         for name, config, leaves in networks:
-            path = work / foreign.networks[name].files[layout]
-            source = LeafTensors(leaves, foreign.networks[name].rules[layout](config))
+            network = foreign.networks[name]
+            path = work / network.files[layout]
+            source = _Watched(LeafTensors(leaves, network.rules[layout](config)), name, report)
             path.parent.mkdir(exist_ok=True)
-            _write(path, _Watched(source, name, report), size)
+            if "{piece}" in path.name:
+                for piece in network.pieces:
+                    file = path.with_name(path.name.replace("{piece}", piece))
+                    _write(file, _Piece(source, f"{piece}."), size)
+            else:
+                _write(path, source, size)
             if write_settings := foreign.networks[name].settings.get(layout):
                 _write_json(path.with_name("config.json"), write_settings(config))
             names.add(name)
@@ -156,6 +163,22 @@ class _Watched:
         self._done += tensor.nbytes
         self._report(self._name, self._done, self._total)
         return tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """The tensors of a source whose names begin with a prefix, without it."""
+
+    source: TensorSource
+    prefix: str
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        named = self.source.tensors.items()
+        return {n.removeprefix(self.prefix): i for n, i in named if n.startswith(self.prefix)}
+
+    def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        return self.source.read(self.prefix + name, index)
 
 
 def _nbytes(info: TensorInfo) -> int:

@@ -175,7 +175,7 @@ def open_published(path: Path) -> Published:
     if (path / MARKER).is_file():
         raise ValueError(f"{path} is an unfinished conversion; convert again.")
     index = _read_table(path / MODEL_INDEX)
-    opened = {file: open_tensors(file) for file in _checkpoint_files(path)}
+    opened = _joined(path, {file: open_tensors(file) for file in _checkpoint_files(path)})
     found = {name: dict(_recognise(name, path, opened)) for name in FOREIGN}
     # Of families that share an autoencoder or text encoder, the denoiser tells which it is.
     family = max(
@@ -220,6 +220,36 @@ def open_published(path: Path) -> Published:
         tokenizer=next((t for t in tokenizers if _is_tokenizer(t)), None),
         boundary=_boundary(path / MODEL_INDEX, index) if len(experts) > 1 else None,
     )
+
+
+def _joined(path: Path, opened: Mapping[Path, FileTensors]) -> dict[Path, FileTensors]:
+    """Files of which each holds a piece of one network, seen as one file: that of the first piece.
+
+    Raises:
+      ValueError: a piece is there twice, or not all pieces are there.
+    """
+    left = dict(opened)
+    for network in (n for foreign in FOREIGN.values() for n in foreign.networks.values()):
+        holders = {
+            piece: [file for file, source in left.items() if mark in source.tensors]
+            for piece, mark in network.pieces.items()
+        }
+        if not any(holders.values()):
+            continue
+        for piece, files in holders.items():
+            if len(files) != 1:
+                have = ", ".join(str(file.relative_to(path)) for file in files) or "none"
+                raise ValueError(f"{path} must have one {piece}.safetensors, it has {have}.")
+        pieces = {piece: left.pop(file) for piece, (file,) in holders.items()}
+        ((first,), *_) = holders.values()
+        left[first] = FileTensors(
+            {
+                f"{p}.{name}": entry
+                for p, source in pieces.items()
+                for name, entry in source.entries.items()
+            }
+        )
+    return left
 
 
 Found = Mapping[Name, list[tuple[Path, Layout]]]

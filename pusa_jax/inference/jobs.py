@@ -184,6 +184,8 @@ def read_conditions(
         return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
 
     own = multipliers.get(job.task)
+    if own and job.task == "interpolate":  # the last one serves all further pictures
+        own += own[-1:] * (len(job.inputs) - len(own))
     is_theirs = job.multipliers is None and own and len(job.at or own) == len(own)
     given = (job.at, own if is_theirs else job.multipliers)
     match job.task, job.inputs:

@@ -89,7 +89,6 @@ MOCHI = Family(
         "transition": (0.1, 0.3, 0.3, 0.3, 0.3, 0.3),
         "loop": (0.3, 0.7),
     },
-    lora_strengths={"dit": 1.0},
 )
 
 PRESETS = {

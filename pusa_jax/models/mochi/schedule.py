@@ -63,7 +63,12 @@ def sampling_table(
       multipliers: one per latent frame, 1 where free.
       is_conditioned: whether frames are given, which changes nothing here.
       compute_dtype: of the DiT, which changes nothing either: it embeds timesteps in float32.
+
+    Raises:
+      ValueError: a solver other than Euler's.
     """
+    if settings.solver != "euler":
+        raise ValueError(f"mochi-1 is sampled with the Euler solver, not with {settings.solver}.")
     schedule = linear_quadratic(settings.num_steps)
     sigmas = schedule[:, None] * np.asarray(multipliers, np.float64)[None]  # [S + 1, F]
     return NoiseTable(

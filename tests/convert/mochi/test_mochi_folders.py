@@ -1,0 +1,126 @@
+"""A tiny Mochi in its published layouts: opened, converted, exported, sampled."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pusa_jax.cli.main import main
+from pusa_jax.convert.folders.converted import convert_folder
+from pusa_jax.convert.folders.export import export_model
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.diffusion import tasks
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.models.mochi.family import MOCHI
+from pusa_jax.testing.mochi import write_mochi
+from pusa_jax.testing.published import write_published_folder
+
+LAYOUTS = ("original", "diffusers")
+SETTINGS = SamplingConfig(
+    height=32, width=48, num_frames=13, num_steps=3, guidance_scale=3.0, tiled=False
+)
+IMAGE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mochi")
+    for layout in LAYOUTS:
+        write_mochi(root / layout, layout)
+    return root
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_published_folder_is_found_to_be_mochi(folders, layout):
+    folder = ModelFolder(folders / layout)
+    assert folder.family is MOCHI
+    assert set(folder.names) == {"dit", "vae", "text_encoder"}
+    assert folder.config("text_encoder").text_len == folder.config("dit").text_len
+    folder.check()
+
+
+@pytest.mark.parametrize("src", LAYOUTS)
+@pytest.mark.parametrize("dst", LAYOUTS)
+def test_a_converted_folder_is_written_back_bit_for_bit(folders, tmp_path, src, dst):
+    converted = convert_folder(folders / src, tmp_path / "converted")
+    export_model(ModelFolder(converted), tmp_path / "back", dst)
+    for file in sorted((folders / dst).rglob("*.safetensors")):
+        written = load_file(tmp_path / "back" / file.relative_to(folders / dst))
+        expected = load_file(file)
+        assert set(written) == set(expected), file
+        for name, tensor in expected.items():
+            np.testing.assert_array_equal(written[name], tensor, err_msg=name)
+    for file in (folders / dst).rglob("*.json"):
+        back = tmp_path / "back" / file.relative_to(folders / dst)
+        if file.name in ("config.json", "model_index.json"):
+            assert json.loads(back.read_text()) == json.loads(file.read_text()), file
+
+
+def test_one_piece_of_the_autoencoder_alone_is_refused(folders, tmp_path):
+    for file in ("dit.safetensors", "encoder.safetensors"):
+        (tmp_path / file).symlink_to(folders / "original" / file)
+    with pytest.raises(ValueError, match=r"must have one decoder\.safetensors, it has none"):
+        ModelFolder(tmp_path)
+
+
+def test_networks_of_two_families_in_one_folder_are_named(folders, tmp_path):
+    write_published_folder(tmp_path / "both")
+    for file in ("dit.safetensors", "encoder.safetensors", "decoder.safetensors"):
+        (tmp_path / "both" / file).symlink_to(folders / "original" / file)
+    with pytest.raises(ValueError, match="holds networks of two models"):
+        ModelFolder(tmp_path / "both")
+
+
+@pytest.fixture(scope="module")
+def pipe(folders):
+    return PusaPipeline.from_pretrained(folders / "original", dtype="float32")
+
+
+def test_it_is_sampled_by_the_pipeline_of_every_family(pipe):
+    given = tasks.image_to_video(IMAGE, (0,), (0.0,))
+    result = pipe("a red dog", conditions=given, settings=SETTINGS)
+    assert result.frames.shape == (13, 32, 48, 3)
+    clean = pipe.encode((IMAGE.astype(np.float32) * (2 / 255) - 1)[None, None], False)
+    np.testing.assert_array_equal(result.latents[:, 0], clean[:, 0])
+
+
+def test_both_layouts_give_the_same_clip(pipe, folders):
+    other = PusaPipeline.from_pretrained(folders / "diffusers", dtype="float32")
+    ours, theirs = (p("a red dog", settings=SETTINGS).latents for p in (pipe, other))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_empty_negative_prompt_has_no_token(pipe):
+    (features,) = pipe.encode_prompts([""])
+    assert not np.asarray(features).any()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--num_frames", "14"],
+            "frames must be 6k+1, got 14; nearest are 13 and 19",
+        ),
+        (["--height", "40"], "height must be divisible by 16, got 40"),
+        (["--solver", "unipc"], "mochi-1 is sampled with the Euler solver, not with unipc"),
+    ],
+)
+def test_what_it_cannot_sample_is_one_line(folders, tmp_path, capsys, args, message):
+    base = ["t2v", "--model", str(folders / "original"), "--prompt", "a dog", "--dry_run"]
+    sizes = ["--height", "32", "--width", "48", "--num_frames", "13"]
+    assert main([*base, *sizes, "--output", str(tmp_path / "x.mp4"), *args]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_a_dry_run_has_the_defaults_of_pusa_v05(folders, tmp_path, capsys):
+    output = str(tmp_path / "x.mp4")
+    base = ["t2v", "--model", str(folders / "original"), "--prompt", "a dog", "--output", output]
+    assert main([*base, "--dry_run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["latents"] == [1, 28, 60, 106, 12]
+    assert plan["tokens"] == 28 * 30 * 53
+    assert (plan["steps"], plan["passes_per_step"]) == (30, 2)
