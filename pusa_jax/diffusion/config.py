@@ -1,6 +1,7 @@
 """What decides a clip besides weights, prompt and given frames."""
 
 import dataclasses
+import itertools
 import math
 from typing import Literal
 
@@ -25,6 +26,7 @@ class SamplingConfig:
       boundary: noise level, 0 to 1, below which the low-noise expert takes over; None is the
         model's.
       solver: of the flow equation; all but Euler's look back at earlier steps.
+      levels: noise level of every step, falling, in place of the model's schedule; a run ends at 0.
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
       seed: of the initial noise.
       original_timesteps: tell the DiT timesteps rounded as the original does; else exact ones.
@@ -42,6 +44,7 @@ class SamplingConfig:
     guidance_schedule: tuple[float, ...] | None = None
     boundary: float | None = None
     solver: Solver = "euler"
+    levels: tuple[float, ...] | None = None
     shift: float = 5.0
     seed: int = 0
     original_timesteps: bool = True
@@ -56,6 +59,13 @@ class SamplingConfig:
                 f"a guidance schedule needs a scale for each of the {self.num_steps} steps, got "
                 f"{len(schedule)}."
             )
+        if self.levels is not None:
+            falls = all(a > b for a, b in itertools.pairwise((*self.levels, 0.0)))
+            if len(self.levels) != self.num_steps or not falls or self.levels[0] > 1:
+                raise ValueError(
+                    f"levels must be {self.num_steps} falling numbers in (0, 1], one for each "
+                    f"step, got {', '.join(map(str, self.levels[:40]))}."
+                )
         for scale in (self.guidance_scale, self.low_guidance_scale, *(schedule or ())):
             if scale is not None and not math.isfinite(scale):
                 raise ValueError(f"the guidance scale must be a number, got {scale}.")

@@ -177,20 +177,30 @@ def check_trace(golden: Golden, case: dict):
         for i, multiplier in zip(places, multipliers_of(case, places), strict=True):
             latents = clean[:, i % f : i % f + 1]
             given.append(FrameCondition(index=i % f, latents=latents, multiplier=multiplier))
+    steps, linear = case["steps"], case.get("linear_steps")
+    levels = linear_quadratic(steps, case["threshold_noise"], linear)[:-1]
+    scales = case.get("cfg_schedule")
     settings = dataclasses.replace(
         MOCHI.sampling,
         height=8 * h,
         width=8 * w,
         num_frames=6 * (f - 1) + 1,
-        num_steps=case["steps"],
-        guidance_scale=case["cfg"],
+        num_steps=steps,
+        levels=None if linear is None else tuple(levels.tolist()),
+        guidance_scale=case.get("cfg", 1.0),
+        guidance_schedule=None if scales is None else tuple(scales),
         tiled=False,
     )
+    prompt, negative = SIDES
     output = pipe(
-        SIDES[0], conditions=given, negative_prompt=SIDES[1], settings=settings, noise=noise
+        prompt, conditions=given, negative_prompt=negative, settings=settings, noise=noise
     )
-    told = 1 - pipe.told() / 1000
-    yield Comparison("sigma", relative_error(told, golden.tensor(f"out.{name}.sigma")), 2e-6)
+    told, expected = 1 - pipe.told() / 1000, golden.tensor(f"out.{name}.sigma")
+    error = relative_error(told, np.broadcast_to(expected, told.shape))
+    yield Comparison("sigma", error, 2e-6)
+    if golden.has(f"out.{name}.schedule"):
+        gap = np.abs([*levels, 0.0] - golden.tensor(f"out.{name}.schedule")).max()
+        yield Comparison("schedule", float(gap), 1e-7, "units")
     expected = golden.tensor(f"out.{name}.latents")
     ours = jnp.moveaxis(jnp.asarray(pipe.trace()), -1, 1)[: len(expected)]
     yield Comparison("latents", relative_error(ours, expected), limit)

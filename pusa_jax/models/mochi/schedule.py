@@ -69,7 +69,8 @@ def sampling_table(
     """
     if settings.solver != "euler":
         raise ValueError(f"mochi-1 is sampled with the Euler solver, not with {settings.solver}.")
-    schedule = linear_quadratic(settings.num_steps)
+    given = settings.levels
+    schedule = linear_quadratic(settings.num_steps) if given is None else np.asarray([*given, 0.0])
     sigmas = schedule[:, None] * np.asarray(multipliers, np.float64)[None]  # [S + 1, F]
     return NoiseTable(
         sigmas=sigmas.astype(np.float32),

@@ -1,5 +1,6 @@
 """Wan's noise table: the shifted schedule, and the timesteps 1000 * sigma the DiT is told."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import ml_dtypes
@@ -39,6 +40,7 @@ def sampling_table(
         settings.num_steps,
         settings.shift,
         multipliers,
+        levels=settings.levels,
         rounding="bfloat16" if original and compute_dtype == "bfloat16" else "none",
         truncate=original and is_conditioned,
     )
@@ -57,6 +59,8 @@ def multistep_table(settings: SamplingConfig, multipliers: Float[np.ndarray, " F
     Raises:
       ValueError: a multiplier between 0 and 1.
     """
+    if settings.levels is not None:
+        raise ValueError(f"levels of one's own need the Euler solver, not {settings.solver}.")
     noisy = [float(m) for m in multipliers if m not in (0, 1)]
     if noisy:
         raise ValueError(
@@ -81,6 +85,7 @@ def noise_table(
     shift: float,
     multipliers: Float[np.ndarray, " F"],
     *,
+    levels: Sequence[float] | None = None,
     rounding: Rounding = "none",
     truncate: bool = False,
 ) -> NoiseTable:
@@ -94,11 +99,14 @@ def noise_table(
       num_steps: solver steps S; any number, steps are taken by index.
       shift: 5 for Wan and Pusa.
       multipliers: one per latent frame, 1 where free.
+      levels: noise level of every step, in place of the schedule.
       rounding: dtype the timesteps pass through.
       truncate: whether to truncate them to whole numbers.
     """
     multipliers = np.asarray(multipliers, np.float32)
     schedule = pusa_schedule(num_steps, shift)
+    if levels is not None:
+        schedule = np.asarray([*levels, 0.0], np.float32)
     dtype = ml_dtypes.bfloat16 if rounding == "bfloat16" else np.float32
     scheduled = (schedule[:-1] * np.float32(1000)).astype(dtype).astype(np.float32)  # [S]
     timesteps = (scheduled[:, None] * multipliers[None]).astype(dtype)  # [S, F]
