@@ -27,6 +27,8 @@ from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.families import FAMILIES, PRESETS
 from pusa_jax.models.family import Tiles
+from pusa_jax.models.mochi.config import ATTENTION_LINEARS
+from pusa_jax.models.mochi.family import MOCHI
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.family import WAN21, WAN22, WAN22_TI2V
@@ -158,6 +160,9 @@ SAMPLING = {
     "shift": 5.0,
     # §3.11 Q1: timesteps rounded as the original's.
     "original_timesteps": True,
+    # Mochi sheet §8.1: conditioning latents are not normalised; of Wan they are.
+    "original_conditions": True,
+    "levels": None,
 }
 
 
@@ -165,8 +170,27 @@ def test_settings_are_the_published_ones():
     assert dataclasses.asdict(SamplingConfig()) == SAMPLING
 
 
+def test_mochi_carries_the_settings_of_pusa_v05():
+    """Sheet of Pusa V0.5 on Mochi, §7, §8.2 and §8.4."""
+    size = {"height": 480, "width": 848, "num_frames": 163, "fps": 30}
+    assert MOCHI.sampling == SamplingConfig(**size, num_steps=30, guidance_scale=4.5)
+    assert MOCHI.official == SamplingConfig(**size, num_steps=64, guidance_scale=6.0)
+    assert MOCHI.negative_prompt == MOCHI.official_negative_prompt == ""
+    assert MOCHI.multipliers == {
+        "i2v": (0.0,),
+        "start-end": (0.3, 0.7),
+        "interpolate": (0.3, 0.7),
+        "extend": (0.1, 0.3, 0.3, 0.3),
+        "transition": (0.1, 0.3, 0.3, 0.3, 0.3, 0.3),
+        "loop": (0.3, 0.7),
+    }
+    assert (MOCHI.experts, MOCHI.lora_targets) == ({"dit": 0.0}, ATTENTION_LINEARS)
+
+
 def test_families_carry_the_published_sampling():
     for preset in PRESETS.values():
+        if preset.family is MOCHI:
+            continue
         assert preset.family.negative_prompt == PUSA_NEGATIVE_PROMPT
         assert preset.family.official_negative_prompt == WAN_NEGATIVE_PROMPT
     assert WAN21.sampling == WAN22.sampling == SamplingConfig()

@@ -88,6 +88,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
     )
     add(
+        "--normalised_conditions",
+        action="store_true",
+        help="normalise given frames as all others are (Mochi; Pusa V0.5 does not)",
+    )
+    add(
         "--experts",
         choices=["resident", "swap"],
         help="both experts on the devices, or one with the other in the host's memory (default: "
@@ -165,6 +170,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         "shift": args.shift,
         "seed": processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed,
         "original_timesteps": False if args.exact_timesteps else None,
+        "original_conditions": False if args.normalised_conditions else None,
         "tiled": False if args.no_tiling else None,
     }
     best = in_few_steps(best) if args.fast else best

@@ -30,6 +30,8 @@ class SamplingConfig:
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
       seed: of the initial noise.
       original_timesteps: tell the DiT timesteps rounded as the original does; else exact ones.
+      original_conditions: put given frames in their places as the original does, even where that is
+        not how the network sees others: those of Pusa V0.5 are not normalised.
       tiled: encode and decode in overlapping tiles, as Pusa's pipelines do by default. Changes
         results slightly, because the VAE's attention then sees one tile at a time.
     """
@@ -48,6 +50,7 @@ class SamplingConfig:
     shift: float = 5.0
     seed: int = 0
     original_timesteps: bool = True
+    original_conditions: bool = True
     tiled: bool = True
 
     def __post_init__(self):

@@ -173,6 +173,8 @@ def read_conditions(
         wrong, or places and multipliers make no sense.
     """
     f = tasks.latent_frames(job.settings.num_frames, stride)
+    if job.at is not None:  # negative ones count from the end
+        job = dataclasses.replace(job, at=tuple(i + f if -f <= i < 0 else i for i in job.at))
     height, width = job.settings.height, job.settings.width
     if job.at is not None:  # before files are read for places that do not exist
         check_conditions(job.at, job.multipliers or [1.0] * len(job.at), f)

@@ -316,6 +316,8 @@ class PusaPipeline:
                 f"{(settings.height, settings.width)}: fit them first (video.fit)."
             )
         latents = self.encode(to_pixels(condition.frames)[None], settings.tiled)
+        if self.family.given is not None and settings.original_conditions:
+            latents = self.family.given(latents, self.autoencoder.config)
         return [
             FrameCondition(  # cut on the host: on a device every place would be compiled for
                 index=at, latents=jnp.asarray(latents[:, take : take + 1]), multiplier=multiplier

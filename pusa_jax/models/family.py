@@ -193,6 +193,8 @@ class Family:
       codec: how the autoencoder is run.
       tokenizer: (folder, text length) -> tokenizer.
       encode_prompt: (text encoder, ids, mask) -> text features [B, L, E].
+      given: (latents of given frames, the autoencoder's configuration) -> what stands in their
+        places where the original does not take them as they are; None where it does.
       prepare: (denoiser, text) -> what it attends to, once per prompt.
       prepared_axes: for each leaf of `prepare`, the mesh axes it is cut over; clips over `data`.
       velocity: (denoiser, latents, timesteps told, prepared) -> dx/dsigma in the latents' dtype.
@@ -213,6 +215,7 @@ class Family:
     codec: Codec
     tokenizer: Callable[[Path, int], Tokenizer]
     encode_prompt: Callable[[Any, Int[Array, "B L"], Int[Array, "B L"]], Text]
+    given: Callable[[np.ndarray, Any], np.ndarray] | None
     prepare: Callable[[Any, Text], Prepared]
     prepared_axes: Any  # PartitionSpecs, as `prepare` returns arrays
     velocity: Callable[[Any, Latents, Timesteps, Prepared], Latents]

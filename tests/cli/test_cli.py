@@ -80,8 +80,8 @@ REFUSED = {
     "video count": (["transition", "clip.mp4"], [], "takes two videos, got 1"),
     "position negative": (
         ["transition", "clip.mp4", "clip.mp4"],
-        ["--cond_position", "-1,2"],
-        "position -1 is outside the clip",
+        ["--cond_position", "-10,2"],
+        "position -10 is outside the clip",
     ),
     "no room": (["transition", "clip.mp4", "clip.mp4"], [], "have no room in a clip of 3"),
     "no end": (["loop", "image.png"], ["--num_frames", "1"], "have no room in a clip of 1"),

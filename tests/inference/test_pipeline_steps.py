@@ -300,6 +300,8 @@ def test_settings_are_those_of_pusas_scripts_by_default():
         "shift": 5.0,
         "seed": 0,
         "original_timesteps": True,
+        "original_conditions": True,
+        "levels": None,
         "tiled": True,
     }
 

@@ -1,7 +1,9 @@
 """Mochi-1 as a family, with the settings of Pusa V0.5."""
 
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float
 
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Tiles
@@ -28,6 +30,19 @@ def build_vae(config: VAEConfig, rngs: nnx.Rngs | None = None) -> vae.MochiVAE:
 def build_text_encoder(config: TextConfig, rngs: nnx.Rngs | None = None) -> T5Encoder:
     """The text encoder with parameters drawn from `rngs`, or any."""
     return T5Encoder(config, rngs=rngs or nnx.Rngs(0))
+
+
+def as_the_autoencoder_has_them(
+    latents: Float[np.ndarray, "B F h w C"], config: VAEConfig
+) -> Float[np.ndarray, "B F h w C"]:
+    """Latents of given frames without their normalisation.
+
+    Parity: Pusa V0.5 puts them among normalised latents so, in training and in all its scripts
+    (pipelines_v2v_release.py: the encoder's samples are never passed through dit_latents_to_vae's
+    inverse), and undoes a normalisation at the end all the same.
+    """
+    mean, std = np.asarray([config.latent_mean, config.latent_std], np.float32)
+    return latents * std + mean
 
 
 def prepare(dit: MochiDiT, text: Text) -> PreparedText:
@@ -57,6 +72,7 @@ MOCHI = Family(
     ),
     tokenizer=tokenizer,
     encode_prompt=encode_prompt,
+    given=as_the_autoencoder_has_them,
     prepare=prepare,
     prepared_axes=PreparedText(
         tokens=P("data", None, None), pooled=P("data", None), lengths=P("data")

@@ -65,6 +65,7 @@ WAN21 = Family(
     ),
     tokenizer=tokenizer,
     encode_prompt=encode_prompt,
+    given=None,
     prepare=prepare,
     prepared_axes=(P(None, "data", "context", "tensor", None),) * 2,  # [layers, B, L, K, P]
     velocity=velocity,

@@ -1,5 +1,6 @@
 """A tiny Mochi in its published layouts: opened, converted, exported, sampled."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,7 +15,7 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.models.mochi.family import MOCHI
-from pusa_jax.testing.mochi import write_mochi
+from pusa_jax.testing.mochi import VAE, write_mochi
 from pusa_jax.testing.published import write_published_folder
 
 LAYOUTS = ("original", "diffusers")
@@ -83,6 +84,10 @@ def test_it_is_sampled_by_the_pipeline_of_every_family(pipe):
     result = pipe("a red dog", conditions=given, settings=SETTINGS)
     assert result.frames.shape == (13, 32, 48, 3)
     clean = pipe.encode((IMAGE.astype(np.float32) * (2 / 255) - 1)[None, None], False)
+    mean, std = np.asarray([VAE.latent_mean, VAE.latent_std], np.float32)
+    np.testing.assert_array_equal(result.latents[:, 0], (clean * std + mean)[:, 0])
+    settings = dataclasses.replace(SETTINGS, original_conditions=False)
+    result = pipe("a red dog", conditions=given, settings=settings)
     np.testing.assert_array_equal(result.latents[:, 0], clean[:, 0])
 
 
