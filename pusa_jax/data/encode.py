@@ -25,9 +25,12 @@ from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.typing import Precision
 
-SIZE_MULTIPLE = 16
-"""Pixels of height and width per token of the DiT: the VAE halves three times, a patch is 2x2."""
+PATCH = 2
+"""Latent cells of height and width per token of the DiT."""
 
+SIZE_MULTIPLE = 8 * PATCH
+"""Pixels per token with the finest autoencoder, that of Wan2.1; that of Wan2.2 needs twice as many.
+"""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures, which count as clips of one frame."""
@@ -38,7 +41,7 @@ class EncodeConfig:
     """What clips are brought to before they are encoded.
 
     Attributes:
-      height, width: pixels, divisible by 16.
+      height, width: pixels, divisible by 16, and by 32 for the autoencoder of Wan2.2.
       num_frames: pixel frames taken from the start of each clip, 4k + 1.
       tiled: encode in overlapping tiles, which needs less memory and changes the result slightly.
       dtype: of the text encoder; the VAE runs in float32.
@@ -51,13 +54,17 @@ class EncodeConfig:
     dtype: Precision = "bfloat16"
 
     def __post_init__(self):
+        self.check_size(SIZE_MULTIPLE)
+
+    def check_size(self, multiple: int) -> None:
+        """Raises ValueError unless height and width are multiples of so many pixels."""
         for name in ("height", "width"):
             size = getattr(self, name)
-            if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
-                below = max(size // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
+            if size < multiple or size % multiple:
+                below = max(size // multiple, 1) * multiple
                 raise ValueError(
-                    f"{name} must be divisible by {SIZE_MULTIPLE}, got {size}; nearest are "
-                    f"{below} and {below + SIZE_MULTIPLE}."
+                    f"{name} must be divisible by {multiple}, got {size}; nearest are "
+                    f"{below} and {below + multiple}."
                 )
 
 
@@ -101,6 +108,7 @@ def encode_folder(
     """
     listed = lists.read_clips(Path(src))
     folder = ModelFolder(model)
+    config.check_size(folder.config("vae").spatial_stride * PATCH)
     on_progress("load", 0, 2)
     vae = LoadedNetwork(folder, "vae", "float32")
     autoencoder, coder = vae.autoencoder(), vae.config

@@ -31,6 +31,7 @@ from pusa_jax.inference.mesh_choice import (
     check_memory,
     choose_mesh,
     choose_placing,
+    device_limit,
 )
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import check_experts, guidance_scales, latent_shape, plan_run
@@ -239,7 +240,7 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
     table = plan_run(family, settings, conditions, configs)
     rows_of(table, SOLVERS[settings.solver])
     mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
-    placing = choose_placing(job.experts, mesh, family, configs.dit, job.dtype)
+    placing = choose_placing(job.experts, mesh, family, configs.dit, job.dtype, device_limit(mesh))
     check_memory(mesh, family, configs.dit, job.dtype, placing)
     check_model(model, job.dtype)
     return Prepared(

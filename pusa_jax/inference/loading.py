@@ -22,6 +22,7 @@ from pusa_jax.inference.mesh_choice import (
     check_memory,
     choose_mesh,
     choose_placing,
+    device_limit,
 )
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models.family import Family, Name, Tokenizer
@@ -169,7 +170,7 @@ def load_parts(
     """
     config = model.configs.dit
     mesh = choose_mesh(mesh, model.family, config)
-    placing = choose_placing(placing, mesh, model.family, config, dtype)
+    placing = choose_placing(placing, mesh, model.family, config, dtype, device_limit(mesh))
     check_memory(mesh, model.family, config, dtype, placing)
     levels = model.folder.first_levels
     total = 1 + len(levels)

@@ -87,7 +87,12 @@ def check_mesh(mesh: Mesh, family: Family, config: DenoiserConfig) -> None:
 
 
 def choose_placing(
-    asked: Placing | None, mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision
+    asked: Placing | None,
+    mesh: Mesh,
+    family: Family,
+    config: DenoiserConfig,
+    dtype: Precision,
+    limit: int | None,
 ) -> Placing:
     """Where the experts of a model lie: what is asked for, or all on the devices if they fit.
 
@@ -97,12 +102,12 @@ def choose_placing(
       family: of the denoisers.
       config: of each.
       dtype: that they are loaded in.
+      limit: bytes of a device, see `device_limit`; None if not known.
     """
     if len(family.experts) == 1:
         return "resident"
     if asked is not None:
         return asked
-    limit = _limit(mesh)
     needed = len(family.experts) * _weight_bytes(mesh, family, config, dtype)
     return "resident" if limit is None or needed <= (1 - ROOM) * limit else "swap"
 
@@ -119,7 +124,7 @@ def check_memory(
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
     count = len(family.experts) if placing == "resident" else 1
-    needed, limit = count * _weight_bytes(mesh, family, config, dtype), _limit(mesh)
+    needed, limit = count * _weight_bytes(mesh, family, config, dtype), device_limit(mesh)
     if limit is not None and needed > limit:
         what = f"of {count} experts " if count > 1 else ""
         instead = "use more, or keep one there at a time" if count > 1 else "use more"
@@ -141,7 +146,7 @@ def _weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Pre
     )
 
 
-def _limit(mesh: Mesh) -> int | None:
+def device_limit(mesh: Mesh) -> int | None:
     """Bytes that the smallest device of this process holds; None if not known."""
     limits = [memory_of(device, len(mesh.local_devices)) for device in mesh.local_devices]
     return min((limit for limit in limits if limit is not None), default=None)

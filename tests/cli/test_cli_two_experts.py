@@ -232,7 +232,7 @@ def test_frames_at_another_rate_are_said(capsys, world):
 REFUSED = {
     "solver with noisy frames": (
         ["--solver", "unipc", "--image_paths", "a.png"],
-        "use the Euler solver for frames given with noise",
+        "use the Euler solver, or multipliers of 0",
     ),
     "high for low": (
         ["--low_lora_path", "high_noise_pusa.safetensors"],

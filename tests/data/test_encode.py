@@ -27,7 +27,7 @@ from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.models.wan import vae
-from pusa_jax.testing.published import write_published_folder
+from pusa_jax.testing.published import VAE22, write_published_folder, write_ti2v
 
 SHAPE = (1, 2, 2, 4)
 LISTED = [Clip(number=i, name=f"{i}.mp4", caption=f"{i}", folder=Path()) for i in range(7)]
@@ -272,6 +272,26 @@ def call(capsys, add, *argv):
     args = parser.parse_args([str(arg) for arg in argv])
     assert args.run(args) == 0
     return capsys.readouterr().out
+
+
+def test_clips_are_encoded_with_the_autoencoder_of_wan22(world, capsys, tmp_path):
+    write_ti2v(tmp_path / "model")
+    command = ["--model", tmp_path / "model", "--src", world / "src", "--dst", tmp_path / "ds"]
+    command += ["--width", 64, "--num_frames", 5, "--dtype", "float32"]
+    with pytest.raises(ValueError, match="height must be divisible by 32, got 48; nearest are 32"):
+        call(capsys, add_encode_arguments, *command, "--height", 48)
+    assert not (tmp_path / "ds").exists()
+    out = call(capsys, add_encode_arguments, *command, "--height", 32)
+    assert f"{tmp_path / 'ds'}: 2 clips, 5 skipped" in out
+
+    clips = EncodedClips(tmp_path / "ds")
+    assert clips.clip_shape == (2, 2, 4, VAE22.z_dim)
+    frames = read_frames(
+        world / "src" / "train" / "b.mp4", EncodeConfig(height=32, width=64, num_frames=5)
+    )
+    autoencoder = LoadedNetwork(ModelFolder(tmp_path / "model"), "vae", "float32").autoencoder()
+    wanted = autoencoder.encode(to_pixels(frames)[None])[0].astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(clips.example(1).latents, wanted)
 
 
 def test_processes_of_a_group_are_asked_for_their_shares(world, monkeypatch):

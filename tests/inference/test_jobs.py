@@ -324,7 +324,12 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
         jobs, "PusaPipeline", lambda **parts: Recorder() if parts == vars(loaded) else None
     )
     jobs.run(prepared, quiet)
-    given = {"dtype": "float32", "mesh": prepared.mesh, "on_progress": quiet}
+    given = {
+        "dtype": "float32",
+        "mesh": prepared.mesh,
+        "placing": prepared.placing,
+        "on_progress": quiet,
+    }
     assert seen == [(prepared.model, given)]
 
 

@@ -22,7 +22,7 @@ from pusa_jax.models import families
 from pusa_jax.models.families import preset
 from pusa_jax.models.family import Preset
 from pusa_jax.models.t5 import TextConfig
-from pusa_jax.models.wan.family import WAN21
+from pusa_jax.models.wan.family import WAN21, WAN22
 from pusa_jax.models.wan.flops import text_encoder_flops, text_flops, tokens, velocity_flops
 from pusa_jax.planning import inference, report
 from pusa_jax.planning.collectives import Traffic
@@ -63,6 +63,9 @@ def run(*argv):
         ("wan2.1-t2v-1.3b", (720, 1280), 75600, 1249.8),
         ("wan2.1-t2v-14b", (480, 832), 32760, 1678.4),
         ("wan2.1-t2v-14b", (720, 1280), 75600, 6523.4),
+        ("wan2.2-t2v-a14b", (720, 1280), 75600, 6523.4),
+        ("wan2.2-ti2v-5b", (704, 1280), 18480, 290.5),
+        ("wan2.2-ti2v-5b", (480, 832), 8190, 98.0),
     ],
 )
 def test_flops_are_those_of_the_fact_sheet(name, size, count, teraflops):
@@ -119,6 +122,59 @@ def test_other_stages_have_the_dit_beside_them(stage):
     assert planned.resident_bytes == report.bytes_per_device(inference.abstract_dit(RUN, mesh))
     assert planned.peak_bytes > planned.resident_bytes + planned.argument_bytes
     assert "resident" in planned.text() and planned.model_flops > 0
+
+
+@pytest.fixture(scope="module")
+def two_experts():
+    """Plans of a model with two experts: one on the chips, both there."""
+    run = dataclasses.replace(RUN, preset=dataclasses.replace(TINY, family=WAN22))
+    return {
+        resident: inference.plan_inference(
+            dataclasses.replace(run, resident=resident), local_topology(), {"data": 2, "context": 4}
+        )
+        for resident in ("one", "all")
+    }
+
+
+def test_an_expert_that_waits_on_the_chips_counts_with_its_prompts(planned, two_experts):
+    one, both = two_experts["one"], two_experts["all"]
+    assert (one.resident_bytes, one.peak_bytes) == (0, planned.peak_bytes)
+    mesh = inference.make_mesh({"data": 2, "context": 4}, jax.devices())
+    dit, prompts, *_ = inference.abstract_step(RUN, mesh)
+    assert both.resident_bytes == report.bytes_per_device((dit, prompts)) > 0
+    assert both.peak_bytes == one.peak_bytes + both.resident_bytes
+    assert "one of 2 experts on the chips" in one.program
+    assert "all of 2 experts on the chips" in both.program
+    assert "experts" not in planned.program
+
+
+def test_both_experts_wait_beside_the_text_encoder():
+    run = dataclasses.replace(RUN, preset=dataclasses.replace(TINY, family=WAN22), resident="all")
+    planned = inference.plan_text(run, local_topology(), {"context": 8})
+    mesh = inference.make_mesh({"context": 8}, jax.devices())
+    assert planned.resident_bytes == 2 * report.bytes_per_device(inference.abstract_dit(run, mesh))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("wan2.1-t2v-14b", "720x1280, 81 frames"),
+        ("wan2.2-t2v-a14b", "720x1280, 81 frames"),
+        ("wan2.2-ti2v-5b", "704x1280, 121 frames"),
+    ],
+)
+def test_a_model_is_planned_at_its_own_size(monkeypatch, capsys, name, size):
+    seen = []
+
+    def plan(run, topology, shape):
+        seen.append(run)
+        return on(CHIPS["v6e"])
+
+    monkeypatch.setitem(inference.STAGES, "denoise", plan)
+    assert run("--preset", name, "--mesh", "data=1", "--resident", "all", "--json") == 0
+    assert seen[0].resident == "all" and f"{name}, {size}" in str(seen[0])
+    assert run("--preset", name, "--mesh", "data=1", "--width", "640", "--json") == 0
+    assert seen[1].resident == "one" and seen[1].settings.width == 640
 
 
 def test_work_is_shared_out_over_the_chips(planned):
