@@ -167,7 +167,7 @@ def test_a_dry_run_says_which_steps_each_expert_takes(capsys, world, steps, high
         "dit": {"steps": high, "guidance": [3.0]},
         "dit_low": {"steps": steps - high, "guidance": [2.0]},
     }
-    assert found["experts_lie"] == "resident: both on the devices"
+    assert found["experts_on_devices"] == "all"
 
 
 def test_the_boundary_is_the_folders_unless_it_is_given(capsys, world, tmp_path):
@@ -179,11 +179,11 @@ def test_the_boundary_is_the_folders_unless_it_is_given(capsys, world, tmp_path)
 
 
 def test_experts_may_take_turns_on_the_devices(capsys, world, tmp_path):
-    found, _ = plan(capsys, world, "--experts", "swap")
-    assert found["experts_lie"] == "swap: one on the devices, the other in the host's memory"
-    swapped = made(capsys, world, tmp_path / "swap.mp4", "--experts", "swap")
-    assert swapped["job"]["experts"] == "swap"
-    resident = made(capsys, world, tmp_path / "resident.mp4", "--experts", "resident")
+    found, _ = plan(capsys, world, "--resident", "one")
+    assert found["experts_on_devices"] == "one, the other waits in the host's memory"
+    swapped = made(capsys, world, tmp_path / "swap.mp4", "--resident", "one")
+    assert swapped["job"]["resident"] == "one"
+    resident = made(capsys, world, tmp_path / "resident.mp4", "--resident", "all")
     assert swapped["latents_sha256"] == resident["latents_sha256"]
 
 
@@ -286,3 +286,18 @@ def test_a_missing_expert_is_said_by_every_command(capsys, world, tmp_path, comm
     code, stdout, err = call(capsys, command, *rest)
     assert (code, stdout) == (2, "") and err.count("\n") == 1 and not out.exists()
     assert "lacks an expert of wan2.2, the dit_low: expected low_noise_model or tr" in err
+
+
+def test_a_lora_is_extracted_for_one_expert(capsys, world, tmp_path):
+    low = world / "low_noise_pusa.safetensors"
+    line = ["export", "--src", world / "original", "--dst", tmp_path / "tuned"]
+    assert call(capsys, *line, "--low_lora_path", low)[0] == 0
+    line = ["extract-lora", "--tuned", tmp_path / "tuned", "--base", world / "conv", "--rank", 2]
+    dst = tmp_path / "low_noise.safetensors"
+    code, _, err = call(capsys, *line, "--dst", dst)
+    assert code == 2 and "two experts each: say for which the LoRA is to be" in err
+    code, out, err = call(capsys, *line, "--dst", dst, "--expert", "low")
+    assert code == 0, err
+    assert f"{DIT.num_layers} layers at rank 2 hold 100.00%" in out
+    code, _, err = call(capsys, *line, "--dst", tmp_path / "x.safetensors", "--expert", "high")
+    assert code == 2 and "do not differ" in err
