@@ -49,12 +49,24 @@ def claimed(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
             if not locks.is_at(descriptor, temporary):  # taken for a leftover before it was locked
                 continue
             try:
-                yield temporary
+                with named(path):
+                    yield temporary
                 return
             finally:
                 remove(temporary)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Says which result could not be made where the system does not, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def remove(path: Path) -> None:

@@ -113,3 +113,10 @@ def test_many_that_write_one_file_do_not_disturb_each_other(tmp_path):
         worker.join(100)
         assert worker.exitcode == 0
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text().endswith(" 29")
+
+
+def test_a_full_disk_names_the_result(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.mp4'"):
+        with replacing(tmp_path / "a.mp4"):
+            raise OSError(28, "No space left on device")
+    assert not os.listdir(tmp_path)
