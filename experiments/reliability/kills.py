@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments.reliability.subjects import content, make
 from pusa_jax.cli.main import main
+from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.folders.manifest import damage
 from pusa_jax.media import video
 
@@ -64,7 +65,12 @@ def _converted(folder: Path) -> Any:
 
 
 def _exported(folder: Path) -> Any:
-    return content(folder / "new") if (folder / "new").exists() else None
+    if not (folder / "new").exists():
+        return None
+    for path in folder.rglob("*.pth"):  # they tell when they were written
+        source = open_tensors(path)
+        assert all(source.read(name).nbytes for name in source.tensors)
+    return {name: s for name, s in content(folder / "new").items() if not name.endswith(".pth")}
 
 
 def _video(folder: Path) -> Any:
@@ -202,7 +208,8 @@ def run(case: Case, made: dict[str, Path], folder: Path, count: int, seed: int) 
             faults.append(f"lost by {number.name}")
         if found is not None and found != whole:
             faults.append(f"another result by {number.name}")
-        if number != signal.SIGKILL and case.is_used_up and (left := beside(out)):
+        left = [name for name in beside(out) if f"-{child.pid}-" in name]
+        if number != signal.SIGKILL and left:
             faults.append(f"left by {number.name}: {left}")
     if not ended_well():
         faults.append("the same command does not go on")
