@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.models.adapters import adapted_layers
+from pusa_jax.models.family import Name
 from pusa_jax.models.lora import LoRA, LowRank, Target
 
 Progress = Callable[[str, int, int], None]
@@ -56,6 +57,7 @@ def extract_lora(
     rank: int,
     *,
     targets: str | None = None,
+    expert: Name | None = None,
     dtype: DTypeLike = "bfloat16",
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Extraction:
@@ -67,6 +69,7 @@ def extract_lora(
       rank: of the adapters.
       targets: regular expression on the paths of linear layers, as in training; default: those that
         published adapters of the family are laid around.
+      expert: the denoiser, where both folders have several.
       dtype: of the factors.
       on_progress: told about the layers done.
 
@@ -74,7 +77,8 @@ def extract_lora(
       FileNotFoundError, ValueError: no DiT, two of other shapes or without difference, `targets`
         that match nothing, a rank that the layers cannot have, or values that are no numbers.
     """
-    shapes = _shapes_of_both(tuned, base)
+    expert = _only_denoiser(tuned, base) if expert is None else expert
+    shapes = _shapes_of_both(tuned, base, expert)
     targets = tuned.family.lora_targets if targets is None else targets
     adapted = [f"{path}/kernel" for path in adapted_layers(shapes, targets)]
     largest = min(min(shapes[path].shape[-2:]) for path in adapted)
@@ -89,7 +93,7 @@ def extract_lora(
     energies: dict[Target, tuple[float, float]] = {}
     on_progress("extract", 0, total)
     for path in adapted:
-        deltas = _differences(tuned, base, path)
+        deltas = _differences(tuned, base, expert, path)
         if layers[path] == [None]:
             deltas = [np.stack(list(deltas))]
         for layer, delta in zip(layers[path], deltas, strict=True):
@@ -108,7 +112,7 @@ def extract_lora(
         raise ValueError(
             f"{tuned.path} and {base.path} do not differ in the layers that targets name."
         )
-    others = {path: _energy(tuned, base, path) for path in shapes if path not in adapted}
+    others = {path: _energy(tuned, base, expert, path) for path in shapes if path not in adapted}
     kept, whole = (sum(parts) for parts in zip(*energies.values(), strict=True))
     least = min(energies, key=lambda target: energies[target][0] / energies[target][1])
     rest = sum(others.values())
@@ -121,11 +125,24 @@ def extract_lora(
     )
 
 
-def _shapes_of_both(new: ModelFolder, old: ModelFolder) -> dict[str, jax.ShapeDtypeStruct]:
+def _only_denoiser(new: ModelFolder, old: ModelFolder) -> Name:
+    """The denoiser that both folders have; raises ValueError if they have several."""
+    both = [name for name in new.family.experts if name in new.names and name in old.names]
+    if len(both) > 1:
+        raise ValueError(
+            f"{new.path} and {old.path} have two experts each: say for which the LoRA is to be "
+            "(--expert high or low)."
+        )
+    return both[0] if both else "dit"
+
+
+def _shapes_of_both(
+    new: ModelFolder, old: ModelFolder, expert: Name
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape of the leaves of both denoisers, which must be those of one model."""
     for folder in (new, old):
-        folder.check(["dit"])
-    shapes = new.shapes("dit"), old.shapes("dit")
+        folder.check([expert])
+    shapes = new.shapes(expert), old.shapes(expert)
     for path in sorted(shapes[0].keys() | shapes[1].keys()):
         there, here = (each[path].shape if path in each else "missing" for each in shapes)
         if there != here:
@@ -136,19 +153,22 @@ def _shapes_of_both(new: ModelFolder, old: ModelFolder) -> dict[str, jax.ShapeDt
     return shapes[0]
 
 
-def _differences(new: ModelFolder, old: ModelFolder, path: str) -> Iterator[np.ndarray]:
+def _differences(
+    new: ModelFolder, old: ModelFolder, expert: Name, path: str
+) -> Iterator[np.ndarray]:
     """The difference of a leaf in float32, row by row: of a stack, layer by layer."""
 
     def rows(folder: ModelFolder) -> Iterator[np.ndarray]:
-        for piece in folder.pieces("dit", path):
+        for piece in folder.pieces(expert, path):
             yield from piece
 
     for a, b in zip(rows(new), rows(old), strict=True):
         yield np.asarray(a, np.float32) - np.asarray(b, np.float32)
 
 
-def _energy(new: ModelFolder, old: ModelFolder, path: str) -> float:
-    return sum(float((delta**2).sum(dtype=np.float64)) for delta in _differences(new, old, path))
+def _energy(new: ModelFolder, old: ModelFolder, expert: Name, path: str) -> float:
+    deltas = _differences(new, old, expert, path)
+    return sum(float((delta**2).sum(dtype=np.float64)) for delta in deltas)
 
 
 @functools.partial(jax.jit, static_argnames="rank")

@@ -164,7 +164,7 @@ class Outcome:
       code: exit code.
       out: what it printed.
       err: what it said beside.
-      seconds: it took.
+      seconds: of work that it took.
       grown: bytes by which the memory of the process grew.
       result: what it made; None where that cannot be compared.
     """
@@ -205,13 +205,13 @@ class Outcome:
 def called(argv: Sequence[object], result: Callable[[Outcome], Any] = lambda it: None) -> Outcome:
     """Runs a command line in this process."""
     out, err = io.StringIO(), io.StringIO()
-    before, since = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, since = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main([str(arg) for arg in argv])
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    seconds = time.perf_counter() - since
+    seconds = time.process_time() - since
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     found = Outcome(code, out.getvalue(), err.getvalue(), seconds, grown)
     return dataclasses.replace(found, result=result(found)) if code == 0 else found

@@ -93,10 +93,10 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="normalise given frames as all others are (Mochi; Pusa V0.5 does not)",
     )
     add(
-        "--experts",
-        choices=["resident", "swap"],
-        help="both experts on the devices, or one with the other in the host's memory (default: "
-        "what fits)",
+        "--resident",
+        choices=["one", "all"],
+        help="of two experts, the one at work lies on the devices and the other waits in host "
+        "memory, or both lie there (default: what fits)",
     )
     add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
     add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
@@ -189,7 +189,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         clip_start=getattr(args, "clip_start", None),
         fit=getattr(args, "fit", "crop"),
         dtype=dtype if args.dtype is None else args.dtype,
-        experts=args.experts,
+        resident=args.resident,
         mesh=None if args.mesh is None else parse_mesh(args.mesh),
         settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
     )

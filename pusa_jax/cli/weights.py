@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pusa_jax.models.family import Name
 
 EXPORT_DESCRIPTION = """write weights in the form that other tools load
 
@@ -60,10 +63,13 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     add("--base", required=True, help="the model it was tuned from, in any layout")
     add("--rank", type=int, required=True, help="of the LoRA")
     add("--dst", required=True, help="a .safetensors file")
+    add("--expert", choices=["high", "low"], help="of models with two: which one differs")
     add("--targets", help="regular expression on paths of layers (default: those of Pusa)")
     add("--naming", choices=["comfy", "pusa_v1"], default="comfy", help="of the tensors")
     add("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the factors")
 
+
+EXPERT_NAMES: "dict[str | None, Name]" = {"high": "dit", "low": "dit_low"}
 
 STRENGTHS = {"lora": 1.4, "high_lora": 1.5, "low_lora": 1.4}
 """Beginning of a flag -> strength of the LoRA files it names, where none is given."""
@@ -203,6 +209,7 @@ def run_extract(args: argparse.Namespace) -> int:
         ModelFolder(args.base),
         args.rank,
         targets=args.targets,
+        expert=EXPERT_NAMES.get(args.expert),
         dtype=args.dtype,
         on_progress=console,
     )

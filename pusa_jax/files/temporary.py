@@ -19,6 +19,9 @@ from pusa_jax.files import locks
 STALE_SECONDS = 24 * 3600
 """Age, counted from the last change, at which anybody removes what nobody holds."""
 
+TRIES, PAUSE = 40, 0.05
+"""How often it is tried to remove a folder, and seconds between."""
+
 _NAME = re.compile(r"\.(?P<of>.+)\.(?P<host>[A-Za-z0-9]+)-\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
@@ -49,7 +52,8 @@ def claimed(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
             if not locks.is_at(descriptor, temporary):  # taken for a leftover before it was locked
                 continue
             try:
-                yield temporary
+                with named(path):
+                    yield temporary
                 return
             finally:
                 remove(temporary)
@@ -57,13 +61,31 @@ def claimed(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Says which result could not be made where the system does not, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
 def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there; what cannot be removed stays."""
+    """Removes a file or a folder, if it is there; what cannot be removed stays.
+
+    Where a signal has ended the work on a folder, threads may for a moment still write to it.
+    """
     with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
+        for _ in range(TRIES):
+            if not path.is_dir():
+                break
+            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                time.sleep(PAUSE)
 
 
 def remove_leftovers(path: Path) -> None:

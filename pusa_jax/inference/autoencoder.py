@@ -44,6 +44,13 @@ class Autoencoder:
         self.module, self.config = module, config
         self._encoder, self._decoder = _compiled(codec.encode), _compiled(codec.decode)
 
+    def clear(self) -> None:
+        """Lets go of all compiled programs; they are compiled again when they are needed."""
+        for program in (
+            self._encode_first, self._encode_next, self._decode_first, self._decode_next
+        ):  # fmt: skip
+            program.clear_cache()
+
     def encode(
         self, pixels: Float[np.ndarray, "B T H W 3"], tiles: Tiles | None = None
     ) -> Float[np.ndarray, "B F h w C"]:

@@ -27,10 +27,10 @@ from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference.cautions import cautions
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import (
-    Placing,
+    Resident,
     check_memory,
     choose_mesh,
-    choose_placing,
+    choose_resident,
     device_limit,
 )
 from pusa_jax.inference.pipeline import Output, PusaPipeline
@@ -58,7 +58,7 @@ class Job:
       at: places of the given latent frames; None is the task's default.
       multipliers: their noise multipliers; None is the task's default.
       clip_start: first frame taken of the video to extend; None takes its last frames.
-      experts: of a model with two, whether both lie on the devices; None is what fits.
+      resident: of a model with two experts, which lie on the devices; None is what fits.
       fit: how inputs are brought to size: crop, letterbox or stretch.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
     """
@@ -76,7 +76,7 @@ class Job:
     clip_start: int | None = None
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
-    experts: Placing | None = None
+    resident: Resident | None = None
     mesh: dict[str, int] | None = None
     settings: SamplingConfig = SamplingConfig()
 
@@ -237,7 +237,7 @@ class Prepared:
     model: Model
     conditions: list[tasks.Condition]
     mesh: Mesh
-    placing: Placing = "resident"
+    resident: Resident = "all"
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -268,8 +268,10 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
     table = plan_run(family, settings, conditions, configs)
     rows_of(table, SOLVERS[settings.solver])
     mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
-    placing = choose_placing(job.experts, mesh, family, configs.dit, job.dtype, device_limit(mesh))
-    check_memory(mesh, family, configs.dit, job.dtype, placing)
+    resident = choose_resident(
+        job.resident, mesh, family, configs.dit, job.dtype, device_limit(mesh)
+    )
+    check_memory(mesh, family, configs.dit, job.dtype, resident)
     check_model(model, job.dtype)
     return Prepared(
         job=job,
@@ -277,7 +279,7 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         model=model,
         conditions=conditions,
         mesh=mesh,
-        placing=placing,
+        resident=resident,
     )
 
 
@@ -302,7 +304,7 @@ def run(
             prepared.model,
             dtype=job.dtype,
             mesh=prepared.mesh,
-            placing=prepared.placing,
+            resident=prepared.resident,
             on_progress=on_progress,
         )
         pipeline = PusaPipeline(**vars(parts))
@@ -391,12 +393,12 @@ def describe_experts(prepared: Prepared) -> dict[str, Any]:
             }
             for i, name in enumerate(levels)
         },
-        "experts_lie": WHERE[prepared.placing],
+        "experts_on_devices": ON_DEVICES[prepared.resident],
         "low_lora": [list(pair) for pair in job.low_lora],
     }
 
 
-WHERE: Mapping[Placing, str] = {
-    "resident": "resident: both on the devices",
-    "swap": "swap: one on the devices, the other in the host's memory",
+ON_DEVICES: Mapping[Resident, str] = {
+    "all": "all",
+    "one": "one, the other waits in the host's memory",
 }

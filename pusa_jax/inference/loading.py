@@ -18,10 +18,10 @@ from pusa_jax.devices.sharding import shardings
 from pusa_jax.inference.experts import Expert, waiting
 from pusa_jax.inference.mesh_choice import (
     MeshLike,
-    Placing,
+    Resident,
     check_memory,
     choose_mesh,
-    choose_placing,
+    choose_resident,
     device_limit,
 )
 from pusa_jax.inference.settings import Configs
@@ -153,7 +153,7 @@ def load_parts(
     *,
     dtype: Precision,
     mesh: MeshLike,
-    placing: Placing | None = None,
+    resident: Resident | None = None,
     on_progress: Progress,
 ) -> Loaded:
     """Loads denoisers and autoencoder; the text encoder is loaded when a prompt is met, not kept.
@@ -162,7 +162,7 @@ def load_parts(
       model: opened.
       dtype: of denoiser and text encoder; the autoencoder runs in float32.
       mesh: see `PusaPipeline.from_pretrained`.
-      placing: of several denoisers; see `choose_placing`.
+      resident: of several denoisers; see `choose_resident`.
       on_progress: told about the stage "load".
 
     Raises:
@@ -170,8 +170,8 @@ def load_parts(
     """
     config = model.configs.dit
     mesh = choose_mesh(mesh, model.family, config)
-    placing = choose_placing(placing, mesh, model.family, config, dtype, device_limit(mesh))
-    check_memory(mesh, model.family, config, dtype, placing)
+    resident = choose_resident(resident, mesh, model.family, config, dtype, device_limit(mesh))
+    check_memory(mesh, model.family, config, dtype, resident)
     levels = model.folder.first_levels
     total = 1 + len(levels)
     on_progress("load", 0, total)
@@ -181,7 +181,7 @@ def load_parts(
         on_progress("load", done, total)
         dit = load_module(model, name, dtype, mesh)
         jax.block_until_ready(nnx.state(dit))
-        dit = waiting(dit) if placing == "swap" else dit  # before the next one is read
+        dit = waiting(dit) if resident == "one" else dit  # before the next one is read
         experts.append(Expert(dit=dit, first_level=level))
     on_progress("load", total, total)
     return Loaded(
@@ -191,5 +191,5 @@ def load_parts(
         text_encoder=functools.partial(load_module, model, "text_encoder", dtype, mesh),
         tokenizer=model.tokenizer,
         mesh=mesh,
-        one_at_a_time=placing == "swap",
+        one_at_a_time=resident == "one",
     )

@@ -22,8 +22,8 @@ from pusa_jax.typing import Precision
 PASSES = 2
 """Forwards of one step with guidance: prompt and negative prompt."""
 
-Placing = Literal["resident", "swap"]
-"""Where the experts of a model lie: all on the devices, or one there and the others on the host."""
+Resident = Literal["one", "all"]
+"""Which experts of a model lie on the devices: all, or the one at work, the others on the host."""
 
 ROOM = 0.25
 """Part of a device's memory that is left to all but the weights of denoisers."""
@@ -86,18 +86,18 @@ def check_mesh(mesh: Mesh, family: Family, config: DenoiserConfig) -> None:
     shardings(network.shapes(config), network.sharding, mesh)
 
 
-def choose_placing(
-    asked: Placing | None,
+def choose_resident(
+    asked: Resident | None,
     mesh: Mesh,
     family: Family,
     config: DenoiserConfig,
     dtype: Precision,
     limit: int | None,
-) -> Placing:
-    """Where the experts of a model lie: what is asked for, or all on the devices if they fit.
+) -> Resident:
+    """Which experts of a model lie on the devices: those asked for, or all if they fit.
 
     Args:
-      asked: None takes "resident" where the weights of all leave `ROOM` for the rest of a run.
+      asked: None takes "all" where the weights of all leave `ROOM` for the rest of a run.
       mesh: of the run.
       family: of the denoisers.
       config: of each.
@@ -105,11 +105,11 @@ def choose_placing(
       limit: bytes of a device, see `device_limit`; None if not known.
     """
     if len(family.experts) == 1:
-        return "resident"
+        return "all"
     if asked is not None:
         return asked
     needed = len(family.experts) * _weight_bytes(mesh, family, config, dtype)
-    return "resident" if limit is None or needed <= (1 - ROOM) * limit else "swap"
+    return "all" if limit is None or needed <= (1 - ROOM) * limit else "one"
 
 
 def check_memory(
@@ -117,17 +117,19 @@ def check_memory(
     family: Family,
     config: DenoiserConfig,
     dtype: Precision,
-    placing: Placing = "resident",
+    resident: Resident = "all",
 ) -> None:
     """Raises ValueError, in one line, if the DiT's weights alone are more than a device holds.
 
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
-    count = len(family.experts) if placing == "resident" else 1
+    count = len(family.experts) if resident == "all" else 1
     needed, limit = count * _weight_bytes(mesh, family, config, dtype), device_limit(mesh)
     if limit is not None and needed > limit:
         what = f"of {count} experts " if count > 1 else ""
-        instead = "use more, or keep one there at a time" if count > 1 else "use more"
+        instead = (
+            "use more, or keep one there at a time (--resident one)" if count > 1 else "use more"
+        )
         raise ValueError(
             f"the DiT's weights {what}in {dtype} take {needed / GIB:.1f} GiB of each of "
             f"{mesh.size} devices, which have {limit / GIB:.1f}: {instead}; pusa-jax plan says "

@@ -31,7 +31,7 @@ from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.experts import Experts
-from pusa_jax.inference.mesh_choice import MeshLike, Placing
+from pusa_jax.inference.mesh_choice import MeshLike, Resident
 from pusa_jax.inference.settings import (
     Configs,
     Given,
@@ -141,7 +141,7 @@ class PusaPipeline:
         low_lora: Sequence[tuple[str | Path, float]] = (),
         lightx2v: Sequence[str | Path] = (),
         mesh: MeshLike = None,
-        experts: Placing | None = None,
+        resident: Resident | None = None,
         on_progress: Progress = no_progress,
     ) -> "PusaPipeline":
         """Loads a published folder (original or Diffusers layout) or a converted one.
@@ -156,8 +156,8 @@ class PusaPipeline:
           lightx2v: files for a few steps, merged before the others: one for each expert, high noise
             first, or their folder.
           mesh: sizes as in {"data": 2, "context": 4}; None takes all devices, see `choose_mesh`.
-          experts: of a model with two, "resident" keeps both on the devices, "swap" the one that is
-            at work; None takes what fits.
+          resident: of a model with two experts, "all" keeps both on the devices, "one" the one at
+            work; None takes what fits.
           on_progress: told about the stage "load".
 
         Raises:
@@ -168,7 +168,9 @@ class PusaPipeline:
         from pusa_jax.inference.loading import load_parts, open_model
 
         model = open_model(folder, lora, low_lora, lightx2v)
-        parts = load_parts(model, dtype=dtype, mesh=mesh, placing=experts, on_progress=on_progress)
+        parts = load_parts(
+            model, dtype=dtype, mesh=mesh, resident=resident, on_progress=on_progress
+        )
         return cls(**vars(parts))
 
     def __call__(

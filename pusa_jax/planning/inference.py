@@ -7,7 +7,7 @@ would have; only the arrays are missing.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,12 @@ from pusa_jax.devices.topologies import Topology
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import Row
 from pusa_jax.diffusion.solvers import EULER
-from pusa_jax.inference.mesh_choice import PASSES, is_together, sensible_meshes
+from pusa_jax.inference.mesh_choice import PASSES, Resident, is_together, sensible_meshes
 from pusa_jax.inference.settings import Configs, latent_shape
 from pusa_jax.inference.step import jitted_step
 from pusa_jax.models.family import DenoiserConfig, Name, NetworkConfig, Preset
 from pusa_jax.planning.report import Report, compile_report
 from pusa_jax.typing import Precision
-
-Resident = Literal["one", "all"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -157,7 +157,7 @@ TWO = {
     },
     ("--high-lora-path", "a", "--high-lora-path", "b", "--high_lora_alpha", "1",
      "--high_lora_alpha=2"): {"lora": (("a", 1.0), ("b", 2.0))},
-    ("--experts", "swap"): {"experts": "swap"},
+    ("--resident", "one"): {"resident": "one"},
     ("--low_lora_path", "a", "--low_lora_alpha", "-1"): {"low_lora": (("a", -1.0),)},
     ("--lightx2v", "a", "b"): {"lightx2v": ("a", "b")},
     ("--preset", "official", "--low_cfg_scale", "2"): {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pusa_jax.diffusion.sampling import denoise, euler_rows, sample, start, take_step
+from pusa_jax.diffusion.sampling import denoise, rows_of, sample, start, take_step
 from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.models.wan.schedule import noise_table
 
@@ -31,7 +31,7 @@ def velocity(latents, timesteps):
 
 def test_the_loop_on_the_host_is_the_loop_in_a_program():
     rows, turn = (
-        euler_rows(TABLE),
+        rows_of(TABLE),
         jax.jit(lambda state, row: take_step(velocity, EULER, state, row)),
     )
     state = EULER.init(start(CLEAN, NOISE, TABLE))
@@ -41,7 +41,7 @@ def test_the_loop_on_the_host_is_the_loop_in_a_program():
 
 
 def test_rows_are_the_timesteps_and_step_sizes_of_the_table():
-    rows = euler_rows(TABLE)
+    rows = rows_of(TABLE)
     assert len(rows) == 4
     assert np.array_equal([row.timesteps for row in rows], TABLE.timesteps)
     assert np.array_equal([row.coefficients for row in rows], TABLE.step_sizes)
@@ -49,7 +49,7 @@ def test_rows_are_the_timesteps_and_step_sizes_of_the_table():
 
 def test_a_table_whose_columns_differ_in_length_is_refused():
     with pytest.raises(ValueError):
-        euler_rows(TABLE._replace(step_sizes=TABLE.step_sizes[:-1]))
+        rows_of(TABLE._replace(step_sizes=TABLE.step_sizes[:-1]))
 
 
 def test_a_run_starts_at_the_first_row_of_levels():

@@ -1,5 +1,6 @@
 """What killed processes leave is removed; what a living one makes is not."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -113,3 +114,29 @@ def test_many_that_write_one_file_do_not_disturb_each_other(tmp_path):
         worker.join(100)
         assert worker.exitcode == 0
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text().endswith(" 29")
+
+
+def test_a_full_disk_names_the_result(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.mp4'"):
+        with replacing(tmp_path / "a.mp4"):
+            raise OSError(28, "No space left on device")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_threads_still_write_to_is_removed(tmp_path):
+    folder, stop = tmp_path / "busy", threading.Event()
+
+    def write():
+        number = 0
+        while not stop.wait(0.001):
+            number += 1
+            with contextlib.suppress(FileNotFoundError):
+                (folder / f"{number}").touch()
+
+    folder.mkdir()
+    thread = threading.Thread(target=write)
+    thread.start()
+    threading.Timer(0.1, stop.set).start()
+    temporary.remove(folder)
+    thread.join()
+    assert not folder.exists()

@@ -327,7 +327,7 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
     given = {
         "dtype": "float32",
         "mesh": prepared.mesh,
-        "placing": prepared.placing,
+        "resident": prepared.resident,
         "on_progress": quiet,
     }
     assert seen == [(prepared.model, given)]
@@ -430,7 +430,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         ("plan_run", (WAN21, settings, [], configs), {}),
         ("rows_of", (types.SimpleNamespace(), SOLVERS["euler"]), {}),
         ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
-        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16", "resident"), {}),
+        ("check_memory", (mesh, WAN21, configs.dit, "bfloat16", "all"), {}),
         ("check_model", (model, "bfloat16"), {}),
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")

@@ -11,10 +11,11 @@ from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import mesh_choice
-from pusa_jax.inference.mesh_choice import choose_mesh, memory_of
+from pusa_jax.inference.mesh_choice import check_memory, choose_mesh, choose_resident, memory_of
 from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.models.families import preset
 from pusa_jax.models.wan import sharding
-from pusa_jax.models.wan.family import WAN21
+from pusa_jax.models.wan.family import WAN21, WAN22
 from pusa_jax.testing.compare import assert_close
 from pusa_jax.testing.published import DIT, write_published_folder
 
@@ -94,3 +95,29 @@ def test_without_guidance_all_devices_share_the_tokens():
     assert dict(choose_mesh(None, WAN21, DIT, guided=False).shape) == {
         "data": 1, "context": 8, "tensor": 1
     }  # fmt: skip
+
+
+GPU = {"data": 1}
+
+
+@pytest.mark.parametrize(
+    ("gib", "resident"),
+    # Each expert is 26.6 GiB in bfloat16; a quarter of a device is left to the rest of a run.
+    [(80, "all"), (72, "all"), (70, "one"), (40, "one"), (None, "all")],
+)
+def test_both_experts_stay_on_the_device_where_a_quarter_of_it_is_left(gib, resident):
+    dit, mesh = preset("wan2.2-t2v-a14b").dit, make_mesh(GPU, jax.devices()[:1])
+    limit = None if gib is None else gib * 2**30
+    assert choose_resident(None, mesh, WAN22, dit, "bfloat16", limit) == resident
+    assert choose_resident("all", mesh, WAN22, dit, "bfloat16", limit) == "all"
+    assert choose_resident("one", mesh, WAN22, dit, "bfloat16", limit) == "one"
+    assert choose_resident("one", mesh, WAN21, dit, "bfloat16", limit) == "all"  # has no other
+
+
+def test_two_experts_need_twice_the_memory_unless_one_waits(monkeypatch):
+    dit, mesh = preset("wan2.2-t2v-a14b").dit, make_mesh(GPU, jax.devices()[:1])
+    monkeypatch.setattr(mesh_choice, "memory_of", lambda device, sharers: 40 * 2**30)
+    check_memory(mesh, WAN22, dit, "bfloat16", "one")
+    check_memory(mesh, WAN21, dit, "bfloat16")
+    with pytest.raises(ValueError, match=r"of 2 experts in bfloat16 take 53\.2 GiB of each of 1"):
+        check_memory(mesh, WAN22, dit, "bfloat16", "all")

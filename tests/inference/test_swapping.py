@@ -28,7 +28,7 @@ def pipeline(*, one_at_a_time):
     high, low = (random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0)), seed) for seed in (0, 1))
     given = [Expert(dit=low), Expert(dit=high, first_level=0.875)]
     coder = random_module(lambda: vae.WanVAE(VAE, rngs=nnx.Rngs(0)))
-    texts = dict(zip(("a ball", "a dog"), features, strict=True))
+    texts: dict[str, np.ndarray] = {"a ball": features[0], "a dog": features[1]}
     pipe = WatchedPipeline(given, coder, texts, WAN22)
     pipe.experts = Experts(given, one_at_a_time=one_at_a_time)
     return pipe

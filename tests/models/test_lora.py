@@ -130,13 +130,14 @@ def test_rank_stabilised_alpha_gives_one_over_the_root_of_the_rank():
 def test_several_adapters_are_merged_one_upon_the_other_with_their_own_strengths():
     """In order: the weights are rounded after each."""
     leaves = {"head/kernel": jnp.asarray(normal(6, 4), jnp.bfloat16)}
-    small, large = (LoRA({Target("head"): low_rank(alpha=alpha)}) for alpha in (0.01, 64.0))
+    small, large = (LoRA({Target("head"): low_rank(alpha=alpha)}) for alpha in (1.0, 16.0))
     merged, other = (
         merge_all(leaves, adapters)["head/kernel"]
         for adapters in (((small, 0.5), (large, 2.0)), ((large, 2.0), (small, 0.5)))
     )
     expected = merge(merge(leaves, small, 0.5), large, 2.0)["head/kernel"]
     assert np.array_equal(merged, expected) and not np.array_equal(merged, other)
+    assert not np.array_equal(merged, merge(leaves, large, 2.0)["head/kernel"])
     assert merge_all(leaves, []) == leaves
 
 

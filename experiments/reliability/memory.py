@@ -1,0 +1,52 @@
+"""Memory of a process that samples many shapes: `python -m experiments.reliability.memory`.
+
+Prints the resident memory every so many runs; with --most it keeps so many shapes, else all.
+"""
+
+import argparse
+import dataclasses
+import gc
+from pathlib import Path
+
+import numpy as np
+
+from pusa_jax.demo import shipped
+from pusa_jax.inference.kept import SHAPES, Kept
+from pusa_jax.inference.pipeline import PusaPipeline
+
+
+def resident() -> float:
+    """Megabytes of memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def cli() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--shapes", type=int, default=20)
+    parser.add_argument("--most", type=int, default=SHAPES, help="shapes that are kept; 0 for all")
+    args = parser.parse_args()
+    pipe = PusaPipeline.from_pretrained(shipped.FOLDER, dtype="float32")
+    if args.most:
+        pipe._compiled = Kept(args.most, lambda program: pipe.autoencoder.clear())
+        pipe._texts = Kept(8)
+    rng = np.random.default_rng(0)
+    sizes = [(16 * (1 + i % 7), 16 * (1 + i // 7)) for i in range(args.shapes)]
+    for run in range(args.runs):
+        height, width = sizes[rng.integers(len(sizes))]
+        pipe(
+            f"a red square {run}",
+            settings=dataclasses.replace(
+                shipped.SETTINGS, height=height, width=width, num_frames=5, num_steps=1, tiled=False
+            ),
+        )
+        if run % (args.runs // 10) == args.runs // 10 - 1:
+            gc.collect()
+            print(f"{run + 1} runs: {resident():.0f} MB", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())
