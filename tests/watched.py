@@ -1,7 +1,7 @@
 """The shipped pipeline on recorded texts, with everything that its compiled step is given kept."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,8 @@ class WatchedPipeline(PusaPipeline):
         autoencoder: WanVAE,
         texts: Mapping[str, np.ndarray],
         family: Family = WAN21,
+        *,
+        one_at_a_time: bool = False,
     ):
         """Takes the features [L, E] of every prompt that will be asked for."""
         features = np.stack([*texts.values()])
@@ -69,9 +71,9 @@ class WatchedPipeline(PusaPipeline):
             autoencoder=autoencoder,
             text_encoder=lambda: RecordedTexts(features),
             tokenizer=RowTokenizer([*texts], features.shape[1]),
+            one_at_a_time=one_at_a_time,
         )
         self.steps: list[Step] = []
-        self.compiled: list[Callable] = []
 
     def __call__(self, *args, **kwargs):
         self.steps = []
@@ -79,7 +81,6 @@ class WatchedPipeline(PusaPipeline):
 
     def _compiled_step(self, *given):
         step = super()._compiled_step(*given)
-        self.compiled.append(step)
 
         def watched(dit, prepared, scale, state, row):
             new = step(dit, prepared, scale, state, row)

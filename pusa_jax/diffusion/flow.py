@@ -81,12 +81,15 @@ class NoiseTable(NamedTuple):
         table of its own because originals round it while their solvers step by exact sigmas.
       step_sizes: change of sigma per step and frame, [S, F]; a family may stop a frame early.
       levels: scheduled noise level of each step, before multipliers, [S]; experts go by it.
+      entry: noise level that each frame has when a run starts, [F]; None is the first of `sigmas`.
+        Solvers that cannot compute with level 1 start just below it, from pure noise all the same.
     """
 
     sigmas: Float[Array | np.ndarray, "steps_and_end F"]
     timesteps: Float[Array | np.ndarray, "S F"]
     step_sizes: Float[Array | np.ndarray, "S F"]
     levels: Float[Array | np.ndarray, " S"]
+    entry: Float[Array | np.ndarray, " F"] | None = None
 
     @property
     def num_steps(self) -> int:

@@ -51,7 +51,8 @@ def rows_of(table: NoiseTable, solver: Solver = EULER) -> list[Row]:
 
 def start(clean: Latents, noise: Latents, table: NoiseTable) -> Latents:
     """Latents entering the first step: noise, given frames mixed in at their own first level."""
-    return interpolate(clean, noise, _every_clip(table.sigmas[0], clean))
+    levels = table.sigmas[0] if table.entry is None else table.entry
+    return interpolate(clean, noise, _every_clip(levels, clean))
 
 
 def take_step(velocity: Velocity, solver: Solver, state: Any, row: Row) -> Any:

@@ -132,7 +132,7 @@ def _shared_levels(
 ) -> tuple[Float[np.ndarray, " steps_and_end"], Bool[np.ndarray, " f"]]:
     """The levels of all frames that move, and which frames do: those not clean from the start."""
     wide = np.asarray(sigmas, np.float64).reshape(len(sigmas), -1)
-    moves = wide.any(0)
+    moves = np.asarray(wide.any(0))
     moves = moves if moves.any() else np.ones_like(moves)
     first = int(np.flatnonzero(moves)[0])
     odd = np.flatnonzero((wide != wide[:, first, None]).any(0) & moves)

@@ -43,9 +43,25 @@ def run(solver, velocity, latents, sigmas):
     return integrate(solver, velocity, latents, sigmas[:-1].astype(np.float32), rows)[0].latents
 
 
+def run_beside_a_held_frame(solver, velocity, levels):
+    """As `run`, with the second of three frames given exactly."""
+    rows = solver.coefficients(levels[:, None] * np.asarray([[1.0, 0.0, 1.0]]))
+    return integrate(solver, velocity, NOISE, levels[:-1].astype(np.float32), rows)[0].latents
+
+
+def wavy(x, sigma):
+    """A velocity without any meaning."""
+    return jnp.sin(3 * x) + sigma
+
+
 def towards_clean(x, sigma):
     """The exact flow to one point: what a network predicts that knows the answer."""
     return (x - CLEAN) / sigma
+
+
+def deviation(sigma):
+    """Standard deviation at a level of the Gaussian that `towards_gaussian` flows to."""
+    return np.sqrt((1 - sigma) ** 2 * SPREAD**2 + sigma**2)
 
 
 SPREAD = 0.25
@@ -215,8 +231,33 @@ def test_euler_moves_each_frame_by_its_own_step():
 def test_multistep_solvers_refuse_levels_that_differ_between_frames(name):
     shared = np.repeat(unipc_table(5, 5.0).sigmas, 3, axis=1)
     assert MULTISTEP[name].coefficients(shared).sigmas.shape == (5,)
-    with pytest.raises(ValueError, match="frame 1 differs from frame 0; use the Euler solver"):
+    with pytest.raises(ValueError, match="frame 1 has another than frame 0: use the Euler solver"):
         MULTISTEP[name].coefficients(shared * np.asarray([1.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("name", MULTISTEP)
+def test_a_frame_that_is_clean_throughout_stays_and_leaves_the_others_alone(name):
+    """Whatever the network says of it; the others move as if it were not there."""
+    solver, levels = MULTISTEP[name], unipc_table(8, 5.0).sigmas[:, 0]
+    free = run(solver, wavy, NOISE, levels)
+    held = run_beside_a_held_frame(solver, wavy, levels)
+    assert jnp.array_equal(held[:, 1], NOISE[:, 1])
+    assert jnp.array_equal(held[:, ::2], free[:, ::2])
+
+
+@pytest.mark.parametrize(("name", "order"), [("unipc-2", 2), ("dpmpp-2", 2)])
+def test_order_of_convergence_is_kept_beside_a_frame_that_is_held(name, order):
+    """Of the frames that move: half the step, an error 2^order smaller."""
+    solver = MULTISTEP[name]
+
+    def error(steps):
+        levels = np.linspace(0.9, 0.1, steps + 1)
+        last = run_beside_a_held_frame(solver, towards_gaussian, levels)[:, ::2]
+        exact = NOISE[:, ::2] * (deviation(0.1) / deviation(0.9))
+        return float(jnp.abs(last - exact).max())
+
+    measured = np.log2(error(20) / error(40))
+    assert measured > order - 0.2
 
 
 @pytest.mark.parametrize("sigmas", [[0.9], [0.9, 0.9, 0.0], [0.5, 0.9], [1.1, 0.0], [0.9, -0.1]])
@@ -311,7 +352,7 @@ def test_multistep_solvers_remember_no_more_than_they_use(order):
 
 def test_the_first_frame_that_differs_is_named():
     levels = np.repeat(unipc_table(5, 5.0).sigmas, 4, axis=1) * np.asarray([1, 1, 0.5, 0.5])
-    with pytest.raises(ValueError, match="frame 2 differs from frame 0"):
+    with pytest.raises(ValueError, match="frame 2 has another than frame 0"):
         unipc().coefficients(levels)
 
 
