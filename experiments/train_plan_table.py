@@ -26,11 +26,11 @@ HEIGHTS = {"480p": (480, 832), "720p": (720, 1280)}
 INTRODUCTION = """# What training fits where
 
 Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
-that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (121 of ti2v_5b:
-704 x 1280), networks computing
-in bfloat16, trained weights and Adam's moments in float32, the inputs of the blocks kept for the
-backward pass and all else computed again (`remat="full"`). Every optimizer step takes the batch of
-the paper, 8 clips, computed in so many **parts** one after the other. Bytes are per chip.
+that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (pusa_lora_ti2v_5b:
+121 of 704 x 1280), networks computing in bfloat16, trained weights and Adam's moments in float32,
+the inputs of the blocks kept for the backward pass and all else computed again (`remat="full"`).
+Every optimizer step takes the batch of the paper, 8 clips, computed in so many **parts** one after
+the other. Bytes are per chip.
 
 - **peak** is what one chip must hold at once by the compiler's account: weights, moments, clips,
   results and temporaries. Kernel workspaces and fragmentation are not in it.
@@ -43,7 +43,8 @@ the paper, 8 clips, computed in so many **parts** one after the other. Bytes are
 - **compile** is wall time on 2 CPU cores, at rest for GPUs. For TPUs other work shared them, for
   the most part in the rows above 1000: that of v5e:4x4 took 436 seconds of computing.
 
-The other expert of Wan2.2, pusa_wan22_low_14b, is the same program with another range of levels.
+Both experts of Wan2.2, pusa_wan22_high_14b and pusa_wan22_low_14b, are the program of
+pusa_v1_lora_14b with noise levels from a part of the table: on h200:1 it takes the same bytes.
 
 To plan a row: `pusa-jax plan train --config=configs/RUN.py --topology=TOPOLOGY`, with
 `--config.mesh.context=C`, `--config.optimizer.accumulate=PARTS` and, for 720p,

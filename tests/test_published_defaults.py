@@ -1,7 +1,8 @@
 """Every published default as a table, held against §7 (tasks) of pusa-v1.md, the sheet of facts.
 
-§6.1, §6.3, §3.5, §3.10, §5.2 and §5.3 of it have the flags, the tiles and the training that §7 sums
-up. Where the library departs from what is published, the test says DEPARTS and why.
+§6.1, §6.3, §3.5 and §3.10 of it have the flags and the tiles that §7 sums up. Where the library
+departs from what is published, the test says DEPARTS and why. Those of training lie in
+training/test_published_training.py.
 """
 
 import dataclasses
@@ -17,14 +18,12 @@ from numbered import frame, frames, told, write_files
 
 from pusa_jax.cli import main
 from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
-from pusa_jax.cli.train import parse
 from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import shipped
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import jobs, loading
 from pusa_jax.inference.pipeline import PusaPipeline
-from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.families import FAMILIES, PRESETS
 from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
@@ -391,117 +390,3 @@ def test_the_pipeline_decodes_in_the_published_tiles(monkeypatch, pipe):
     seen.clear()
     pipe.decode(latents, False)
     assert seen == [(0, 0, 90, 160)]
-
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-TRAINING = {
-    # §5.3: the 900-iteration checkpoint, global batch 8, 150 steps an epoch, every epoch kept.
-    "steps": 900,
-    "data.batch_size": 8,
-    "checkpoint.every": 150,
-    "checkpoint.keep_every": 150,
-    "optimizer.accumulate": 1,
-    # §5.1: 480 x 832, 81 frames.
-    "data.height": 480,
-    "data.width": 832,
-    "data.num_frames": 81,
-    # §5.3: rank 512, alpha 512, on q,k,v,o,ffn.0,ffn.2 of both attentions (§4.1), PEFT's default.
-    "adapter.rank": 512,
-    "adapter.alpha": 512.0,
-    "adapter.targets": "blocks/(self_attn|cross_attn)/[qkvo]|blocks/ffn/(up|down)",
-    "adapter.init": "kaiming",
-    # §5.2: AdamW at 1e-5 with torch's defaults; no schedule, clipping or average.
-    "optimizer.learning_rate": 1e-5,
-    "optimizer.beta1": 0.9,
-    "optimizer.beta2": 0.999,
-    "optimizer.eps": 1e-8,
-    "optimizer.weight_decay": 0.01,
-    "optimizer.warmup_steps": 0,
-    "optimizer.decay": "constant",
-    "optimizer.clip_norm": 0.0,
-    "optimizer.ema_decay": 0.0,
-    # §5.2: every latent frame its own index into the shift-5 table, timesteps through bfloat16,
-    # mean error times mean weight (§2.6), no prompt dropped.
-    "objective.levels.sampler": "independent",
-    "objective.levels.probability": 1.0,
-    "objective.levels.shift": 5.0,
-    "objective.levels.rounding": "bfloat16",
-    "objective.weighting": "pusa",
-    "objective.text_dropout": 0.0,
-    # §5.2: DiT in bfloat16 by DiffSynth's rounding points, each block recomputed going back.
-    "model.preset": "wan2.1-t2v-14b",
-    "model.dtype": "bfloat16",
-    "model.numerics": "diffsynth",
-    "model.remat": "full",
-    # §7 and §8.3: pictures of progress by 10 steps at guidance 3, with an exact first frame.
-    "samples.num_steps": 10,
-    "samples.guidance_scale": 3.0,
-    "samples.multiplier": 0.0,
-}
-OTHERS = {
-    "pusa_full_14b": {"adapter": None},
-    # No 1.3B model is published: the recipe of 14B at half its rank.
-    "pusa_lora_1.3b": {
-        "model.preset": "wan2.1-t2v-1.3b",
-        "adapter.rank": 256,
-        "adapter.alpha": 256.0,
-    },
-    # The recipe on each expert of A14B and on TI2V-5B, whose size and length are its base model's.
-    "pusa_wan22_high_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit"},
-    "pusa_wan22_low_14b": {"model.preset": "wan2.2-t2v-a14b", "model.expert": "dit_low"},
-    "pusa_lora_ti2v_5b": {
-        "model.preset": "wan2.2-ti2v-5b",
-        "data.height": 704,
-        "data.width": 1280,
-        "data.num_frames": 121,
-    },
-    # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
-    "fvdm_ptss_1.3b": {
-        "model.preset": "wan2.1-t2v-1.3b",
-        "adapter": None,
-        "objective.levels.sampler": "ptss",
-        "objective.levels.probability": 0.2,
-        "objective.weighting": "none",
-        "optimizer.learning_rate": 1e-4,
-        "optimizer.weight_decay": 0.0,
-        "optimizer.ema_decay": 0.9999,
-    },
-}
-
-
-def flat(tree, prefix=""):
-    """Names with dots -> values of nested settings."""
-    out = {}
-    for name, value in tree.items():
-        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        out |= {f"{prefix}{name}": value} if inner is None else inner
-    return out
-
-
-@pytest.mark.parametrize("name", ["pusa_v1_lora_14b", *OTHERS])
-def test_training_configs_have_the_published_settings(name):
-    changes = OTHERS.get(name, {})
-    expected = TRAINING | changes
-    if "adapter" in changes:
-        expected = {k: v for k, v in expected.items() if not k.startswith("adapter.")}
-    found = flat(parse([f"--config={CONFIGS / name}.py"])[0].record())
-    assert {key: found[key] for key in expected} == expected
-
-
-def test_python_defaults_of_training_are_those_of_the_config():
-    """DEPARTS: ptss is FVDM's, so that p = 0.2 (§8.8) is the default where nobody asks for Pusa."""
-    from pusa_jax.training.config import ModelConfig, RunConfig
-
-    found = flat(
-        RunConfig(
-            model=ModelConfig(preset="wan2.1-t2v-14b"),
-            adapter=AdapterConfig(targets=WAN21.lora_targets),
-        ).record()
-    )
-    own = {
-        "objective.levels.probability": 0.2,
-        "checkpoint.every": 100,
-        "checkpoint.keep_every": 0,
-    }
-    expected = TRAINING | own
-    assert {key: found[key] for key in expected} == expected
