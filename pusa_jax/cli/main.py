@@ -8,9 +8,11 @@ import os
 import re
 import secrets
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pusa_jax.cli import weights
 
@@ -60,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_: print(
+        f"pusa-jax: {_one_line(cast(Exception, message))}", file=sys.stderr
+    )
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
     try:
         return args.run(args) or 0
@@ -166,7 +171,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4 written by pusa-jax")
-    sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
+    sub.add_argument(
+        "--output", help="file to write (default: NAME.rerun.mp4, or NAME.rerun-2.mp4 and so on)"
+    )
     _add_cache_flag(sub)
 
     sub = command(
@@ -191,8 +198,19 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
         add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
+    if task in ("complete", "extend", "transition"):
+        add(
+            "--source_fps",
+            choices=["model", "keep"],
+            default="model",
+            help="bring clips to the model's frame rate, or take them frame by frame",
+        )
     if task == "extend":
-        add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
+        add(
+            "--clip_start",
+            type=int,
+            help="first frame used, at the rate of --source_fps (default: the video's last frames)",
+        )
     weights.add_lora_flags(sub)
     add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
     add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0; tiny model: 2.0)")
@@ -200,7 +218,7 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add("--height", type=int, help="pixels, divisible by 16 (default: 720; tiny model: 48)")
     add("--width", type=int, help="pixels, divisible by 16 (default: 1280; tiny model: 48)")
     add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
-    add("--fps", type=int, help="frames per second of the file (default: the model's, 16)")
+    add("--fps", type=_rate, help="of the file, as in 24, 23.976 or 24000/1001 (default: 16)")
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
     add(
         "--dtype",
@@ -213,7 +231,11 @@ def _add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
     add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
     _add_cache_flag(sub)
-    add("--output", default=f"outputs/{task}.mp4", help="file to write")
+    add(
+        "--output",
+        help="file to write, replaced if it exists, unless it is an input (default: "
+        f"outputs/{task}.mp4 or, if that exists, {task}-2.mp4 and so on)",
+    )
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
 
 
@@ -241,6 +263,15 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _rate(text: str) -> int | float:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        message = f"expected frames per second, as in 24, 23.976 or 24000/1001; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+    return rate.numerator if rate.denominator == 1 else float(rate)
+
+
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax.devices import processes
@@ -248,7 +279,8 @@ def run_task(args: argparse.Namespace) -> int:
 
     processes.join()
     job, model = _job(args)
-    prepared = jobs.prepare(job, args.output, model)
+    output = args.output or jobs.unused(f"outputs/{args.task}.mp4")
+    prepared = jobs.prepare(job, output, model)
     if args.dry_run:
         if processes.is_first():
             print(json.dumps(jobs.describe_plan(prepared), indent=2))
@@ -300,6 +332,7 @@ def _job(args: argparse.Namespace) -> tuple[Any, Any]:
         multipliers=getattr(args, "noise_multipliers", None),
         clip_start=getattr(args, "clip_start", None),
         fit=getattr(args, "fit", "crop"),
+        source_fps=getattr(args, "source_fps", "model"),
         dtype=dtype if args.dtype is None else args.dtype,
         mesh=None if args.mesh is None else parse_mesh(args.mesh),
         settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
@@ -355,9 +388,14 @@ def run_rerun(args: argparse.Namespace) -> int:
     record = video.read_metadata(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
-    output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
+    output = args.output or jobs.unused(Path(args.path).with_suffix(".rerun.mp4"))
+    jobs.check_output(output, [args.path])
+    job = jobs.Job.from_record(record["job"], Path(args.path).parent)
+    for then, now in zip(record["job"]["inputs"], job.inputs, strict=True):
+        if then != now and processes.is_first():
+            print(f"input {then} is taken from {now}", file=sys.stderr)
     return make_video(
-        jobs.prepare(jobs.Job.from_record(record["job"]), output),
+        jobs.prepare(job, output),
         keep_compiled=not args.no_compilation_cache,
         expect=record["latents_sha256"],
     )

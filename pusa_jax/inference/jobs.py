@@ -5,6 +5,10 @@ of the file and runs it again.
 """
 
 import dataclasses
+import itertools
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +29,7 @@ from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import check_all, latent_shape
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
-from pusa_jax.typing import Precision
+from pusa_jax.typing import Precision, SourceRate
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -45,6 +49,7 @@ class Job:
       multipliers: their noise multipliers; None is the task's default.
       clip_start: first frame taken of the video to extend; None takes its last frames.
       fit: how inputs are brought to size: crop, letterbox or stretch.
+      source_fps: "model" brings clips to the model's frame rate; "keep" takes frame by frame.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
     """
 
@@ -59,6 +64,7 @@ class Job:
     clip_start: int | None = None
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
+    source_fps: SourceRate = "model"
     mesh: dict[str, int] | None = None
     settings: SamplingConfig = SamplingConfig()
 
@@ -80,8 +86,13 @@ class Job:
         }
 
     @classmethod
-    def from_record(cls, record: Any) -> "Job":
+    def from_record(cls, record: Any, beside: Path | None = None) -> "Job":
         """The inverse of `as_record`.
+
+        Args:
+          record: plain values.
+          beside: folder that input files are looked for in as well, known by their fingerprints;
+            `inputs` and `lora` of the job then name the files that were found.
 
         Raises:
           ValueError: a field is missing or unknown, or an input file is missing or has changed.
@@ -92,22 +103,48 @@ class Job:
         prints = record.pop("sha256", {})
         if "fps" in record and isinstance(record.get("settings"), dict):  # videos up to 0.1
             record["settings"] = record["settings"] | {"fps": record.pop("fps")}
+        record = {"source_fps": "keep"} | record  # up to 0.1 frames were taken one by one
         job = rebuild(cls, record | {"settings": record.get("settings")})  # never the defaults
         try:
             expected = convert(prints, dict[str, str], "sha256")
         except FieldError:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
-        for path, known in expected.items():
-            if not Path(path).is_file():
-                raise ValueError(f"input {path} is not there any more; put it back to rerun.")
-            if fingerprints.of_file(path) != known:
-                raise ValueError(f"input {path} has changed since the video was made.")
-        return job
+        found = {path: located(path, known, beside) for path, known in expected.items()}
+        return dataclasses.replace(
+            job,
+            inputs=tuple(found.get(path, path) for path in job.inputs),
+            lora=tuple((found.get(path, path), strength) for path, strength in job.lora),
+        )
 
 
-def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
+def located(path: str, fingerprint: str, beside: Path | None = None) -> str:
+    """Where an input of an earlier run is now: at its path, or beside the video.
+
+    Raises:
+      ValueError: it is at none of these places, or has changed.
+    """
+    places = [Path(path)]
+    if beside is not None:
+        places += [beside / path, beside / re.split(r"[/\\]", path)[-1]]
+    there = list(dict.fromkeys(place for place in places if place.is_file()))
+    for place in there:
+        if fingerprints.of_file(place) == fingerprint:
+            return path if place == Path(path) else str(place)
+    if there:
+        raise ValueError(f"input {there[0]} has changed since the video was made.")
+    other = "" if beside is None else f", nor beside the video in {beside.absolute()}"
+    raise ValueError(f"input {path} is not there any more{other}; put it back to rerun.")
+
+
+def read_conditions(job: Job, stride: int, model_fps: float | None = None) -> list[tasks.Condition]:
     """Reads and fits the input files of a job and lays them out.
+
+    Args:
+      job: what is to be made.
+      stride: pixel frames of a latent frame.
+      model_fps: frames per second that clips are brought to, unless the job keeps theirs or this is
+        None.
 
     Raises:
       ValueError, FileNotFoundError: an input is missing, broken or too short, their number is
@@ -121,8 +158,10 @@ def read_conditions(job: Job, stride: int) -> list[tasks.Condition]:
     def image(path):
         return video.fit(video.read_image(path), height, width, job.fit)
 
+    fps = None if job.source_fps == "keep" else model_fps
+
     def clip(path, count, start=0):
-        return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
+        return video.fit(video.read_video(path, count, start, fps)[0], height, width, job.fit)
 
     given = (job.at, job.multipliers)
     match job.task, job.inputs:
@@ -186,11 +225,12 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
       ValueError, OSError: one line saying what is wrong with output, model, settings, LoRA files,
         mesh or inputs.
     """
-    check_output(output)
+    check_output(output, (*job.inputs, *(file for file, _ in job.lora)))
     model = open_model(job.model, job.lora) if model is None else model
     configs, settings = model.configs, job.settings
     latents = latent_shape(settings, configs)
-    conditions = read_conditions(job, configs.vae.temporal_stride)
+    fps = float(model.family.sampling.fps)
+    conditions = read_conditions(job, configs.vae.temporal_stride, fps)
     check_all(conditions, latents[1])
     mesh = choose_mesh(job.mesh, configs.dit, guided=settings.guidance_scale != 1)
     check_memory(mesh, configs.dit, job.dtype)
@@ -232,16 +272,26 @@ def run(
     return result, record
 
 
-def check_output(output: str | Path) -> None:
-    """Makes sure, before any work, that the video can be written.
+def check_output(output: str | Path, inputs: Sequence[str] = ()) -> None:
+    """Makes sure, before any work, that the video can be written and replaces no input.
 
     Raises:
-      ValueError: not an .mp4.
+      ValueError: not an .mp4, or it is one of the inputs, also by another name.
       OSError: the folder cannot be written.
     """
     if Path(output).suffix.lower() != ".mp4":
         raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
+    for path in inputs:
+        if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
+            raise ValueError(f"the output {output} is the input {path}; choose another name.")
     check_writable(output)
+
+
+def unused(output: str | Path) -> Path:
+    """The name itself, or the first of NAME-2.mp4, NAME-3.mp4, ... that is free."""
+    path = Path(output)
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not os.path.lexists(one))
 
 
 def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
@@ -270,6 +320,7 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "latents": list(shape),
         "tokens": f * (h // ph) * (w // pw),
         "given": {str(place): multiplier for place, multiplier in sorted(given)},
+        "sources": {path: _rate_in_words(prepared, path) for path in job.inputs},
         "steps": job.settings.num_steps,
         "passes_per_step": 1 if job.settings.guidance_scale == 1 else 2,
         "mesh": dict(mesh.shape),
@@ -277,3 +328,13 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "dit": dataclasses.asdict(configs.dit),
         "lora": [list(pair) for pair in job.lora],
     }
+
+
+def _rate_in_words(prepared: Prepared, path: str) -> str:
+    """What becomes of the frame rate of an input."""
+    if prepared.job.task not in ("complete", "extend", "transition"):
+        return "a picture"
+    rate, fps = video.frame_rate(path), float(prepared.model.family.sampling.fps)
+    if prepared.job.source_fps == "keep":
+        return f"{rate:.4g} frames per second, kept frame by frame"
+    return f"{rate:.4g} frames per second, resampled by timestamps to {fps:g}"

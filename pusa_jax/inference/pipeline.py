@@ -25,6 +25,7 @@ from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import euler_rows, sample, start
+from pusa_jax.diffusion.seeds import random_key
 from pusa_jax.diffusion.solvers import EULER
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
@@ -198,7 +199,7 @@ class PusaPipeline:
         watch.lap("encode")
 
         if noise is None:
-            noise = jax.random.normal(jax.random.key(settings.seed), shape, jnp.float32)
+            noise = jax.random.normal(random_key(settings.seed), shape, jnp.float32)
         clean, multipliers = place(given, noise)  # [1, F, h, w, C], [F]
         table = self.family.table(
             settings,

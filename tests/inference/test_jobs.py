@@ -340,6 +340,7 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "latents": [1, 5, 4, 6, 16],
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
+        "sources": {str(media / "0-89.mp4"): "16 frames per second, resampled by timestamps to 16"},
         "steps": 3,
         "passes_per_step": 2,
         "mesh": MESH,
@@ -412,7 +413,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     assert seen == [
         ("check_writable", (tmp_path / "out.mp4",), {}),
         ("open_model", ("m", lora), {}),
-        ("read_conditions", (job, 2), {}),
+        ("read_conditions", (job, 2, 16.0), {}),
         ("check_all", ([], 17), {}),
         ("choose_mesh", (MESH, configs.dit), {"guided": scale != 1}),
         ("check_memory", (mesh, configs.dit, "bfloat16"), {}),
