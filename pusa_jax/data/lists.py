@@ -178,6 +178,7 @@ def _text_of(path: Path) -> str:
             f"{path} is damaged or no list of clips: line {line} is not UTF-8 (perhaps cp1252 or "
             "another code page); save it as UTF-8."
         ) from None
+    text = text.removeprefix("\ufeff")
     if "\0" in text:
         raise ValueError(
             f"{path} is damaged or no list of clips: it has zero bytes (perhaps UTF-16 without its "

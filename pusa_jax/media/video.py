@@ -44,7 +44,7 @@ def read_video(
     path: str | os.PathLike,
     num_frames: int | None = None,
     start: int = 0,
-    fps: float | None = None,
+    fps: int | float | None = None,
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], float]:
     """Reads frames in the order they are shown, upright and in the colours of BT.709.
 
@@ -72,6 +72,7 @@ def read_video(
         raise ValueError(
             f"{num_frames} frames do not fit after {start=}; start at {-num_frames} or earlier."
         )
+    fps = None if fps is None else float(fps)
     needed = -start if start < 0 else start + (num_frames or 1)
     with opened(path) as (container, stream):
         rate = timing.rate_of(stream)
@@ -101,7 +102,7 @@ def read_video(
         pictures = [upright_rgb(frame) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise ValueError(f"{path} changes its picture size midway; re-encode it to one size.")
-    return np.stack(pictures), rate if fps is None else float(fps)
+    return np.stack(pictures), rate if fps is None else fps
 
 
 def _slice(

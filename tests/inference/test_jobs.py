@@ -26,6 +26,7 @@ from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import Configs
 from pusa_jax.media import video
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.family import WAN21
 
 SMALL = SamplingConfig(height=SIZE, width=SIZE, num_frames=33)
 CONFIGS = Configs(
@@ -257,7 +258,9 @@ def prepared_of(job, output, conditions=()):
 
 def model_of(configs):
     """A model whose folder is never looked into."""
-    return Model(folder=object.__new__(ModelFolder), configs=configs)
+    folder = object.__new__(ModelFolder)
+    folder.family = WAN21
+    return Model(folder=folder, configs=configs)
 
 
 class Recorder(PusaPipeline):
@@ -421,3 +424,27 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
     assert (prepared.model, prepared.mesh) == (model, mesh)
+
+
+def test_an_output_never_replaces_an_input_also_through_a_link(tmp_path, media):
+    (tmp_path / "link.mp4").symlink_to(media / "0-89.mp4")
+    for output in (media / "0-89.mp4", tmp_path / "link.mp4"):
+        with pytest.raises(ValueError, match="is the input"):
+            jobs.check_output(output, [str(media / "0-89.mp4")])
+
+
+def test_names_in_use_are_numbered(tmp_path):
+    for name in ("t2v.mp4", "t2v-2.mp4", "t2v-3.mp4"):
+        assert jobs.unused(tmp_path / "t2v.mp4") == tmp_path / name
+        (tmp_path / name).touch()
+
+
+def test_an_input_is_found_beside_the_video_by_its_fingerprint(tmp_path):
+    video.write_png(tmp_path / "a.png", frame(1))
+    record = job_of("i2v", tmp_path / "a.png").as_record()
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "moved" / "a.png")
+    found = Job.from_record(record, tmp_path / "moved")
+    assert found.inputs == (str(tmp_path / "moved" / "a.png"),)
+    with pytest.raises(ValueError, match="nor beside the video"):
+        Job.from_record(record, tmp_path)
