@@ -43,7 +43,7 @@ def _tone_mapped(frame: av.VideoFrame) -> np.ndarray:
         source = graph.add_buffer(
             width=frame.width,
             height=frame.height,
-            format=frame.format.name,
+            format=frame.format,
             time_base=frame.time_base,
         )
         steps = [source, graph.add("scale", _TO_BT709), graph.add("format", "rgb24")]

@@ -13,6 +13,9 @@ from PIL import Image
 from pusa_jax.media import colour, pictures, timing, video
 
 
+LOSSLESS = {"codec": "libx264rgb", "pix_fmt": "rgb24", "crf": "0"}
+
+
 def grey_levels(count, step=2):
     """Frames told apart by their brightness."""
     return np.stack([np.full((32, 32, 3), 10 + step * i, np.uint8) for i in range(count)])
@@ -24,7 +27,7 @@ def numbers(frames, step=2):
 
 @pytest.mark.parametrize("rate", [24, 30, 60])
 def test_a_clip_is_brought_to_another_rate_by_its_timestamps(tmp_path, rate):
-    write(tmp_path / "a.mp4", grey_levels(90), time_base=Fraction(1, rate), bf="0", crf="1")
+    write(tmp_path / "a.mp4", grey_levels(90), time_base=Fraction(1, rate), **LOSSLESS)
     frames, fps = video.read_video(tmp_path / "a.mp4", 9, fps=16)
     assert fps == 16
     assert numbers(frames) == [int(k * rate / 16 + 1e-6) for k in range(9)]
@@ -34,7 +37,7 @@ def test_a_clip_is_brought_to_another_rate_by_its_timestamps(tmp_path, rate):
 
 def test_a_varying_rate_is_followed(tmp_path):
     pts = [0, 1, 2, 8, 9, 10]
-    write(tmp_path / "a.mp4", grey_levels(6, 20), pts, time_base=Fraction(1, 16), bf="0", crf="1")
+    write(tmp_path / "a.mp4", grey_levels(6, 20), pts, time_base=Fraction(1, 16), **LOSSLESS)
     frames, _ = video.read_video(tmp_path / "a.mp4", 10, fps=16)
     assert numbers(frames, 20) == [0, 1, 2, 2, 2, 2, 2, 2, 3, 4]
 
@@ -48,7 +51,7 @@ def test_too_short_at_the_models_rate_says_both_rates(tmp_path):
 @pytest.mark.parametrize("fps", [None, 16])
 def test_the_end_of_a_long_clip_is_sought_and_the_same(tmp_path, monkeypatch, fps):
     levels = grey_levels(120)
-    write(tmp_path / "a.mp4", np.concatenate([levels] * 5), crf="1", g="24")
+    write(tmp_path / "a.mp4", np.concatenate([levels] * 5), **LOSSLESS, g="24")
     decoded, original = [], timing.decoded
 
     def counted(*given):
