@@ -81,6 +81,7 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
     return read, {
         "clips": len(clips),
         "pixels [T, H, W]": list(card.pixels),
+        "frame rate": card.frame_rate,
         "latents [F, h, w, C]": list(card.clip_shape),
         "text features [L, E]": list(card.text_shape),
         "gigabytes": _short(clips.num_bytes / 1e9),

@@ -25,6 +25,7 @@ from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver
 from pusa_jax.diffusion.sampling import rows_of, sample, start
+from pusa_jax.diffusion.seeds import random_key
 from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
@@ -211,7 +212,7 @@ class PusaPipeline:
         watch.lap("encode")
 
         if noise is None:
-            noise = jax.random.normal(jax.random.key(settings.seed), shape, jnp.float32)
+            noise = jax.random.normal(random_key(settings.seed), shape, jnp.float32)
         clean, _ = place(given, noise)  # [1, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, table)))
         prepared: dict[int, Prepared] = {}
