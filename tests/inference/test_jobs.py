@@ -307,7 +307,8 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
     }
 
 
-def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch, dtype):
     seen, loaded = [], types.SimpleNamespace(dit=1, mesh=2)
 
     def load(model, **given):
@@ -315,12 +316,12 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
         return loaded
 
     monkeypatch.setattr(jobs, "load_parts", load)
-    prepared = prepared_of(full, tmp_path / "out.mp4")
+    prepared = prepared_of(dataclasses.replace(full, dtype=dtype), tmp_path / "out.mp4")
     monkeypatch.setattr(
         jobs, "PusaPipeline", lambda **parts: Recorder() if parts == vars(loaded) else None
     )
     jobs.run(prepared, quiet)
-    given = {"dtype": "float32", "mesh": prepared.mesh, "on_progress": quiet}
+    given = {"dtype": dtype, "mesh": prepared.mesh, "on_progress": quiet}
     assert seen == [(prepared.model, given)]
 
 
