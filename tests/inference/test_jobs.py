@@ -312,7 +312,8 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
     }
 
 
-def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch, dtype):
     seen, loaded = [], types.SimpleNamespace(dit=1, mesh=2)
 
     def load(model, **given):
@@ -320,13 +321,13 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
         return loaded
 
     monkeypatch.setattr(jobs, "load_parts", load)
-    prepared = prepared_of(full, tmp_path / "out.mp4")
+    prepared = prepared_of(dataclasses.replace(full, dtype=dtype), tmp_path / "out.mp4")
     monkeypatch.setattr(
         jobs, "PusaPipeline", lambda **parts: Recorder() if parts == vars(loaded) else None
     )
     jobs.run(prepared, quiet)
     given = {
-        "dtype": "float32",
+        "dtype": dtype,
         "mesh": prepared.mesh,
         "resident": prepared.resident,
         "on_progress": quiet,
