@@ -276,6 +276,8 @@ def _settings_of(
     """
     networks = FOREIGN[family].networks
     known = {kind: name for name, network in networks.items() for kind in network.classes}
-    classes = [settings.get("_class_name"), *(settings.get("architectures") or [])]
+    listed = settings.get("architectures")
+    said = [settings.get("_class_name"), *(listed if isinstance(listed, list) else [])]
+    classes = [name for name in said if isinstance(name, str)]
     described = next((known[c] for c in classes if c in known), name if is_alone else "dit")
     return settings if described == name else {}
