@@ -167,7 +167,7 @@ def run(case: Case, made: dict[str, Path], folder: Path, count: int, seed: int) 
     out.mkdir()
     argv = [*map(str, case.argv(made, out))]
 
-    def start() -> multiprocessing.process.BaseProcess:
+    def start() -> Any:
         child = PROCESSES.Process(target=live, args=(argv,))
         child.start()
         return child

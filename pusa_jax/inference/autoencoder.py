@@ -48,7 +48,7 @@ class Autoencoder:
         for program in (
             self._encode_first, self._encode_next, self._decode_first, self._decode_next
         ):  # fmt: skip
-            program.clear_cache()
+            program.clear_cache()  # pyright: ignore[reportFunctionMemberAccess]
 
     def encode(
         self, pixels: Float[np.ndarray, "B T H W 3"], tiles: Tiles | None = None

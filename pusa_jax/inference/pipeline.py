@@ -127,8 +127,7 @@ class PusaPipeline:
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
         self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())
-        self._texts: dict[str, Text] = {}
-        self._compiled: dict[tuple, Callable] = {}
+        self.keep()
         self._encode_text = jax.jit(self.family.encode_prompt, out_shardings=self._everywhere)
         self._prepare = jax.jit(prepare_prompts, static_argnums=0)
 
@@ -254,6 +253,18 @@ class PusaPipeline:
             settings=used,
             seconds=watch.seconds,
         )
+
+    def keep(self, *, shapes: int = SHAPES, prompts: int = PROMPTS) -> None:
+        """Forgets what was compiled and encoded, and bounds how much of it is kept from now on."""
+        self._texts: Kept[str, Text] = Kept(prompts)
+        self._compiled: Kept[tuple, Callable] = Kept(
+            shapes, lambda program: self.autoencoder.clear()
+        )
+        self.autoencoder.clear()
+
+    def clear(self) -> None:
+        """Lets go of compiled programs and encoded prompts; they are made again when needed."""
+        self.keep()
 
     def _put(self, tree: Any) -> Any:
         """Brings arrays that every process holds to all devices of the mesh."""
