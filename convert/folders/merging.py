@@ -60,15 +60,14 @@ def read_adapters(
       FileNotFoundError, ValueError: one line that names the file: no LoRA, none of this model, or
         one of the other expert.
     """
-    first: Name
-    others: list[Name]
-    first, *others = family.experts
+    experts: list[Name] = [*family.experts]
+    first, *others = experts
     if low_lora and not others:
         raise ValueError(
             f"{low_lora[0][0]} is given for the low-noise expert, but {family.name} has only one "
             "denoiser; give it as its LoRA."
         )
-    asked: dict[Name, LoRAs] = {first: lora} | dict.fromkeys(others, low_lora)
+    asked: dict[Name, LoRAs] = {first: lora, **dict.fromkeys(others, low_lora)}
     found: dict[Name, tuple[Adapter, ...]] = {}
     distilled = files_of_experts(family, lightx2v) if lightx2v else {}
     for name, files in asked.items():

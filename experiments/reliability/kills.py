@@ -145,7 +145,8 @@ CASES = {
 def live(argv: list[str]) -> None:
     """Runs a command line as a process does."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1), os.dup2(null, 2)
+    for stream in (1, 2):
+        os.dup2(null, stream)
     sys.argv[1:] = argv
     sys.exit(main())
 

@@ -5,6 +5,7 @@ and out passes through the host.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,10 +46,11 @@ class Autoencoder:
 
     def clear(self) -> None:
         """Lets go of all compiled programs; they are compiled again when they are needed."""
-        for program in (
+        programs: list[Any] = [
             self._encode_first, self._encode_next, self._decode_first, self._decode_next
-        ):  # fmt: skip
-            program.clear_cache()  # pyright: ignore[reportFunctionMemberAccess]
+        ]  # fmt: skip
+        for program in programs:
+            program.clear_cache()
 
     def encode(
         self, pixels: Float[np.ndarray, "B T H W 3"], tiles: Tiles | None = None

@@ -32,6 +32,7 @@ from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.experts import Experts
+from pusa_jax.inference.kept import PROMPTS, SHAPES, Kept
 from pusa_jax.inference.mesh_choice import MeshLike, Resident
 from pusa_jax.inference.settings import (
     Configs,
