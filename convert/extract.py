@@ -127,7 +127,9 @@ def extract_lora(
 
 def _only_denoiser(new: ModelFolder, old: ModelFolder) -> Name:
     """The denoiser that both folders have; raises ValueError if they have several."""
-    both = [name for name in new.family.experts if name in new.names and name in old.names]
+    both: list[Name] = [
+        name for name in new.family.experts if name in new.names and name in old.names
+    ]
     if len(both) > 1:
         raise ValueError(
             f"{new.path} and {old.path} have two experts each: say for which the LoRA is to be "

@@ -19,6 +19,10 @@ MODEL_INDEX, BOUNDARY = "model_index.json", "boundary_ratio"
 change."""
 
 
+LORA_FILE = "pusa_lora.safetensors"
+"""What the LoRA file of a model with one denoiser is called that a run exports."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForeignNetwork:
     """How one network is recognised, read and written in foreign files.
@@ -52,7 +56,7 @@ class ForeignNetwork:
     place: str = ".*"
     lora_mark: str = ".*"
     pieces: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    lora_file: str = "pusa_lora.safetensors"
+    lora_file: str = LORA_FILE
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config
 

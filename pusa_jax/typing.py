@@ -11,6 +11,9 @@ from jaxtyping import Array, Float
 
 Precision = Literal["float32", "bfloat16"]
 
+SourceRate = Literal["model", "keep"]
+"""Whether clips are brought to the model's frame rate."""
+
 Latents = Float[Array, "B F H W C"]
 """Normalised VAE codes, channels last, about unit variance."""
 

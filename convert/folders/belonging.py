@@ -18,7 +18,7 @@ def check_belonging(path: Path, family: Family, configs: Mapping[Name, Any]) -> 
     Raises:
       ValueError: they are not; one line that says what differs.
     """
-    experts = [name for name in family.experts if name in configs]
+    experts: list[Name] = [name for name in family.experts if name in configs]
     if not experts:
         return
     first = configs[experts[0]]
@@ -28,10 +28,11 @@ def check_belonging(path: Path, family: Family, configs: Mapping[Name, Any]) -> 
                 f"networks in {path} do not belong together: {experts[0]} is {first}, {other} is "
                 f"{configs[other]}; put those of one published model there."
             )
-    for what, taken, giver, name, given in (
+    rows: tuple[tuple[str, int, str, Name, str], ...] = (
         ("latent channels", first.in_dim, "VAE", "vae", "z_dim"),
         ("text features", first.text_dim, "text encoder", "text_encoder", "dim"),
-    ):
+    )
+    for what, taken, giver, name, given in rows:
         if name in configs and taken != getattr(configs[name], given):
             raise ValueError(
                 f"networks in {path} do not belong together: its DiT takes {taken} {what}, its "

@@ -62,7 +62,9 @@ def convert_folder(
     if is_converted(src):
         raise ValueError(f"{src} is converted already; use it as it is.")
     published = open_published(src)
-    configs = {name: network.config for name, network in published.networks.items()}
+    configs: dict[Name, Any] = {
+        name: network.config for name, network in published.networks.items()
+    }
     check_belonging(src, published.family, configs)
     leaves = published.leaves(dtype=dtype)
     manifest = {

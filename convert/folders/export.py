@@ -53,7 +53,7 @@ def export_model(
       FileExistsError: dst is there and not empty.
     """
     src.check()
-    experts = [name for name in src.family.experts if name in src.names]
+    experts: list[Name] = [name for name in src.family.experts if name in src.names]
     adapters: Adapters = {}
     if lora or low_lora or lightx2v:
         if len(experts) < len(src.family.experts):

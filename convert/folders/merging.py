@@ -60,13 +60,14 @@ def read_adapters(
       FileNotFoundError, ValueError: one line that names the file: no LoRA, none of this model, or
         one of the other expert.
     """
-    first, *others = family.experts
+    experts: list[Name] = [*family.experts]
+    first, *others = experts
     if low_lora and not others:
         raise ValueError(
             f"{low_lora[0][0]} is given for the low-noise expert, but {family.name} has only one "
             "denoiser; give it as its LoRA."
         )
-    asked: dict[Name, LoRAs] = {first: lora} | dict.fromkeys(others, low_lora)
+    asked: dict[Name, LoRAs] = {first: lora, **dict.fromkeys(others, low_lora)}
     found: dict[Name, tuple[Adapter, ...]] = {}
     distilled = files_of_experts(family, lightx2v) if lightx2v else {}
     for name, files in asked.items():
@@ -113,13 +114,18 @@ def files_of_experts(family: Family, paths: Sequence[str | Path]) -> dict[Name, 
     Raises:
       FileNotFoundError, ValueError: one line; there are too few, too many, or none that says so.
     """
-    experts, given = [*family.experts], [Path(path) for path in paths]
+    experts: list[Name] = [*family.experts]
+    given = [Path(path) for path in paths]
     if len(given) == 1 and given[0].is_dir() and not (given[0] / "adapter_config.json").is_file():
         files = sorted(given[0].glob("*.safetensors"))
         if len(files) == len(experts) == 1:
             return {experts[0]: files[0]}
-        marks = {name: FOREIGN[family.name].networks[name].lora_mark for name in experts}
-        marked = {name: [f for f in files if re.search(marks[name], f.stem)] for name in experts}
+        marks: dict[Name, str] = {
+            name: FOREIGN[family.name].networks[name].lora_mark for name in experts
+        }
+        marked: dict[Name, list[Path]] = {
+            name: [f for f in files if re.search(marks[name], f.stem)] for name in experts
+        }
         if all(len(found) == 1 for found in marked.values()):
             return {name: found for name, (found,) in marked.items()}
         there = ", ".join(file.name for file in files) or "none"
@@ -154,10 +160,13 @@ def told_experts(family: Family, path: Path) -> dict[Name, str]:
     """
     if len(family.experts) == 1:
         return {}
-    marks = {name: FOREIGN[family.name].networks[name].lora_mark for name in family.experts}
+    networks = FOREIGN[family.name].networks
+    marks: dict[Name, str] = {name: networks[name].lora_mark for name in family.experts}
     told: dict[Name, str] = {}
     for how, texts in _names(path):
-        found = [name for name, mark in marks.items() if any(re.search(mark, t) for t in texts)]
+        found: list[Name] = [
+            name for name, mark in marks.items() if any(re.search(mark, t) for t in texts)
+        ]
         if len(found) == 1:  # a text that names both says nothing
             told.setdefault(found[0], how)
     return told

@@ -281,7 +281,7 @@ def _check_candidates(path: Path, family: str, found: Mapping[str, Found]) -> No
 def _check_experts(path: Path, family: str, found: Found, is_model: bool) -> None:
     """Raises ValueError if a folder has some experts of a model, and more of it, but not all."""
     experts = FAMILIES[family].experts
-    missing = [name for name in experts if name not in found]
+    missing: list[Name] = [name for name in experts if name not in found]
     is_model = is_model or any(name not in experts for name in found)
     if missing and len(missing) < len(experts) and is_model:
         files = FOREIGN[family].networks[missing[0]].files.values()
@@ -370,7 +370,9 @@ def _settings_of(
     In the original layout they lie beside all three files and name the class they belong to;
     without a known class they belong to the only network there is, or else to the DiT.
     """
-    classes = {settings.get("_class_name"), *(settings.get("architectures") or [])}
+    listed = settings.get("architectures")
+    said = [settings.get("_class_name"), *(listed if isinstance(listed, list) else [])]
+    classes = {name for name in said if isinstance(name, str)}
     described = [n for n, one in FOREIGN[family].networks.items() if classes & {*one.classes}]
     described = described or ([name] if is_alone else [*FAMILIES[family].experts])
     return settings if name in described else {}

@@ -145,7 +145,8 @@ CASES = {
 def live(argv: list[str]) -> None:
     """Runs a command line as a process does."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1), os.dup2(null, 2)
+    for stream in (1, 2):
+        os.dup2(null, stream)
     sys.argv[1:] = argv
     sys.exit(main())
 
@@ -167,7 +168,7 @@ def run(case: Case, made: dict[str, Path], folder: Path, count: int, seed: int) 
     out.mkdir()
     argv = [*map(str, case.argv(made, out))]
 
-    def start() -> multiprocessing.process.BaseProcess:
+    def start() -> Any:
         child = PROCESSES.Process(target=live, args=(argv,))
         child.start()
         return child

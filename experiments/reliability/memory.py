@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pusa_jax.demo import shipped
-from pusa_jax.inference.kept import SHAPES, Kept
+from pusa_jax.inference.kept import SHAPES
 from pusa_jax.inference.pipeline import PusaPipeline
 
 
@@ -30,8 +30,7 @@ def cli() -> int:
     args = parser.parse_args()
     pipe = PusaPipeline.from_pretrained(shipped.FOLDER, dtype="float32")
     if args.most:
-        pipe._compiled = Kept(args.most, lambda program: pipe.autoencoder.clear())
-        pipe._texts = Kept(8)
+        pipe.keep(shapes=args.most, prompts=8)
     rng = np.random.default_rng(0)
     sizes = [(16 * (1 + i % 7), 16 * (1 + i // 7)) for i in range(args.shapes)]
     for run in range(args.runs):

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from experiments.tiny.measuring import Row, Task, measure
 from experiments.tiny_world import measured
 from experiments.tiny_world.evaluate import Model, Sampling
+from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.files.atomic import replacing
 from pusa_jax.inference.loading import load_module, open_model
-from pusa_jax.training.export import LORA
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Lab:
     @property
     def lora(self) -> Path:
         """The shipped adapters."""
-        return self.folder / LORA
+        return self.folder / LORA_FILE
 
     def some(self, values: Sequence[T]) -> list[T]:
         """The values to try."""

@@ -17,8 +17,9 @@ from experiments.tiny_world import dataset, settings
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model
 from pusa_jax.cli.train import open_clips, parse, progress
+from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.models.wan.dit import WanDiT
-from pusa_jax.training.export import LORA, export_adapters
+from pusa_jax.training.export import export_adapters
 from pusa_jax.training.finished import is_workdir, read_result
 from pusa_jax.training.loop import train
 from pusa_jax.weights.leaves import assemble
@@ -109,9 +110,9 @@ def model_at(lab: Lab, recipe: Recipe, seed: int, step: int, strength: float = 1
     if recipe.full:
         return lab.with_dit(_assembled(lab, dict(result.leaves())))
     exported = trained(lab, recipe, seed) / "adapters" / str(step)
-    if not (exported / LORA).is_file():
+    if not (exported / LORA_FILE).is_file():
         export_adapters(result, exported, naming="pusa_v1", dtype="float32")
-    return lab.pusa(strength, exported / LORA)
+    return lab.pusa(strength, exported / LORA_FILE)
 
 
 def image_to_video_at(lab: Lab, recipe: Recipe, step: int, strength: float = 1.0) -> list[Row]:

@@ -29,9 +29,10 @@ from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Sampling
 from experiments.tiny_world.measured import report as measure_all
 from pusa_jax.cli.train import open_clips, parse, progress
+from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.demo.world import NARROW, WIDE
 from pusa_jax.progress import Console
-from pusa_jax.training.export import LORA, export_adapters
+from pusa_jax.training.export import export_adapters
 from pusa_jax.training.finished import read_result
 from pusa_jax.training.loop import train
 from pusa_jax.training.state import Params
@@ -117,7 +118,7 @@ def pusa(args: argparse.Namespace) -> None:
     work = args.workdir / "exported"
     shutil.rmtree(work, ignore_errors=True)
     export_adapters(read_result(args.workdir / "pusa", average=True), work, naming="pusa_v1")
-    shutil.copy(work / LORA, args.workdir / "model" / LORA)
+    shutil.copy(work / LORA_FILE, args.workdir / "model" / LORA_FILE)
 
 
 def _train(args: argparse.Namespace, stage: str, weights: str, clips: str) -> None:

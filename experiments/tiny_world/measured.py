@@ -11,10 +11,10 @@ from experiments.tiny_world import evaluate
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model, Sampling, measure
 from pusa_jax.convert.folders.lora_files import LoRAs
+from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.demo.world import World
 from pusa_jax.inference.loading import load_module, open_model
 from pusa_jax.inference.text_encoder import TextEncoder
-from pusa_jax.training.export import LORA
 
 TASKS = {
     "text-to-video": evaluate.TEXT_TO_VIDEO,
@@ -61,8 +61,8 @@ def report(
     """
     found: dict[str, Any] = {"count": count, "steps": sampling.num_steps}
     models: dict[str, LoRAs] = {"base": ()}
-    if (folder / LORA).is_file():
-        models["pusa"] = ((folder / LORA, 1.0),)
+    if (folder / LORA_FILE).is_file():
+        models["pusa"] = ((folder / LORA_FILE, 1.0),)
     for name, loras in models.items():
         model = load(folder, loras)
         for task, given in TASKS.items():

@@ -14,8 +14,9 @@ ENCODE_EPILOG = """examples:
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p --height 480 --width 832
   for i in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$i pusa-jax encode ... --shard $i/4 & done; wait
 
-The folder holds metadata.csv (columns file_name,text or video,prompt) or metadata.jsonl with the
-same names; the files lie beside it or in its folder train."""
+The folder holds metadata.csv (columns file_name,text or video,prompt or the like), metadata.jsonl
+with the same names, or a .txt with the caption beside every file; listed files lie beside the list
+or in its folder train. A list with a line that can be read in two ways is refused."""
 
 
 def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,12 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     add("--height", type=int, default=480, help="pixels, divisible by 16 (default: 480)")
     add("--width", type=int, default=832, help="pixels, divisible by 16 (default: 832)")
     add("--num_frames", type=int, default=81, help="4k+1, from the start (default: 81)")
+    add(
+        "--source_fps",
+        choices=["model", "keep"],
+        default="model",
+        help="bring clips to the model's frame rate, or keep their frames (default: model)",
+    )
     add("--tiled", action="store_true", help="VAE in overlapping tiles: needs less memory")
     add(
         "--dtype",
@@ -109,6 +116,7 @@ def run_encode(args: argparse.Namespace) -> int:
         num_frames=args.num_frames,
         tiled=args.tiled,
         dtype=args.dtype,
+        source_fps=args.source_fps,
     )
     outcome = encode_folder(
         args.model, args.src, args.dst, config, share=_share_of(args), on_progress=console

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import secrets
+from fractions import Fraction
 from typing import Any
 
 from pusa_jax.cli import weights
@@ -44,6 +45,13 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
         add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
+    if task in ("complete", "extend", "transition"):
+        add(
+            "--source_fps",
+            choices=["model", "keep"],
+            default="model",
+            help="bring clips to the model's frame rate, or take them frame by frame",
+        )
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
     weights.add_lora_flags(sub)
@@ -77,7 +85,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="pixels, divisible by 16, for TI2V by 32 (default: 1280; tiny model: 48)",
     )
     add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
-    add("--fps", type=int, help="frames per second of the file (default: the model's, 16)")
+    add(
+        "--fps",
+        type=_rate,
+        help="of the file, as in 24 or 24000/1001 (default: the model's)",
+    )
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
     add(
         "--dtype",
@@ -101,7 +113,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
     add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
     add_cache_flag(sub)
-    add("--output", default=f"outputs/{task}.mp4", help="file to write")
+    add(
+        "--output",
+        help="file to write, replaced if it exists, unless it is an input (default: "
+        f"outputs/{task}.mp4 or, if that exists, {task}-2.mp4 and so on)",
+    )
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
 
 
@@ -128,6 +144,15 @@ def _numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         message = f"expected numbers with commas between, as in 0.2,0.5; got {text!r}"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def _rate(text: str) -> int | float:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        message = f"expected frames per second, as in 24, 23.976 or 24000/1001; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+    return rate.numerator if rate.denominator == 1 else float(rate)
 
 
 def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -187,6 +212,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         at=getattr(args, "cond_position", None),
         multipliers=getattr(args, "noise_multipliers", None),
         clip_start=getattr(args, "clip_start", None),
+        source_fps=getattr(args, "source_fps", "model"),
         fit=getattr(args, "fit", "crop"),
         dtype=dtype if args.dtype is None else args.dtype,
         resident=args.resident,

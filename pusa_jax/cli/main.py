@@ -5,9 +5,10 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pusa_jax.cli import printing, weights
 from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     if not args.debug:
         printing.quiet_libraries(until_exit=is_process)
+    warnings.showwarning = lambda message, *_: print(
+        f"pusa-jax: {one_line(cast(Exception, message))}", file=sys.stderr
+    )
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -147,7 +151,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4 written by pusa-jax")
-    sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
+    sub.add_argument(
+        "--output", help="file to write (default: NAME.rerun.mp4, or NAME.rerun-2.mp4 and so on)"
+    )
     add_cache_flag(sub)
 
     sub = command(
@@ -160,16 +166,17 @@ def build_parser() -> argparse.ArgumentParser:
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax.devices import processes
-    from pusa_jax.inference import jobs
+    from pusa_jax.inference import describe, jobs
 
     processes.join()
     job, model = job_of(args)
-    prepared = jobs.prepare(job, args.output, model)
+    output = args.output or jobs.unused(f"outputs/{args.task}.mp4")
+    prepared = jobs.prepare(job, output, model)
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
     _caution([*prepared.cautions, *(missing if args.fast and not job.distilled else [])])
     if args.dry_run:
         if processes.is_first():
-            print(json.dumps(jobs.describe_plan(prepared), indent=2))
+            print(json.dumps(describe.describe_plan(prepared), indent=2))
         return 0
     return make_video(prepared, keep_compiled=not args.no_compilation_cache)
 
@@ -229,9 +236,14 @@ def run_rerun(args: argparse.Namespace) -> int:
     record = video.read_metadata(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
-    output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
+    output = args.output or jobs.unused(Path(args.path).with_suffix(".rerun.mp4"))
+    jobs.check_output(output, [args.path])
+    job = jobs.Job.from_record(record["job"], Path(args.path).parent)
+    for then, now in zip(record["job"]["inputs"], job.inputs, strict=True):
+        if then != now and processes.is_first():
+            print(f"input {then} is taken from {now}", file=sys.stderr)
     return make_video(
-        jobs.prepare(jobs.Job.from_record(record["job"]), output),
+        jobs.prepare(job, output),
         keep_compiled=not args.no_compilation_cache,
         expect=record["latents_sha256"],
     )

@@ -22,8 +22,9 @@ from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
+from pusa_jax.media.pictures import PICTURES
 from pusa_jax.media.pixels import to_pixels
-from pusa_jax.typing import Precision
+from pusa_jax.typing import Precision, SourceRate
 
 PATCH = 2
 """Latent cells of height and width per token of the DiT."""
@@ -31,9 +32,6 @@ PATCH = 2
 SIZE_MULTIPLE = 8 * PATCH
 """Pixels per token with the finest autoencoder, that of Wan2.1; that of Wan2.2 needs twice as many.
 """
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-"""Endings of pictures, which count as clips of one frame."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,8 @@ class EncodeConfig:
       num_frames: pixel frames taken from the start of each clip, 4k + 1.
       tiled: encode in overlapping tiles, which needs less memory and changes the result slightly.
       dtype: of the text encoder; the VAE runs in float32.
+      source_fps: "model" brings clips to the model's frame rate, by their timestamps; "keep" takes
+        their frames one by one, whatever their rate.
     """
 
     height: int = 480
@@ -52,6 +52,7 @@ class EncodeConfig:
     num_frames: int = 81
     tiled: bool = False
     dtype: Precision = "bfloat16"
+    source_fps: SourceRate = "model"
 
     def __post_init__(self):
         self.check_size(SIZE_MULTIPLE)
@@ -68,8 +69,15 @@ class EncodeConfig:
                 )
 
 
-def read_frames(path: Path, config: EncodeConfig) -> UInt8[np.ndarray, "T H W 3"]:
+def read_frames(
+    path: Path, config: EncodeConfig, fps: float | None = None
+) -> UInt8[np.ndarray, "T H W 3"]:
     """The first frames of a clip, or a picture, scaled to cover the size and cut to it.
+
+    Args:
+      path: of the clip, a picture being one of a single frame.
+      config: size and number of frames.
+      fps: rate that the clip is brought to; None leaves it as it is.
 
     Raises:
       FileNotFoundError, ValueError: the file is missing, broken or too short.
@@ -77,9 +85,12 @@ def read_frames(path: Path, config: EncodeConfig) -> UInt8[np.ndarray, "T H W 3"
     if path.suffix.lower() in PICTURES:
         frames = video.read_image(path)[None]
         if config.num_frames > 1:
-            raise ValueError(f"{path} is a picture, {config.num_frames} frames are needed.")
+            raise ValueError(
+                f"{path} is a picture, {config.num_frames} frames are needed; animations are read "
+                "as mp4."
+            )
     else:
-        frames, _ = video.read_video(path, config.num_frames)
+        frames, _ = video.read_video(path, config.num_frames, fps=fps)
     return video.fit(frames, config.height, config.width, "crop")
 
 
@@ -118,6 +129,7 @@ def encode_folder(
     f = latent_frames(config.num_frames, coder.temporal_stride)
     h, w = (size // coder.spatial_stride for size in (config.height, config.width))
     shape = (f, h, w, coder.z_dim)
+    fps = None if config.source_fps == "keep" else float(folder.family.sampling.fps)
     card = Card(
         clip_shape=shape,
         text_shape=(text_encoder.config.text_len, text_encoder.config.dim),
@@ -126,10 +138,11 @@ def encode_folder(
         text_encoder=text_encoder.record | {"computed_in": config.dtype},
         clips=lists.fingerprint(listed),
         clips_per_shard=writing.clips_per_shard(len(listed), shape),
+        frame_rate="as in the sources" if fps is None else f"{fps:g}, resampled by timestamps",
     )
 
     def read(clip: Clip) -> np.ndarray:
-        return read_frames(clip.find(), config)
+        return read_frames(clip.find(), config, fps)
 
     tiles = folder.family.codec.dataset_tiles if config.tiled else None
 

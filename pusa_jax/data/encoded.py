@@ -87,6 +87,7 @@ class Card:
       text_encoder: the same of the text encoder.
       clips: fingerprint of the list of clips.
       clips_per_shard: lines of the list that a shard stands for.
+      frame_rate: frames per second of the clips, and how they came to it; in words.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -96,6 +97,7 @@ class Card:
     text_encoder: Mapping[str, Any]
     clips: str
     clips_per_shard: int
+    frame_rate: str = "as in the sources"
     dtype: str = "bfloat16"
     format: int = FORMAT
 

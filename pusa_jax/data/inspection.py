@@ -70,10 +70,18 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
     Returns:
       the clips, and plain values: number of clips, shapes, bytes, statistics of latents and
       captions of the clips read, and names of those whose latents are oddly large or small.
+
+    Raises:
+      ValueError: latents are not finite; names the first clip.
     """
     numbers = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
     read = [clips.example(int(number)) for number in numbers]
     latents = np.stack([example.latents for example in read]).astype(np.float32)
+    if broken := [e.name for e, x in zip(read, latents, strict=True) if not np.isfinite(x).all()]:
+        raise ValueError(
+            f"{clips.folder} has {len(broken)} clips whose latents are not finite, first "
+            f"{broken[0]!r:.80}; encode again."
+        )
     norms = np.sqrt((latents**2).mean((1, 2, 3, 4)))
     odd = [e.name for e, rms in zip(read, norms, strict=True) if not _is_usual(float(rms))]
     lengths = [len(example.text) for example in read]
@@ -81,6 +89,7 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
     return read, {
         "clips": len(clips),
         "pixels [T, H, W]": list(card.pixels),
+        "frame rate": card.frame_rate,
         "latents [F, h, w, C]": list(card.clip_shape),
         "text features [L, E]": list(card.text_shape),
         "gigabytes": _short(clips.num_bytes / 1e9),

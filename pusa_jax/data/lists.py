@@ -1,27 +1,42 @@
 """Lists of clips: which media files there are, and their captions.
 
-folder/metadata.csv      columns file_name,text (Pusa, DiffSynth) or video,prompt
+folder/metadata.csv      a column with files and one with captions (Pusa, DiffSynth: see COLUMNS)
 folder/metadata.jsonl    one object with the same names in every line
+folder/*.txt             without a list: the caption of the file beside it, a.txt for a.mp4
 folder/ or folder/train/ the media
+
+Nothing is guessed: a line that can be read in two ways is named, and the list refused.
 """
 
 import csv
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pusa_jax.files import fingerprints
+from pusa_jax.media.pictures import PICTURES
 
 LISTS = ("metadata.csv", "metadata.jsonl")
-"""Names looked for in a folder, in this order."""
+"""Names looked for in a folder."""
 
 MEDIA_FOLDERS = ("", "train")
 """Where the files of a list may lie, seen from its folder."""
 
-COLUMNS = (("file_name", "text"), ("video", "prompt"))
-"""Names of the file and of its caption, in either convention."""
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+"""Endings of clips, where no list names them."""
+
+COLUMNS = {
+    "file": (
+        "file_name", "filename", "file", "file_path", "filepath", "path", "video", "video_path",
+        "video_file", "image", "image_path", "image_file", "media", "media_path",
+    ),
+    "caption": ("text", "prompt", "caption"),
+}  # fmt: skip
+"""Names of the file and of its caption; capitals, hyphens and blanks in a header do not count."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +48,14 @@ class Clip:
       name: file name as listed; identifies the clip.
       caption: as listed; empty where there is none.
       folder: where the list lies.
+      fault: why the line cannot be used, if that is known already.
     """
 
     number: int
     name: str
     caption: str
     folder: Path
+    fault: str = ""
 
     def find(self, ending: str = "") -> Path:
         """The media file, or the file beside it whose name has this ending.
@@ -47,31 +64,42 @@ class Clip:
           ValueError: the line names no file, or has no caption.
           FileNotFoundError: there is no such file.
         """
+        if self.fault:
+            raise ValueError(self.fault)
         if not self.name:
             raise ValueError("names no file.")
         if not self.caption:
             raise ValueError("has no caption.")
-        for below in MEDIA_FOLDERS:
-            path = self.folder / below / (self.name + ending)
-            if path.is_file():
-                return path
+        for name in _spellings(self.name + ending):
+            for below in MEDIA_FOLDERS:
+                path = self.folder / below / name
+                if path.is_file():
+                    return path
         raise FileNotFoundError(
             f"{self.name}{ending} is neither in {self.folder} nor in its folder train."
         )
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as listed, with the slashes of Windows, and as other systems compose its accents."""
+    for path in (name, name.replace("\\", "/")):
+        yield from (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
 
 
 def read_clips(src: Path) -> list[Clip]:
     """Reads a list of clips.
 
     Args:
-      src: folder with `metadata.csv` or `metadata.jsonl`, or a file of either kind.
+      src: folder with `metadata.csv` or `metadata.jsonl`, a file of either kind, or a folder of
+        media with captions in `.txt` files beside them.
 
     Returns:
       all lines, also those that turn out to be unusable.
 
     Raises:
       FileNotFoundError: there is no such folder, or no list in it.
-      ValueError: the list is empty, damaged, or names its columns otherwise.
+      ValueError: the list is empty or damaged, names its columns otherwise, or has a line that can
+        be read in two ways.
     """
     if not src.exists():
         raise FileNotFoundError(f"{src} does not exist; a folder of clips is expected.")
@@ -79,40 +107,157 @@ def read_clips(src: Path) -> list[Clip]:
     if src.is_dir():
         found = [src / name for name in LISTS if (src / name).is_file()]
         if not found:
-            raise FileNotFoundError(f"{src} has no list of clips ({' or '.join(LISTS)}).")
+            return _captioned(src)
+        if len(found) > 1:
+            raise ValueError(f"{src} has two lists ({' and '.join(LISTS)}); name one of them.")
         path = found[0]
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file) if path.suffix == ".csv" else _objects(file))
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no list of clips: {error}.") from None
-    if not lines:
-        raise ValueError(f"{path} lists no clips.")
-    names = next((pair for pair in COLUMNS if set(pair) <= lines[0].keys()), None)
-    if names is None:
-        expected = " or ".join(",".join(pair) for pair in COLUMNS)
-        raise ValueError(f"{path} must have {expected}, got {','.join(map(str, lines[0]))}.")
-    return [
-        Clip(
-            number=number,
-            name=_text(line.get(names[0])),
-            caption=_text(line.get(names[1])),
-            folder=path.parent,
+    text = _text_of(path)
+    reader = _objects if path.suffix.lower() == ".jsonl" else _rows
+    clips = []
+    for number, (file, caption) in enumerate(reader(path, text)):
+        wrong = [
+            f"the {what} is {json.dumps(value):.60}, a text is expected."
+            for what, value in (("file", file), ("caption", caption))
+            if not (value is None or isinstance(value, str))
+        ]
+        clips.append(
+            Clip(
+                number=number,
+                name=_stripped(file),
+                caption=_stripped(caption),
+                folder=path.parent,
+                fault=" ".join(wrong),
+            )
         )
-        for number, line in enumerate(lines)
-    ]
+    if not clips:
+        raise ValueError(f"{path} lists no clips.")
+    return clips
 
 
-def _objects(lines: Iterable[str]) -> Iterable[Mapping[str, Any]]:
-    for line in lines:
-        if line.strip():
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise json.JSONDecodeError("a line is no object", line, 0)
-            yield value
+def _captioned(src: Path) -> list[Clip]:
+    """The media of a folder, each with the `.txt` file beside it."""
+    media = sorted(
+        path
+        for below in MEDIA_FOLDERS
+        for path in (src / below).glob("*")
+        if path.suffix.lower() in (*PICTURES, *VIDEOS) and not path.name.startswith(".")
+    )
+    if not any(path.with_suffix(".txt").is_file() for path in media):
+        raise FileNotFoundError(
+            f"{src} has no list of clips ({' or '.join(LISTS)}), nor captions in .txt files."
+        )
+    return [_with_text(number, path, src) for number, path in enumerate(media)]
 
 
-def _text(value: Any) -> str:
+def _with_text(number: int, path: Path, src: Path) -> Clip:
+    beside, caption, fault = path.with_suffix(".txt"), "", ""
+    if not beside.is_file():
+        fault = f"has no caption: there is no {beside.name}."
+    else:
+        try:
+            lines = [line.strip() for line in _lines(_text_of(beside)) if line.strip()]
+        except ValueError as error:
+            lines, fault = [], str(error)
+        if len(lines) > 1:
+            fault = f"{beside.name} has {len(lines)} lines of text; one caption is expected."
+        else:
+            caption = "".join(lines)
+    name = path.relative_to(src).as_posix()
+    return Clip(number=number, name=name, caption=caption, folder=src, fault=fault)
+
+
+def _text_of(path: Path) -> str:
+    """A text file in UTF-8 or, with its mark in front, UTF-16."""
+    data = path.read_bytes()
+    is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(_lines(data[: error.start].decode("latin-1")))
+        raise ValueError(
+            f"{path} is damaged or no list of clips: line {line} is not UTF-8 (perhaps cp1252 or "
+            "another code page); save it as UTF-8."
+        ) from None
+    text = text.removeprefix("\ufeff")
+    if "\0" in text:
+        raise ValueError(
+            f"{path} is damaged or no list of clips: it has zero bytes (perhaps UTF-16 without its "
+            "mark); save it as UTF-8."
+        )
+    return text
+
+
+def _lines(text: str) -> list[str]:
+    # Not `splitlines`, which also splits at characters that captions may hold.
+    return re.split("\r\n|\n|\r", text)
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
+    """Files and captions of a csv; a record is one line, so that no quote swallows the next."""
+    header: list[str] = []
+    for number, line in enumerate(_lines(text), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            (row,) = csv.reader([line], strict=True)
+        except csv.Error as error:
+            raise ValueError(
+                f"{where}: its quotes do not match ({error}): {line!r:.100}; a caption with a "
+                "comma stands in one pair of quotes, on one line, and quotes in it are doubled."
+            ) from None
+        if not header:
+            header = row
+            columns = _columns(header, path)
+            continue
+        if len(row) != len(header):
+            raise ValueError(
+                f"{where} has {len(row)} fields, the header {len(header)}: {line!r:.100}; put a "
+                "caption with commas into quotes."
+            )
+        for value in row:
+            if value[:1].isspace() and value.lstrip().startswith('"'):
+                raise ValueError(f"{where} has a blank before a quote: {line!r:.100}; remove it.")
+        yield row[columns[0]], row[columns[1]]
+
+
+def _objects(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
+    """Files and captions of a list of JSON objects."""
+    for number, line in enumerate(_lines(text), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            pairs = json.loads(line, object_pairs_hook=tuple)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is damaged or no list of clips: line {number}: {error}."
+            ) from None
+        if not line.lstrip().startswith("{"):
+            raise ValueError(
+                f"{path} is damaged or no list of clips: line {number} is no object: {line!r:.60}."
+            )
+        file, caption = _columns([name for name, _ in pairs], where)
+        yield pairs[file][1], pairs[caption][1]
+
+
+def _columns(header: Sequence[str], where: Any) -> tuple[int, int]:
+    """Places of the file and of the caption."""
+    spelled = [re.sub(r"[\s\-]+", "_", name.strip()).casefold() for name in header]
+    places = []
+    for what, known in COLUMNS.items():
+        found = [index for index, name in enumerate(spelled) if name in known]
+        if len(found) != 1:
+            named = ", ".join(repr(header[i])[:60] for i in (found or range(len(header)))[:40])
+            raise ValueError(
+                f"{where} must have one column with the {what} ({', '.join(known)}), got {named}; "
+                "as in file_name,text or video,prompt."
+            )
+        places.append(found[0])
+    return places[0], places[1]
+
+
+def _stripped(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 

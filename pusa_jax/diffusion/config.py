@@ -28,7 +28,7 @@ class SamplingConfig:
       solver: of the flow equation; all but Euler's look back at earlier steps.
       levels: noise level of every step, falling, in place of the model's schedule; a run ends at 0.
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
-      seed: of the initial noise.
+      seed: of the initial noise, 0 to 2**64 - 1; up to 2**32 - 1 it means what it always did.
       original_timesteps: tell the DiT timesteps rounded as the original does; else exact ones.
       original_conditions: put given frames in their places as the original does, even where that is
         not how the network sees others: those of Pusa V0.5 are not normalised.
@@ -39,7 +39,7 @@ class SamplingConfig:
     height: int = 720
     width: int = 1280
     num_frames: int = 81
-    fps: int = 16
+    fps: int | float = 16
     num_steps: int = 30
     guidance_scale: float = 3.0
     low_guidance_scale: float | None = None
@@ -76,8 +76,8 @@ class SamplingConfig:
             raise ValueError(f"the boundary between experts must be 0 to 1, got {self.boundary}.")
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift must be a positive number, got {self.shift}.")
-        if not 0 <= self.seed < 2**32:  # of larger ones jax.random.key drops the upper bits
-            raise ValueError(f"the seed must be 0 to {2**32 - 1}, got {self.seed}.")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"the seed must be 0 to {2**64 - 1}, got {self.seed}.")
         if not 1 <= self.fps <= MAX_FPS:
             raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
 

@@ -5,7 +5,10 @@ of the file and runs it again.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -34,10 +37,10 @@ from pusa_jax.inference.mesh_choice import (
     device_limit,
 )
 from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import check_experts, guidance_scales, latent_shape, plan_run
+from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
-from pusa_jax.typing import Precision
+from pusa_jax.typing import Precision, SourceRate
 
 Task = Literal["t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -60,6 +63,7 @@ class Job:
       clip_start: first frame taken of the video to extend; None takes its last frames.
       resident: of a model with two experts, which lie on the devices; None is what fits.
       fit: how inputs are brought to size: crop, letterbox or stretch.
+      source_fps: "model" brings clips to the model's frame rate; "keep" takes frame by frame.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
     """
 
@@ -77,6 +81,7 @@ class Job:
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
     resident: Resident | None = None
+    source_fps: SourceRate = "model"
     mesh: dict[str, int] | None = None
     settings: SamplingConfig = SamplingConfig()
 
@@ -109,8 +114,13 @@ class Job:
         return tuple(dict.fromkeys((*self.lightx2v, *named)))
 
     @classmethod
-    def from_record(cls, record: Any) -> "Job":
+    def from_record(cls, record: Any, beside: Path | None = None) -> "Job":
         """The inverse of `as_record`.
+
+        Args:
+          record: plain values.
+          beside: folder that input files are looked for in as well, known by their fingerprints;
+            `inputs` and `lora` of the job then name the files that were found.
 
         Raises:
           ValueError: a field is missing or unknown, or an input file is missing or has changed.
@@ -121,6 +131,7 @@ class Job:
         prints = record.pop("sha256", {})
         if "fps" in record and isinstance(record.get("settings"), dict):  # videos up to 0.1
             record["settings"] = record["settings"] | {"fps": record.pop("fps")}
+        record = {"source_fps": "keep"} | record  # up to 0.1 frames were taken one by one
         job = rebuild(cls, record | {"settings": record.get("settings")})  # never the defaults
         try:
             expected = convert(prints, dict[str, str], "sha256")
@@ -128,12 +139,14 @@ class Job:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
         check_claims(job)
-        for path, known in expected.items():
-            if not Path(path).is_file():
-                raise ValueError(f"input {path} is not there any more; put it back to rerun.")
-            if fingerprints.of_file(path) != known:
-                raise ValueError(f"input {path} has changed since the video was made.")
-        return job
+        found = {path: located(path, known, beside) for path, known in expected.items()}
+        return dataclasses.replace(
+            job,
+            inputs=tuple(found.get(path, path) for path in job.inputs),
+            lora=tuple((found.get(path, path), strength) for path, strength in job.lora),
+            low_lora=tuple((found.get(path, path), strength) for path, strength in job.low_lora),
+            lightx2v=tuple(found.get(path, path) for path in job.lightx2v),
+        )
 
 
 def check_claims(job: Job) -> None:
@@ -158,8 +171,30 @@ def check_claims(job: Job) -> None:
     claims.check_video(settings.num_frames, settings.height, settings.width)
 
 
+def located(path: str, fingerprint: str, beside: Path | None = None) -> str:
+    """Where an input of an earlier run is now: at its path, or beside the video.
+
+    Raises:
+      ValueError: it is at none of these places, or has changed.
+    """
+    places = [Path(path)]
+    if beside is not None:
+        places += [beside / path, beside / re.split(r"[/\\]", path)[-1]]
+    there = list(dict.fromkeys(place for place in places if place.is_file()))
+    for place in there:
+        if fingerprints.of_file(place) == fingerprint:
+            return path if place == Path(path) else str(place)
+    if there:
+        raise ValueError(f"input {there[0]} has changed since the video was made.")
+    other = "" if beside is None else f", nor beside the video in {beside.absolute()}"
+    raise ValueError(f"input {path} is not there any more{other}; put it back to rerun.")
+
+
 def read_conditions(
-    job: Job, stride: int, multipliers: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+    job: Job,
+    stride: int,
+    multipliers: Mapping[str, tuple[float, ...]] = MappingProxyType({}),
+    model_fps: float | None = None,
 ) -> list[tasks.Condition]:
     """Reads and fits the input files of a job and lays them out.
 
@@ -167,6 +202,8 @@ def read_conditions(
       job: what is to be made.
       stride: pixel frames of a latent frame.
       multipliers: task -> default multipliers, where a family has its own.
+      model_fps: frames per second that clips are brought to, unless the job keeps theirs or this is
+        None.
 
     Raises:
       ValueError, FileNotFoundError: an input is missing, broken or too short, their number is
@@ -182,8 +219,10 @@ def read_conditions(
     def image(path):
         return video.fit(video.read_image(path), height, width, job.fit)
 
+    fps = None if job.source_fps == "keep" else model_fps
+
     def clip(path, count, start=0):
-        return video.fit(video.read_video(path, count, start)[0], height, width, job.fit)
+        return video.fit(video.read_video(path, count, start, fps)[0], height, width, job.fit)
 
     own = multipliers.get(job.task)
     if own and job.task == "interpolate":  # the last one serves all further pictures
@@ -257,14 +296,15 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
       ValueError, OSError: one line saying what is wrong with output, model, settings, LoRA files,
         mesh or inputs.
     """
-    check_output(output)
+    check_output(output, (*job.inputs, *job.lora_files))
     check_claims(job)
     if model is None:
         model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
     configs, settings, family = model.configs, job.settings, model.family
     check_experts(settings, family)
     latent_shape(settings, configs)  # before files are read for a size that does not fit
-    conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers)
+    fps = float(family.sampling.fps)
+    conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers, fps)
     table = plan_run(family, settings, conditions, configs)
     rows_of(table, SOLVERS[settings.solver])
     mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
@@ -321,16 +361,26 @@ def run(
     return result, record
 
 
-def check_output(output: str | Path) -> None:
-    """Makes sure, before any work, that the video can be written.
+def check_output(output: str | Path, inputs: Sequence[str] = ()) -> None:
+    """Makes sure, before any work, that the video can be written and replaces no input.
 
     Raises:
-      ValueError: not an .mp4.
+      ValueError: not an .mp4, or it is one of the inputs, also by another name.
       OSError: the folder cannot be written.
     """
     if Path(output).suffix.lower() != ".mp4":
         raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
+    for path in inputs:
+        if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
+            raise ValueError(f"the output {output} is the input {path}; choose another name.")
     check_writable(output)
+
+
+def unused(output: str | Path) -> Path:
+    """The name itself, or the first of NAME-2.mp4, NAME-3.mp4, ... that is free."""
+    path = Path(output)
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not os.path.lexists(one))
 
 
 def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
@@ -345,60 +395,3 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
         "backend": f"{device.platform} {device.device_kind}",
         "mesh": dict(mesh.shape),
     }
-
-
-def describe_plan(prepared: Prepared) -> dict[str, Any]:
-    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, mesh, model."""
-    job, configs, mesh = prepared.job, prepared.model.configs, prepared.mesh
-    shape = latent_shape(job.settings, configs)
-    _, f, h, w, _ = shape
-    _, ph, pw = configs.dit.patch_size
-    given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
-    return {
-        "task": job.task,
-        "latents": list(shape),
-        "tokens": f * (h // ph) * (w // pw),
-        "given": {str(place): multiplier for place, multiplier in sorted(given)},
-        "steps": job.settings.num_steps,
-        "solver": job.settings.solver,
-        "passes_per_step": 2 if job.settings.is_guided else 1,
-        **describe_experts(prepared),
-        "mesh": dict(mesh.shape),
-        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
-        "dit": dataclasses.asdict(configs.dit),
-        "lora": [list(pair) for pair in job.lora],
-        "lightx2v": list(job.lightx2v),
-    }
-
-
-def describe_experts(prepared: Prepared) -> dict[str, Any]:
-    """Which steps each of several experts takes, with which guidance, and where they lie."""
-    job, model = prepared.job, prepared.model
-    if len(model.family.experts) == 1:
-        return {}
-    levels = model.folder.first_levels
-    first = next(iter(levels))
-    boundary = levels[first] if job.settings.boundary is None else job.settings.boundary
-    table = plan_run(model.family, job.settings, prepared.conditions, model.configs)
-    served = [int(level < boundary) for level in table.levels]
-    scales = guidance_scales(job.settings, served)
-    return {
-        "boundary": boundary,
-        "experts": {
-            name: {
-                "steps": served.count(i),
-                "guidance": sorted(
-                    {scale for scale, j in zip(scales, served, strict=True) if j == i}
-                ),
-            }
-            for i, name in enumerate(levels)
-        },
-        "experts_on_devices": ON_DEVICES[prepared.resident],
-        "low_lora": [list(pair) for pair in job.low_lora],
-    }
-
-
-ON_DEVICES: Mapping[Resident, str] = {
-    "all": "all",
-    "one": "one, the other waits in the host's memory",
-}

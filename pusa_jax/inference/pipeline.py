@@ -25,12 +25,14 @@ from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver
 from pusa_jax.diffusion.sampling import rows_of, sample, start
+from pusa_jax.diffusion.seeds import random_key
 from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.experts import Experts
+from pusa_jax.inference.kept import PROMPTS, SHAPES, Kept
 from pusa_jax.inference.mesh_choice import MeshLike, Resident
 from pusa_jax.inference.settings import (
     Configs,
@@ -126,8 +128,7 @@ class PusaPipeline:
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
         self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())
-        self._texts: dict[str, Text] = {}
-        self._compiled: dict[tuple, Callable] = {}
+        self.keep()
         self._encode_text = jax.jit(self.family.encode_prompt, out_shardings=self._everywhere)
         self._prepare = jax.jit(prepare_prompts, static_argnums=0)
 
@@ -211,7 +212,7 @@ class PusaPipeline:
         watch.lap("encode")
 
         if noise is None:
-            noise = jax.random.normal(jax.random.key(settings.seed), shape, jnp.float32)
+            noise = jax.random.normal(random_key(settings.seed), shape, jnp.float32)
         clean, _ = place(given, noise)  # [1, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, table)))
         prepared: dict[int, Prepared] = {}
@@ -253,6 +254,18 @@ class PusaPipeline:
             settings=used,
             seconds=watch.seconds,
         )
+
+    def keep(self, *, shapes: int = SHAPES, prompts: int = PROMPTS) -> None:
+        """Forgets what was compiled and encoded, and bounds how much of it is kept from now on."""
+        self._texts: Kept[str, Text] = Kept(prompts)
+        self._compiled: Kept[tuple, Callable] = Kept(
+            shapes, lambda program: self.autoencoder.clear()
+        )
+        self.autoencoder.clear()
+
+    def clear(self) -> None:
+        """Lets go of compiled programs and encoded prompts; they are made again when needed."""
+        self.keep()
 
     def _put(self, tree: Any) -> Any:
         """Brings arrays that every process holds to all devices of the mesh."""

@@ -1,10 +1,10 @@
-"""Pictures and videos, in and out: the only module that knows image and video codecs.
+"""Clips in and out: H.264 in mp4 with the settings of a run inside.
 
 Outside the networks a frame is uint8 RGB [H, W, 3] and a clip is [T, H, W, 3]; inside, pixels are
-float32 in [-1, 1] (`pixels` brings one to the other). Nothing is rescaled except by `fit`. Whatever
-is wrong with a file is told in one line that names it: FileNotFoundError where it is missing,
-ValueError where it is not what was asked for, OSError where a result cannot be written. Results are
-written to a temporary name in the same folder and then renamed: a name holds a whole file or none.
+float32 in [-1, 1] (`pixels` brings one to the other). Whatever is wrong with a file is told in one
+line that names it: FileNotFoundError where it is missing, ValueError where it is not what was asked
+for, OSError where a result cannot be written. Results are written to a temporary name in the same
+folder and then renamed: a name holds a whole file or none.
 """
 
 import collections
@@ -13,86 +13,54 @@ import itertools
 import json
 import math
 import os
-import struct
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.reformatter import Colorspace
-from av.video.stream import VideoStream
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageOps
 
 from pusa_jax.files.atomic import replacing
+from pusa_jax.media import timing
+from pusa_jax.media.colour import upright_rgb
+from pusa_jax.media.opening import decoded, opened
+from pusa_jax.media.pictures import fit as fit
+from pusa_jax.media.pictures import frame_strip as frame_strip
+from pusa_jax.media.pictures import line_of_text as line_of_text
+from pusa_jax.media.pictures import read_image as read_image
+from pusa_jax.media.pictures import write_png as write_png
 
-_LANCZOS = Image.Resampling.LANCZOS
 _BT709 = 1
 """Code point of BT.709 in H.264's colour description (matrix, primaries and transfer alike)."""
 _SETTINGS_KEY = "pusa_jax"
-_PICTURE_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-"""All the ways in which Pillow's decoders report a file they cannot read."""
-# Foreign tags need not be UTF-8; from 19 on PyAV takes them without being told.
-_READING: dict[str, Any] = (
-    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "surrogateescape"}
-)
 _RECIPE = {"crf": "18"}
 _MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
 
 
-def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads a picture upright (EXIF orientation applied), transparency on black.
-
-    Of an animation it reads the first picture. 16-bit grey is brought to 8 bit; colour profiles are
-    ignored, as in the original.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is a folder, empty, damaged, or not a picture.
-    """
-    path = _existing_file(path, "picture")
-    try:
-        # Pillow warns of odd tags in pictures it reads well.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                image = Image.alpha_composite(black, image)
-            return np.array(image.convert("RGB"))
-    except _PICTURE_DAMAGE as error:
-        raise ValueError(f"{path} is damaged or not a picture: {_one_line(error)}.") from error
-
-
 def read_video(
-    path: str | os.PathLike, num_frames: int | None = None, start: int = 0
+    path: str | os.PathLike,
+    num_frames: int | None = None,
+    start: int = 0,
+    fps: int | float | None = None,
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], float]:
-    """Reads frames in the order they are shown, turned upright as the file's rotation says.
+    """Reads frames in the order they are shown, upright and in the colours of BT.709.
 
-    Every stored frame counts once, also where frame durations vary; non-square pixels stay as they
-    are. Decoding stops with the last frame asked for.
+    Non-square pixels stay as they are. Decoding stops with the last frame asked for, and of a long
+    file whose end is asked for only the end is decoded.
 
     Args:
       path: video file in any container and codec of FFmpeg.
       num_frames: how many frames; `None` is all from `start` on.
       start: first frame; negative counts from the end, so that -13 begins 13 frames before it.
+      fps: frames per second that the clip is brought to, by timestamps: each frame is the one on
+        screen at that moment; `start` and `num_frames` then count these. `None` takes every stored
+        frame once, also where frame durations vary.
 
     Returns:
-      The frames, and the file's average frame rate per second.
+      The frames, and their rate per second: `fps`, or the file's average.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -104,28 +72,48 @@ def read_video(
         raise ValueError(
             f"{num_frames} frames do not fit after {start=}; start at {-num_frames} or earlier."
         )
-    skipped = max(start, 0)
-    stop = None if num_frames is None or start < 0 else skipped + num_frames
-    needed = stop or max(-start, skipped + 1)
-    kept = collections.deque(maxlen=-start if start < 0 else None)
-    count = 0
-    with _opened(path) as (container, stream):
-        for frame in _decoded(container, stream):
-            count += 1
-            if count > skipped:
-                kept.append(frame)
-            if count == stop:
-                break
-        rate = stream.average_rate or stream.guessed_rate
+    fps = None if fps is None else float(fps)
+    needed = -start if start < 0 else start + (num_frames or 1)
+    with opened(path) as (container, stream):
+        rate = timing.rate_of(stream)
+        if not rate:
+            raise ValueError(f"{path} states no frame rate; re-encode it with one.")
+        kept: list[av.VideoFrame] = []
+        if start < 0:
+            for frames in timing.ending(container, stream, -start / (fps or rate)):
+                if fps is None:
+                    kept = list(collections.deque(frames, maxlen=-start))
+                else:
+                    kept = timing.last_at(timing.timed(frames, rate), fps, -start)
+                if len(kept) == -start:
+                    break
+            count = len(kept)
+        else:
+            frames = decoded(container, stream)
+            stop = None if num_frames is None else start + num_frames
+            if fps is None:
+                count, kept = _slice(frames, start, stop)
+            else:
+                count, kept = timing.slice_at(timing.timed(frames, rate), fps, start, stop)
         if count < needed:
             frames = "1 frame" if count == 1 else f"{count} frames"
-            raise ValueError(f"{path} has {frames}, {needed} are needed; give a longer clip.")
-        pictures = [_upright_rgb(frame) for frame in list(kept)[:num_frames]]
+            at = f" at {fps:g} a second (its own rate is {rate:.4g})" if fps else ""
+            raise ValueError(f"{path} has {frames}, {needed} are needed{at}; give a longer clip.")
+        pictures = [upright_rgb(frame) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise ValueError(f"{path} changes its picture size midway; re-encode it to one size.")
-    if not rate:
-        raise ValueError(f"{path} states no frame rate; re-encode it with one.")
-    return np.stack(pictures), float(rate)
+    return np.stack(pictures), rate if fps is None else fps
+
+
+def _slice(
+    frames: Iterable[av.VideoFrame], start: int, stop: int | None
+) -> tuple[int, list[av.VideoFrame]]:
+    count, kept = 0, []
+    for frame in itertools.islice(frames, stop):
+        count += 1
+        if count > start:
+            kept.append(frame)
+    return count, kept
 
 
 def video_length(path: str | os.PathLike) -> int:
@@ -135,37 +123,18 @@ def video_length(path: str | os.PathLike) -> int:
       FileNotFoundError: there is no such file.
       ValueError: it is a folder, empty, damaged, or not a video.
     """
-    with _opened(path) as (container, stream):
-        return sum(1 for _ in _decoded(container, stream))
+    with opened(path) as (container, stream):
+        return sum(1 for _ in decoded(container, stream))
 
 
-def fit(
-    frames: UInt8[np.ndarray, "*T H W 3"], height: int, width: int, mode: str
-) -> UInt8[np.ndarray, "*T {height} {width} 3"]:
-    """Brings a picture or the frames of a clip to a size, by Lanczos resampling.
-
-    Args:
-      frames: [H, W, 3] or [T, H, W, 3].
-      height: of the result, in pixels.
-      width: of the result, in pixels.
-      mode: "crop" fills the size and cuts what sticks out, evenly on both sides; "letterbox" shows
-        all of the picture, centred on black; "stretch" ignores the aspect ratio.
+def frame_rate(path: str | os.PathLike) -> float:
+    """Average frames per second of a file; 0 where it does not say.
 
     Raises:
-      ValueError: the mode is unknown.
+      FileNotFoundError, ValueError: see `video_length`.
     """
-    if mode not in _FITS:
-        raise ValueError(f"unknown {mode=}; choose one of {', '.join(_FITS)}.")
-    pictures = frames.reshape(-1, *frames.shape[-3:])
-    fitted = [np.asarray(_FITS[mode](Image.fromarray(p), (width, height))) for p in pictures]
-    return np.stack(fitted).reshape(*frames.shape[:-3], height, width, 3)
-
-
-_FITS = {
-    "crop": lambda image, size: ImageOps.fit(image, size, _LANCZOS),
-    "letterbox": lambda image, size: ImageOps.pad(image, size, _LANCZOS, color=(0, 0, 0)),
-    "stretch": lambda image, size: image.resize(size, _LANCZOS),
-}
+    with opened(path) as (_, stream):
+        return timing.rate_of(stream)
 
 
 def write_video(
@@ -226,7 +195,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
       FileNotFoundError: there is no such file.
       ValueError: it is not a video, or it carries no settings of ours.
     """
-    with _opened(path) as (container, _):
+    with opened(path) as (container, _):
         tags = container.metadata
     # Re-muxing by other tools keeps the standard tag `comment` and drops the others.
     for key in (_SETTINGS_KEY, "comment"):
@@ -237,78 +206,6 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     raise ValueError(
         f"{path} carries no settings; it was not written by pusa_jax, or was re-encoded since."
     )
-
-
-def write_png(path: str | os.PathLike, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Writes a picture as PNG; missing folders are made, an existing file is replaced.
-
-    Raises:
-      OSError: the folder cannot be written.
-    """
-    with replacing(Path(path)) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
-
-
-def frame_strip(
-    frames: UInt8[np.ndarray, "T H W 3"], count: int
-) -> UInt8[np.ndarray, "H strip_width 3"]:
-    """A clip at a glance: `count` frames side by side, evenly spread from the first to the last.
-
-    A clip of fewer frames is shown whole.
-    """
-    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
-    return np.concatenate(list(frames[chosen]), axis=1)
-
-
-def line_of_text(text: str, width: int) -> UInt8[np.ndarray, "16 width 3"]:
-    """A line of small white letters on black; what does not fit is cut off."""
-    image = Image.new("RGB", (width, 16))
-    ImageDraw.Draw(image).text((4, 2), text, fill="white")
-    return np.asarray(image)
-
-
-def _existing_file(path: str | os.PathLike, what: str) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; a {what} file is expected.")
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "not a regular file"
-        raise ValueError(f"{path} is {kind}; a {what} file is expected.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes); a {what} file is expected.")
-    return path
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStream]]:
-    path = _existing_file(path, "video")
-    try:
-        # An absolute path, since FFmpeg takes "word:" at the front of a name for a protocol.
-        with av.open(os.fspath(path.absolute()), "r", **_READING) as container:
-            name = container.format.name
-            if name == "image2" or name.endswith("_pipe"):
-                raise ValueError(f"{path} is a picture; a video file is expected.")
-            if name == "tty" or not container.streams.video:
-                raise ValueError(f"{path} holds no pictures; a video file is expected.")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            yield container, stream
-    except av.FFmpegError as error:
-        raise ValueError(f"{path} is damaged or not a video: {error.strerror}.") from error
-
-
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
-        # FFmpeg marks the half frame at the end of a cut file, and goes on as if all were well.
-        if packet.is_corrupt:
-            raise ValueError(f"{container.name} is cut off or damaged midway; re-encode it.")
-        yield from packet.decode()
-
-
-def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
-    # PyAV up to 16 heeds the colour matrix of a frame only when told another; rgb24 has none.
-    rgb = frame.to_ndarray(format="rgb24", dst_colorspace=Colorspace.ITU601)
-    return np.rot90(rgb, round(frame.rotation / 90))
 
 
 def _to_yuv(frame: np.ndarray, shape: tuple[int, ...], index: int) -> av.VideoFrame:
@@ -328,7 +225,3 @@ def _as_tags(metadata: Mapping[str, Any]) -> dict[str, str]:
     except TypeError as error:
         raise ValueError(f"metadata must be plain JSON values: {error}.") from error
     return {_SETTINGS_KEY: text, "comment": text}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -5,6 +5,7 @@
 How a prompt is cleaned before, and what an empty one means, differs between families.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,14 +75,23 @@ class Tokenizer:
         """Cleans and tokenizes prompts.
 
         Args:
-          prompts: any text, also empty; what does not fit into L tokens is cut off.
+          prompts: any text, also empty; what does not fit into L tokens is cut off, and a warning
+            says so.
 
         Returns:
           ids and mask, int32 [B, L]: the prompt, then the end-of-sequence token, then padding; the
           mask is 1 up to and including the end-of-sequence token.
         """
+        cleaned = [self._clean(prompt) for prompt in prompts]
+        for prompt, ids in zip(cleaned, self._tokenizer(cleaned)["input_ids"], strict=True):
+            if len(ids) > self.text_len:
+                warnings.warn(
+                    f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, of which the model "
+                    f"takes {self.text_len}; its end is cut off.",
+                    stacklevel=2,
+                )
         encoded = self._tokenizer(
-            cleaned := [self._clean(prompt) for prompt in prompts],
+            cleaned,
             padding="max_length",
             truncation=True,
             max_length=self.text_len,

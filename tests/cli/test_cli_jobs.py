@@ -20,7 +20,7 @@ from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import demo
 from pusa_jax.devices import compile_cache, processes
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference import jobs, loading
+from pusa_jax.inference import describe, jobs, loading
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.pipeline import Output
 from pusa_jax.media import video
@@ -76,7 +76,7 @@ def seen(monkeypatch):
     monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     monkeypatch.setattr(jobs, "run", run)
-    monkeypatch.setattr(jobs, "describe_plan", lambda prepared: {"task": prepared.job.task})
+    monkeypatch.setattr(describe, "describe_plan", lambda prepared: {"task": prepared.job.task})
     monkeypatch.setattr(compile_cache, "keep_compiled", seen.kept.append)
     return seen
 

@@ -228,8 +228,8 @@ def test_lists_of_either_convention_are_read(tmp_path):
     [
         ("metadata.csv", "", "lists no clips"),
         ("metadata.csv", "file_name,text\n", "lists no clips"),
-        ("metadata.csv", "path,label\na,b\n", "must have file_name,text or video,prompt, got path"),
-        ("metadata.csv", "\xff\xfe", "damaged"),
+        ("metadata.csv", "path,label\na,b\n", "must have one column with the caption .*'label'"),
+        ("metadata.csv", "file_name,text\na.mp4,\xe9t\xe9\n", "damaged.* line 2 is not UTF-8"),
         ("metadata.jsonl", '{"video": "a"', "damaged"),
         ("metadata.jsonl", "[1]\n", "damaged"),
         ("list.txt", "x", "has no list of clips"),

@@ -14,6 +14,7 @@ pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from test_encoded import COUNT, example, write
 
+from pusa_jax.data import inspection
 from pusa_jax.data.encoded import EncodedClips
 from pusa_jax.data.shards import shard_name
 
@@ -40,6 +41,7 @@ def forget_sums(folder):
 
 PROGRAM = """
 import sys
+from pusa_jax.data import inspection
 from pusa_jax.data.encoded import EncodedClips
 try:
     EncodedClips(sys.argv[1]).example(0)
@@ -144,3 +146,12 @@ def test_nothing_pickled_is_read(folder):
 
 def test_latents_are_bfloat16(whole):
     assert EncodedClips(whole).example(0).latents.dtype == ml_dtypes.bfloat16
+
+
+def test_latents_that_are_no_numbers_are_named(tmp_path, monkeypatch):
+    broken = example(2)
+    broken.latents[0, 0, 0, 0] = np.nan
+    monkeypatch.setattr("test_encoded.example", lambda i: broken if i == 2 else example(i))
+    clips = EncodedClips(write(tmp_path / "ds"))
+    with pytest.raises(ValueError, match=r"1 clips whose latents are not finite, first '2\.mp4'"):
+        inspection.measured(clips, COUNT)

@@ -21,6 +21,7 @@ from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.inference import jobs
+from pusa_jax.inference.describe import describe_plan
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
 from pusa_jax.inference.pipeline import Output, PusaPipeline
@@ -311,7 +312,8 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
     }
 
 
-def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch, dtype):
     seen, loaded = [], types.SimpleNamespace(dit=1, mesh=2)
 
     def load(model, **given):
@@ -319,13 +321,13 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch):
         return loaded
 
     monkeypatch.setattr(jobs, "load_parts", load)
-    prepared = prepared_of(full, tmp_path / "out.mp4")
+    prepared = prepared_of(dataclasses.replace(full, dtype=dtype), tmp_path / "out.mp4")
     monkeypatch.setattr(
         jobs, "PusaPipeline", lambda **parts: Recorder() if parts == vars(loaded) else None
     )
     jobs.run(prepared, quiet)
     given = {
-        "dtype": "float32",
+        "dtype": dtype,
         "mesh": prepared.mesh,
         "resident": prepared.resident,
         "on_progress": quiet,
@@ -341,7 +343,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
     conditions = jobs.read_conditions(full, 4)
-    plan = jobs.describe_plan(prepared_of(full, tmp_path / "out.mp4", conditions))
+    plan = describe_plan(prepared_of(full, tmp_path / "out.mp4", conditions))
     assert plan["dit"] == dataclasses.asdict(CONFIGS.dit)
     assert plan["lora"] == [[str(media / "1.png"), 1.4], [str(media / "2.png"), 2.0]]
     assert {k: v for k, v in plan.items() if k not in ("dit", "lora")} == {
@@ -349,6 +351,7 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "latents": [1, 5, 4, 6, 16],
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
+        "sources": {str(media / "0-89.mp4"): "16 frames per second, resampled by timestamps to 16"},
         "steps": 3,
         "solver": "euler",
         "lightx2v": [],
@@ -357,13 +360,13 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "devices": "1 x cpu",
     }
     alone = job_of(settings=dataclasses.replace(SMALL, guidance_scale=1.0))
-    assert jobs.describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
+    assert describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
 
 
 def test_a_plan_lists_given_frames_in_order(media, tmp_path):
     job = job_of("start-end", media / "1.png", media / "2.png", at=(7, 2))
     prepared = prepared_of(job, tmp_path, jobs.read_conditions(job, 4))
-    assert [*jobs.describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
+    assert [*describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.MP4"])
@@ -426,7 +429,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         ("check_writable", (tmp_path / "out.mp4",), {}),
         ("open_model", ("m", lora, (), ()), {}),
         ("check_experts", (settings, WAN21), {}),
-        ("read_conditions", (job, 2, {}), {}),
+        ("read_conditions", (job, 2, {}, 16.0), {}),
         ("plan_run", (WAN21, settings, [], configs), {}),
         ("rows_of", (types.SimpleNamespace(), SOLVERS["euler"]), {}),
         ("choose_mesh", (MESH, WAN21, configs.dit), {"guided": scale != 1}),
@@ -435,3 +438,27 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
     assert (prepared.model, prepared.mesh) == (model, mesh)
+
+
+def test_an_output_never_replaces_an_input_also_through_a_link(tmp_path, media):
+    (tmp_path / "link.mp4").symlink_to(media / "0-89.mp4")
+    for output in (media / "0-89.mp4", tmp_path / "link.mp4"):
+        with pytest.raises(ValueError, match="is the input"):
+            jobs.check_output(output, [str(media / "0-89.mp4")])
+
+
+def test_names_in_use_are_numbered(tmp_path):
+    for name in ("t2v.mp4", "t2v-2.mp4", "t2v-3.mp4"):
+        assert jobs.unused(tmp_path / "t2v.mp4") == tmp_path / name
+        (tmp_path / name).touch()
+
+
+def test_an_input_is_found_beside_the_video_by_its_fingerprint(tmp_path):
+    video.write_png(tmp_path / "a.png", frame(1))
+    record = job_of("i2v", tmp_path / "a.png").as_record()
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "moved" / "a.png")
+    found = Job.from_record(record, tmp_path / "moved")
+    assert found.inputs == (str(tmp_path / "moved" / "a.png"),)
+    with pytest.raises(ValueError, match="nor beside the video"):
+        Job.from_record(record, tmp_path)

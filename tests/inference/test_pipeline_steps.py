@@ -308,12 +308,12 @@ def test_settings_are_those_of_pusas_scripts_by_default():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"seed": -1}, {"seed": 2**32}, {"guidance_scale": np.nan}, {"guidance_scale": np.inf}],
+    [{"seed": -1}, {"seed": 2**64}, {"guidance_scale": np.nan}, {"guidance_scale": np.inf}],
 )
 def test_seeds_and_scales_that_cannot_be_kept_are_refused(bad):
     with pytest.raises(ValueError, match=f"got {next(iter(bad.values()))}"):
         SamplingConfig(**bad)
-    assert SamplingConfig(seed=2**32 - 1, guidance_scale=0.0).seed == 2**32 - 1
+    assert SamplingConfig(seed=2**64 - 1, guidance_scale=0.0).seed == 2**64 - 1
 
 
 def test_a_stopwatch_adds_up_the_laps_of_a_stage(monkeypatch):

@@ -15,7 +15,7 @@ UNREADABLE = {
     "missing": (FileNotFoundError, "does not exist"),
     "folder": (ValueError, "is a folder"),
     "empty": (ValueError, "is empty"),
-    "text.txt": (ValueError, "damaged or not a|holds no pictures"),
+    "text.txt": (ValueError, "damaged or not a|holds no video"),
     "noise": (ValueError, "damaged or not a"),
     "cut": (ValueError, "damaged or not a"),
 }
@@ -278,7 +278,7 @@ def test_sound_alone_is_not_a_clip(tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no video"):
         video.read_video(tmp_path / "a.wav")
 
 

@@ -140,3 +140,12 @@ def test_conversions_without_sums_are_read_as_before(converted, own_converted):
         del table["sum"], table["sums"]
         file.write_text(json.dumps(table))
     assert are_same(loaded(own_converted, "vae"), loaded(converted, "vae"))
+
+
+@pytest.mark.parametrize("entry", ["_class_name", "architectures"])
+@pytest.mark.parametrize("value", [None, True, -1, 1e308, [], [[]], {}, {"a": 1}, "x", ["x", 1]])
+def test_odd_names_of_classes_are_no_names(original, tmp_path, entry, value):
+    folder = shutil.copytree(original, tmp_path / "own")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {entry: value}))
+    ModelFolder(folder).check()

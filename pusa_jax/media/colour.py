@@ -1,0 +1,81 @@
+"""From a decoded frame to upright RGB of BT.709, whatever the camera wrote.
+
+Range and matrix are as tagged; without a tag it is BT.601 up to 576 lines and BT.709 above, as in
+players. HLG, PQ and BT.2020 are brought to BT.709 by FFmpeg's scale filter, where what is brighter
+than white is clipped. Display matrices are followed in all eight turns and mirrors.
+"""
+
+import itertools
+from typing import Any
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import Colorspace
+from jaxtyping import UInt8
+
+_UNTAGGED, _BT709, _BT2020, _PQ, _HLG = 2, 1, 9, 16, 18
+"""Code points of ISO 23091-2: matrix not given, BT.709; BT.2020 primaries; SMPTE 2084, HLG."""
+_TO_BT709 = "out_primaries=bt709:out_transfer=bt709:intent=relative_colorimetric"
+
+
+def upright_rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """A frame as it is to be seen.
+
+    Raises:
+      ValueError: it is HLG, PQ or BT.2020 and the installed FFmpeg cannot bring it to BT.709.
+    """
+    if frame.color_trc in (_PQ, _HLG) or frame.color_primaries == _BT2020:
+        rgb = _tone_mapped(frame)
+    else:
+        is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "pal"))
+        if frame.colorspace == _UNTAGGED and not is_rgb:
+            is_high = frame.height > 576 or frame.width >= 1280
+            frame.colorspace = Colorspace.ITU709 if is_high else Colorspace.ITU601
+        # PyAV up to 16 heeds the colour matrix of a frame only when told another; rgb24 has none.
+        rgb = frame.to_ndarray(format="rgb24", dst_colorspace=Colorspace.ITU601)
+    return upright(rgb, display_matrix(frame))
+
+
+def _tone_mapped(frame: av.VideoFrame) -> np.ndarray:
+    graph = Graph()
+    try:
+        source = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base,
+        )
+        steps = [source, graph.add("scale", _TO_BT709), graph.add("format", "rgb24")]
+        steps.append(graph.add("buffersink"))
+        for before, after in itertools.pairwise(steps):
+            before.link_to(after)
+        graph.configure()
+        graph.push(frame)
+        result: Any = graph.pull()
+    except (av.FFmpegError, ValueError) as error:
+        kind = {_PQ: "PQ (HDR10)", _HLG: "HLG"}.get(frame.color_trc, "BT.2020")
+        raise ValueError(
+            f"the video is {kind}, and the FFmpeg of PyAV {av.__version__} cannot bring it to "
+            f"BT.709 ({error}); install a newer PyAV or convert it to SDR."
+        ) from None
+    return result.to_ndarray()
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """a, b, c, d of ISO 14496-12: a point (x, y) is shown at (ax + cy, bx + dy)."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(bytes(side), np.int32).tolist()
+    return a, b, c, d
+
+
+def upright(
+    picture: UInt8[np.ndarray, "H W 3"], matrix: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Turns and mirrors as a display matrix says; angles between go to the nearest right one."""
+    a, b, c, d = matrix
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

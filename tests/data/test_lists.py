@@ -1,0 +1,62 @@
+"""Lists as people write them: read as meant, or refused by line."""
+
+import pytest
+
+from pusa_jax.data.lists import read_clips
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.png,a red circle, moving right, on black",
+        'a.png,"a red circle',
+        'a.png, "a red circle"',
+        'a.png,"a red" circle',
+        "a.png",
+        '"a.png,a red circle',
+    ],
+)
+def test_a_row_that_could_be_read_two_ways_is_named(tmp_path, line):
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{line}\nb.png,blue\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv, line 2"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"video": "a", "prompt": "x", "prompt": "y"}', '{"video": "a", "file": "b", "text": ""}'],
+)
+def test_an_object_with_two_values_is_named(tmp_path, line):
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"metadata\.jsonl, line 1"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header", ["image,prompt", "Video Path,Caption", "\ufeffvideo_path,caption", "FILE-NAME, Text"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_headers_in_any_spelling(tmp_path, header, encoding):
+    text = f"{header}\r\na.png,\u00e9t\u00e9\r\n"
+    (tmp_path / "metadata.csv").write_bytes(text.encode(encoding))
+    (clip,) = read_clips(tmp_path)
+    assert (clip.name, clip.caption) == ("a.png", "\u00e9t\u00e9")
+
+
+def test_names_of_windows_and_of_macs_are_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "e\u0301.png").touch()
+    (tmp_path / "metadata.csv").write_text("image,prompt\nsub\\\u00e9.png,x\n", "utf-8")
+    assert read_clips(tmp_path)[0].find().is_file()
+
+
+def test_captions_beside_clips(tmp_path):
+    for name in ("a.mp4", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "a.txt").write_text("a cat\n")
+    (tmp_path / "c.txt").write_text("one\ntwo\n")
+    first, second, third = read_clips(tmp_path)
+    assert first.caption == "a cat" and first.find() == tmp_path / "a.mp4"
+    for clip, reason in ((second, "no b.txt"), (third, "2 lines of text")):
+        with pytest.raises(ValueError, match=reason):
+            clip.find()

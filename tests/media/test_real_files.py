@@ -1,0 +1,145 @@
+"""What phones, cameras and taggers write: rates, orientations, covers, colours, odd tags."""
+
+import itertools
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from clips import clip, write
+from PIL import Image
+
+from pusa_jax.media import colour, pictures, timing, video
+
+LOSSLESS = {"codec": "libx264rgb", "pix_fmt": "rgb24", "crf": "0"}
+
+
+def grey_levels(count, step=2):
+    """Frames told apart by their brightness."""
+    return np.stack([np.full((32, 32, 3), 10 + step * i, np.uint8) for i in range(count)])
+
+
+def numbers(frames, step=2):
+    return np.round((frames.mean((1, 2, 3)) - 10) / step).astype(int).tolist()
+
+
+@pytest.mark.parametrize("rate", [24, 30, 60])
+def test_a_clip_is_brought_to_another_rate_by_its_timestamps(tmp_path, rate):
+    write(tmp_path / "a.mp4", grey_levels(90), time_base=Fraction(1, rate), **LOSSLESS)
+    frames, fps = video.read_video(tmp_path / "a.mp4", 9, fps=16)
+    assert fps == 16
+    assert numbers(frames) == [int(k * rate / 16 + 1e-6) for k in range(9)]
+    frames, _ = video.read_video(tmp_path / "a.mp4", 9, start=-9, fps=16)
+    assert numbers(frames) == [int(89 - k * rate / 16 + 1e-6) for k in range(8, -1, -1)]
+
+
+def test_a_varying_rate_is_followed(tmp_path):
+    pts = [0, 1, 2, 8, 9, 10]
+    write(tmp_path / "a.mp4", grey_levels(6, 20), pts, time_base=Fraction(1, 16), **LOSSLESS)
+    frames, _ = video.read_video(tmp_path / "a.mp4", 10, fps=16)
+    assert numbers(frames, 20) == [0, 1, 2, 2, 2, 2, 2, 2, 3, 4]
+
+
+def test_too_short_at_the_models_rate_says_both_rates(tmp_path):
+    write(tmp_path / "a.mp4", grey_levels(60), time_base=Fraction(1, 60))
+    with pytest.raises(ValueError, match=r"has 16 frames, 81 are needed at 16 .* own rate is 60"):
+        video.read_video(tmp_path / "a.mp4", 81, fps=16)
+
+
+@pytest.mark.parametrize("fps", [None, 16])
+def test_the_end_of_a_long_clip_is_sought_and_the_same(tmp_path, monkeypatch, fps):
+    levels = grey_levels(120)
+    write(tmp_path / "a.mp4", np.concatenate([levels] * 5), **LOSSLESS, g="24")
+    decoded, original = [], timing.decoded
+
+    def counted(*given):
+        for frame in original(*given):
+            decoded.append(1)
+            yield frame
+
+    monkeypatch.setattr(timing, "decoded", counted)
+    frames, _ = video.read_video(tmp_path / "a.mp4", 13, -13, fps)
+    assert numbers(frames) == [*range(107, 120)]
+    assert len(decoded) < 120
+
+
+MATRICES = {
+    (1, 0, 0, 1): lambda p: p,
+    (-1, 0, 0, 1): np.fliplr,
+    (-1, 0, 0, -1): lambda p: np.rot90(p, 2),
+    (1, 0, 0, -1): np.flipud,
+    (0, 1, 1, 0): lambda p: p.swapaxes(0, 1),
+    (0, 1, -1, 0): lambda p: np.rot90(p, -1),
+    (0, -1, -1, 0): lambda p: np.rot90(p, 2).swapaxes(0, 1),
+    (0, -1, 1, 0): np.rot90,
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_all_eight_display_matrices(tmp_path, matrix):
+    video.write_video(tmp_path / "a.mp4", clip(2), 16)
+    plain, _ = video.read_video(tmp_path / "a.mp4")
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (v << 16 for v in matrix)
+    nine = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in nine)
+    (tmp_path / "a.mp4").write_bytes(data)
+    turned, _ = video.read_video(tmp_path / "a.mp4")
+    np.testing.assert_array_equal(turned[1], MATRICES[matrix](plain[1]))
+
+
+def test_a_picture_with_odd_tags_is_read_and_turned(tmp_path):
+    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack("<HHI4s", 0x011A, 2, 3, b"72\0\0")  # text, not a fraction
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + turned + resolution + bytes(4)
+    Image.fromarray(np.rot90(clip(1)[0])).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(video.read_image(tmp_path / "a.png"), clip(1)[0])
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, OverflowError, ZeroDivisionError])
+def test_whatever_pillow_raises_names_the_file(tmp_path, monkeypatch, error):
+    video.write_png(tmp_path / "a.png", clip(1)[0])
+
+    def fail(*_):
+        raise error("odd\ntag")
+
+    monkeypatch.setattr(pictures, "_upright_rgb", fail)
+    with pytest.raises(ValueError, match=r"a\.png is damaged or not a picture: odd tag"):
+        video.read_image(tmp_path / "a.png")
+
+
+def test_floats_and_pillow_images_become_uint8():
+    picture = clip(1)[0]
+    np.testing.assert_array_equal(pictures.as_frames(picture / np.float32(255)), picture)
+    np.testing.assert_array_equal(pictures.as_frames(Image.fromarray(picture)), picture)
+    for bad in (picture.astype(np.float32), picture[..., 0], picture.astype(np.int32)):
+        with pytest.raises(ValueError, match="got"):
+            pictures.as_frames(bad)
+
+
+@pytest.mark.parametrize(("trc", "name"), [(18, "arib-std-b67"), (16, "smpte2084")])
+def test_hdr_is_brought_to_bt709(trc, name):
+    frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), (200, 60, 30), np.uint8), "rgb24")
+    frame.time_base = Fraction(1, 16)
+    graph = av.filter.Graph()
+    steps = [graph.add_buffer(width=64, height=64, format="rgb24", time_base=Fraction(1, 16))]
+    steps.append(graph.add("setparams", "color_primaries=bt709:color_trc=bt709"))
+    to = f"out_primaries=bt2020:out_transfer={name}:out_color_matrix=bt2020nc"
+    steps.append(graph.add("scale", to + ":intent=relative_colorimetric"))
+    steps += [graph.add("format", "yuv420p10le"), graph.add("buffersink")]
+    for before, after in itertools.pairwise(steps):
+        before.link_to(after)
+    graph.configure()
+    graph.push(frame)
+    hdr = graph.pull()
+    assert hdr.color_trc == trc
+    assert np.abs(colour.upright_rgb(hdr)[32, 32].astype(int) - (200, 60, 30)).max() <= 8
+
+
+def test_untagged_high_definition_is_bt709(tmp_path):
+    frame = av.VideoFrame.from_ndarray(np.full((720, 1280, 3), (20, 150, 90), np.uint8), "rgb24")
+    yuv = frame.reformat(format="yuv420p", dst_colorspace=1)
+    yuv.colorspace = 2
+    assert np.abs(colour.upright_rgb(yuv)[9, 9].astype(int) - (20, 150, 90)).max() <= 3
