@@ -40,7 +40,8 @@ HELP = f"""{USAGE}
 Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
 any of its values can be set on the command line. The same command goes on where a stopped run
 ended. Configs that come along go by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
-pusa_wan22_high_14b, pusa_wan22_low_14b, pusa_lora_ti2v_5b, fvdm_ptss_1.3b.
+pusa_wan22_high_14b, pusa_wan22_low_14b, pusa_lora_ti2v_5b, pusa_v05_full_mochi,
+fvdm_ptss_1.3b.
 
   pusa-jax train --config=debug --workdir=runs/debug                      (CPU, under a minute)
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p

@@ -21,9 +21,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.diffusion.grids import linear_quadratic
 
 LEVELS = 1000
 """Entries of the training table; also the unit of Wan's timesteps."""
+
+Schedule = Literal["shifted", "linear_quadratic"]
+"""Of a family's table: shifted, told 1000 * sigma; or 1000 * (1 - sigma), without weights."""
 
 Sampler = Literal["independent", "ptss", "shared", "first_frame_clean"]
 
@@ -39,6 +43,7 @@ class LevelConfig:
       shift: of the table; Wan and Pusa use 5.
       rounding: dtype through which the timesteps pass before they are looked up and told to the
         network; the original trains with "bfloat16", which leaves 294 different levels.
+      schedule: of the table; a run takes that of its model.
       lowest, highest: levels that are drawn, from the lowest up to the highest, which is drawn
         itself only if it is 1; a run narrows them to those of the expert it trains.
     """
@@ -47,6 +52,7 @@ class LevelConfig:
     probability: float = 0.2
     shift: float = 5.0
     rounding: Literal["none", "bfloat16"] = "bfloat16"
+    schedule: Schedule = "shifted"
     lowest: float = 0.0
     highest: float = 1.0
 
@@ -85,8 +91,14 @@ class LevelTable:
 
 def level_table(config: LevelConfig) -> LevelTable:
     """The table of `LEVELS` + 1 entries that draws index."""
-    columns = _noised_levels(config)
-    return LevelTable(**{n: jnp.asarray(np.append(c, np.float32(0))) for n, c in columns.items()})
+    clean = {"sigmas": 0, "timesteps": told(0.0, config.schedule), "weights": 0}
+    columns = _noised_levels(config).items()
+    return LevelTable(**{n: jnp.asarray(np.append(c, np.float32(clean[n]))) for n, c in columns})
+
+
+def told(sigma: float, schedule: Schedule) -> float:
+    """What a network of a family is told of a level, exactly."""
+    return LEVELS * (sigma if schedule == "shifted" else 1 - sigma)
 
 
 def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
@@ -95,6 +107,10 @@ def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
     Parity: the original rounds a timestep first and then takes level and weight of the entry of the
     unrounded table that is nearest to it (FlowMatchSchedulerPusa.add_noise, training_weight).
     """
+    if config.schedule == "linear_quadratic":
+        exact = linear_quadratic(LEVELS)[:-1]
+        columns = {"sigmas": exact, "timesteps": LEVELS * (1 - exact), "weights": np.ones(LEVELS)}
+        return {name: column.astype(np.float32) for name, column in columns.items()}
     sigmas = pusa_schedule(LEVELS, config.shift)
     exact = sigmas[:-1] * np.float32(LEVELS)
     dtype = ml_dtypes.bfloat16 if config.rounding == "bfloat16" else np.float32
@@ -117,11 +133,14 @@ def drawn_indices(config: LevelConfig) -> tuple[int, int]:
     Raises:
       ValueError: no entry does.
     """
+    # Parity: Pusa V0.5 draws 0 to 998 of Mochi's table (train_pusa.py), whose last is level 0.0077.
+    end = LEVELS if config.schedule == "shifted" else LEVELS - 1
     if (config.lowest, config.highest) == (0, 1):
-        return 0, LEVELS
+        return 0, end
     table = _noised_levels(config)
-    is_in = np.ones(LEVELS, bool)
-    for levels in (table["sigmas"], table["timesteps"] / LEVELS):
+    is_in = np.arange(LEVELS) < end
+    levels_told = [table["timesteps"] / LEVELS] if config.schedule == "shifted" else []
+    for levels in (table["sigmas"], *levels_told):
         is_in &= levels >= config.lowest
         is_in &= (levels < config.highest) | (config.highest == 1)
     indices = np.flatnonzero(is_in)

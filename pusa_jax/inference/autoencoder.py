@@ -46,11 +46,9 @@ class Autoencoder:
 
     def clear(self) -> None:
         """Lets go of all compiled programs; they are compiled again when they are needed."""
-        programs: list[Any] = [
-            self._encode_first, self._encode_next, self._decode_first, self._decode_next
-        ]  # fmt: skip
-        for program in programs:
-            program.clear_cache()
+        for way in (self._encoder, self._decoder):
+            for program in (way.first, way.next) if isinstance(way, Chunks) else (way,):
+                program.clear_cache()
 
     def encode(
         self, pixels: Float[np.ndarray, "B T H W 3"], tiles: Tiles | None = None

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from pusa_jax.devices.sharding import Rules
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.timesteps import Schedule
 from pusa_jax.typing import Latents, Precision, Text, Timesteps
 from pusa_jax.weights.leaves import shapes_for
 
@@ -199,6 +200,7 @@ class Family:
       prepared_axes: for each leaf of `prepare`, the mesh axes it is cut over; clips over `data`.
       velocity: (denoiser, latents, timesteps told, prepared) -> dx/dsigma in the latents' dtype.
       table: noise levels, timesteps told and step sizes of a run; all rounding of the original.
+      training_schedule: table of levels that training draws from.
       lora_targets: regular expression of the layers that published adapters are laid around.
       flops: of the networks.
       experts: denoiser -> the first noise level it serves, up to the next one's; the highest first.
@@ -220,6 +222,7 @@ class Family:
     prepared_axes: Any  # PartitionSpecs, as `prepare` returns arrays
     velocity: Callable[[Any, Latents, Timesteps, Prepared], Latents]
     table: MakeTable
+    training_schedule: Schedule
     lora_targets: str
     flops: Flops
     experts: Mapping[Name, float]

@@ -45,7 +45,7 @@ class ModelConfig:
       vae: configuration of the autoencoder, if there is no preset; the family's, if not given.
       weights: published or converted folder, or "random".
       dtype: what the denoiser computes in and a frozen base is held in.
-      numerics: whose rounding points are reproduced, see the denoiser's configuration.
+      numerics: whose rounding points are reproduced, for denoisers that know several.
       remat: what is kept for the backward pass, see `models.remat`.
     """
 
@@ -87,13 +87,14 @@ class ModelConfig:
             family = family_named(self.family)
             vae, text = (family.networks[name].config for name in ("vae", "text_encoder"))
             found = Preset(family=family, dit=self.dit, vae=self.vae or vae(), text=text())
-        dit = dataclasses.replace(
-            found.dit,
-            param_dtype=self.dtype,
-            compute_dtype=self.dtype,
-            numerics=self.numerics,
-            remat=self.remat,
-        )
+        runs = {
+            "param_dtype": self.dtype,
+            "compute_dtype": self.dtype,
+            "numerics": self.numerics,
+            "remat": self.remat,
+        }
+        known = {field.name for field in dataclasses.fields(found.dit)}
+        dit = dataclasses.replace(found.dit, **{k: v for k, v in runs.items() if k in known})
         return dataclasses.replace(found, dit=dit)
 
 
@@ -246,7 +247,10 @@ class RunConfig:
         asked = self.objective.levels
         lowest, highest = self.model.networks().family.levels_of(self.model.expert)
         return dataclasses.replace(
-            asked, lowest=max(lowest, asked.lowest), highest=min(highest, asked.highest)
+            asked,
+            schedule=self.model.networks().family.training_schedule,
+            lowest=max(lowest, asked.lowest),
+            highest=min(highest, asked.highest),
         )
 
     @property
@@ -286,8 +290,11 @@ class RunConfig:
     def recipe(self) -> Recipe:
         """The static part of the step."""
         networks = self.model.networks()
+        coder: Any = networks.vae
+        is_raw = networks.family.given is not None and self.objective.original_input
         return Recipe(
             family=networks.family,
+            statistics=(coder.latent_mean, coder.latent_std) if is_raw else None,
             dit=networks.dit,
             expert=self.model.expert,
             adapter=self.adapter,

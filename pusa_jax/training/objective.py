@@ -30,15 +30,22 @@ class ObjectiveConfig:
         original: mean error times mean weight, a frame's weight does not act on its own error;
         "per_frame": every frame's error by its own weight; "none": the mean error.
       text_dropout: probability that a clip is trained without its caption. The original does not.
+      original_input: noise clips as the original does where it does not normalise them first (Pusa
+        V0.5: only the target is normalised); else clips are normalised throughout.
     """
 
     levels: LevelConfig = LevelConfig()
     weighting: Weighting = "pusa"
     text_dropout: float = 0.0
+    original_input: bool = True
 
     def __post_init__(self):
         if not 0 <= self.text_dropout < 1:
             raise ValueError(f"text_dropout must be in [0, 1), got {self.text_dropout}.")
+
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each latent channel."""
 
 
 @jax.tree_util.register_dataclass
@@ -65,6 +72,7 @@ def noised_batch(
     text: Text,
     no_text: Float[Array, "1 L E"],
     config: ObjectiveConfig,
+    statistics: Statistics | None = None,
 ) -> NoisedBatch:
     """Draws levels, noise and text dropout.
 
@@ -76,6 +84,7 @@ def noised_batch(
       text: captions.
       no_text: features of the empty prompt, [1, L, E].
       config: what is learned.
+      statistics: of the latents, see `noised_batch_at`.
     """
     clean = clean.astype(jnp.float32)
     table = level_table(config.levels)
@@ -89,11 +98,31 @@ def noised_batch(
     indices, noise, is_dropped = jax.vmap(one)(keys, clean)  # [B, F], [B, F, h, w, C], [B]
     if config.text_dropout > 0:
         text = jnp.where(is_dropped[:, None, None], no_text.astype(text.dtype), text)
-    return noised_batch_at(clean, noise, table.at(indices), text)  # levels: each [B, F]
+    levels = table.at(indices)  # each [B, F]
+    return noised_batch_at(clean, noise, levels, text, statistics)
 
 
-def noised_batch_at(clean: Latents, noise: Latents, levels: LevelTable, text: Text) -> NoisedBatch:
-    """The batch of given draws: noise of the latents' shape, and levels [B, F]."""
+def noised_batch_at(
+    clean: Latents,
+    noise: Latents,
+    levels: LevelTable,
+    text: Text,
+    statistics: Statistics | None = None,
+) -> NoisedBatch:
+    """The batch of given draws: noise of the latents' shape, and levels [B, F].
+
+    Parity: with `statistics`, Pusa V0.5's way. Clips are noised without their normalisation, and
+    what is learned is the normalised difference (train_pusa.py: ((z_0 - noise) - mean) / std).
+    """
+    if statistics is not None:
+        mean, std = jnp.asarray(statistics, jnp.float32).reshape(2, 1, 1, 1, 1, -1)
+        raw = clean * std + mean
+        return NoisedBatch(
+            noised=interpolate(raw, noise, levels.sigmas),
+            target=(velocity_target(raw, noise) + mean) / std,
+            levels=levels,
+            text=text,
+        )
     return NoisedBatch(
         noised=interpolate(clean, noise, levels.sigmas),  # (1 - sigma) * clean + sigma * noise
         target=velocity_target(clean, noise),  # noise - clean, the same at every level

@@ -24,6 +24,7 @@ from pusa_jax.models.family import DenoiserConfig, Family, Name, Network
 from pusa_jax.training.objective import (
     NoisedBatch,
     ObjectiveConfig,
+    Statistics,
     clip_losses,
     frame_errors,
     noised_batch,
@@ -76,6 +77,7 @@ class Recipe:
       expert: which denoiser of the family it is.
       adapter: which adapters are trained; None trains all leaves.
       objective: what is learned.
+      statistics: of the latents, where the original noises them without their normalisation.
       optimizer: how it is learned.
       steps: length of the run, for the schedule of the learning rate.
       sharding: how the weights lie on a mesh.
@@ -86,6 +88,7 @@ class Recipe:
     adapter: AdapterConfig | None
     expert: Name = "dit"
     objective: ObjectiveConfig = ObjectiveConfig()
+    statistics: Statistics | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = 1
     sharding: Sharding = "fsdp"
@@ -174,7 +177,12 @@ def train_step(
 
     def gradients(batch, keys):
         noised = noised_batch(
-            keys, batch["latents"], batch["text"], frozen.no_text, recipe.objective
+            keys,
+            batch["latents"],
+            batch["text"],
+            frozen.no_text,
+            recipe.objective,
+            recipe.statistics,
         )
         (loss, details), grads = jax.value_and_grad(
             lambda params: loss_of(recipe, params, frozen.base, noised), has_aux=True

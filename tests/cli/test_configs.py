@@ -30,6 +30,7 @@ def test_there_are_the_configs_that_are_promised():
         "pusa_full_14b",
         "pusa_lora_1.3b",
         "pusa_lora_ti2v_5b",
+        "pusa_v05_full_mochi",
         "pusa_v1_lora_14b",
         "pusa_wan22_high_14b",
         "pusa_wan22_low_14b",
@@ -49,6 +50,9 @@ def test_a_config_builds_and_can_be_placed(path):
         assert run.clip_shape == (21, 60, 104, 16)
     if "5b" in path.stem:
         assert run.clip_shape == (31, 44, 80, 48)
+    if "mochi" in path.stem:
+        assert run.clip_shape == (28, 60, 106, 12)
+        assert sum(leaf.size for leaf in leaves) == 10_027_677_744
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
     command = "make tiny-world" if path.stem == "tiny_world" else "pusa-jax train --config="
     assert re.search(rf"{command}(.|\n)*configs/{re.escape(path.name)}", path.read_text())

@@ -13,23 +13,28 @@ from watched import WatchedPipeline
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.mochi import vae as vae_tables
 from pusa_jax.convert.mochi.dit import config_from_source, original_rules
-from pusa_jax.convert.tables import load
+from pusa_jax.convert.tables import dump, load
 from pusa_jax.diffusion.conditioning import FrameCondition
+from pusa_jax.diffusion.grids import linear_quadratic
+from pusa_jax.diffusion.timesteps import LevelConfig, level_table
 from pusa_jax.models.mochi import vae
-from pusa_jax.models.mochi.config import VAEConfig
+from pusa_jax.models.mochi.config import LATENT_MEAN, LATENT_STD, VAEConfig
 from pusa_jax.models.mochi.dit import MochiDiT
 from pusa_jax.models.mochi.family import MOCHI
-from pusa_jax.models.mochi.schedule import linear_quadratic
 from pusa_jax.testing.compare import (
     from_house_layout,
     random_module,
     relative_error,
     to_house_layout,
 )
+from pusa_jax.training.objective import ObjectiveConfig, noised_batch_at
+from pusa_jax.training.state import OptimizerConfig, apply_gradients, fresh_state
+from pusa_jax.training.step import Recipe, loss_of, model_shapes, network
 from pusa_jax.weights.leaves import assemble, shapes_of
 
 DIT_LIMIT = 1e-5
 VAE_LIMIT = 5e-5
+LOSS_LIMIT, GRADIENT_LIMIT = 1e-5, 2e-4
 ENCODER_LIMIT = 1e-4
 """The original's float32 sines of up to 800 radians cost it 1.5e-5 here."""
 
@@ -210,7 +215,71 @@ def check_trace(golden: Golden, case: dict):
     yield Comparison("latents of the VAE", relative_error(final, expected), limit)
 
 
+def check_train(golden: Golden, case: dict):
+    """Pusa V0.5's step: clips without normalisation in, the normalised difference as the target."""
+    name, source = case["name"], open_tensors(golden.weights())
+    config = config_from_source(source)
+    recipe = Recipe(
+        family=MOCHI,
+        dit=config,
+        adapter=None,
+        objective=ObjectiveConfig(weighting="none"),
+        statistics=(LATENT_MEAN, LATENT_STD),
+        optimizer=OptimizerConfig(learning_rate=1e-5),
+        steps=10,
+    )
+    params = load(source, original_rules(config), model_shapes(recipe))
+    raw, noise = (to_house_layout(golden.tensor(f"in.{name}.{x}")) for x in ("z_0", "noise"))
+    mean, std = np.asarray([LATENT_MEAN, LATENT_STD], np.float32)
+    drawn = level_table(LevelConfig(schedule="linear_quadratic", rounding="none"))
+    levels = drawn.at(jnp.asarray(golden.tensor(f"in.{name}.step_index")))
+    text = text_of(golden, name)
+    text = np.zeros_like(text) if case["caption_dropped"] else text
+    clean = jnp.asarray((np.asarray(raw) - mean) / std)
+    task = noised_batch_at(clean, noise, levels, jnp.asarray(text), recipe.statistics)
+
+    def recorded(what):
+        return golden.tensor(f"out.{name}.{what}")
+
+    yield Comparison("sigma", relative_error(levels.sigmas, recorded("sigma")), 2e-6)
+
+    @jax.jit
+    def step(params):
+        return jax.value_and_grad(lambda p: loss_of(recipe, p, {}, task), has_aux=True)(params)
+
+    @jax.jit
+    def predict(params):
+        dit = network(recipe, params, {})
+        return dit(task.noised, levels.timesteps, dit.prepare_text(task.text))
+
+    predicted = from_house_layout(predict(params))
+    yield Comparison("prediction", relative_error(predicted, recorded("pred")), DIT_LIMIT)
+    (loss, _), grads = step(params)
+    yield Comparison("loss", relative_error(loss, recorded("loss")), LOSS_LIMIT)
+    for theirs, grad in dump(grads, original_rules(config)):
+        if golden.has(f"out.{name}.gradnorm.{theirs}"):
+            norm = np.linalg.norm(grad.astype(np.float64))
+            error = relative_error(norm, recorded(f"gradnorm.{theirs}"))
+            yield Comparison(f"norm of the gradient of {theirs}", error, GRADIENT_LIMIT)
+        if golden.has(f"out.{name}.grad.{theirs}"):
+            error = relative_error(grad, recorded(f"grad.{theirs}"))
+            yield Comparison(f"gradient of {theirs}", error, GRADIENT_LIMIT)
+    if golden.has(f"out.{name}.adamw_losses"):
+        losses, ours = recorded("adamw_losses"), []
+        state = fresh_state(params, recipe.optimizer, recipe.steps, jax.random.key(0))
+        update = jax.jit(
+            lambda state, grads: apply_gradients(state, grads, recipe.optimizer, recipe.steps)
+        )
+        for _ in losses:
+            (loss, _), grads = step(state.params)
+            ours.append(float(loss))
+            state, _ = update(state, grads)
+        error = relative_error(np.asarray(ours), losses)
+        yield Comparison("losses of AdamW steps", error, LOSS_LIMIT)
+
+
 CHECKS = {
+    "mochi_train": check_train,
     "mochi_dit": check_dit,
     "mochi_vae": check_vae,
     "mochi_schedule": check_schedule,

@@ -79,6 +79,7 @@ MOCHI = Family(
     ),
     velocity=velocity,
     table=sampling_table,
+    training_schedule="linear_quadratic",
     lora_targets=ATTENTION_LINEARS,
     flops=Flops(
         velocity=flops.velocity_flops,

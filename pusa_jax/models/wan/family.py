@@ -70,6 +70,7 @@ WAN21 = Family(
     prepared_axes=(P(None, "data", "context", "tensor", None),) * 2,  # [layers, B, L, K, P]
     velocity=velocity,
     table=sampling_table,
+    training_schedule="shifted",
     lora_targets=BLOCK_LINEARS,
     flops=Flops(
         velocity=flops.velocity_flops,

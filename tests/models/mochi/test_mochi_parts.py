@@ -7,10 +7,11 @@ from flax import nnx
 
 from pusa_jax.devices.sharding import unused_rules
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.grids import linear_quadratic
 from pusa_jax.models.mochi import flops, sharding
 from pusa_jax.models.mochi.config import DiTConfig
 from pusa_jax.models.mochi.dit import MochiDiT
-from pusa_jax.models.mochi.schedule import linear_quadratic, sampling_table
+from pusa_jax.models.mochi.schedule import sampling_table
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.weights.leaves import shapes_of
 
