@@ -14,6 +14,7 @@ of 7 cells, tiles of 4 cells every 2 cells start at 0, 2 and 4 (the one at 4 is 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -88,12 +89,15 @@ def tiles(size: tuple[int, int], geometry: Tiles) -> list[tuple[Span, Span]]:
 
 
 def blend(
-    parts: Iterable[tuple[Span, Span, HostFrames]], size: tuple[int, int]
+    parts: Iterable[tuple[Span, Span, HostFrames]],
+    size: tuple[int, int],
+    corner: Literal["min", "product"] = "min",
 ) -> Float[np.ndarray, "B n H W c"]:
     """Weighted mean of overlapping tiles, in float32; together they cover a frame of `size`."""
+    joined = np.minimum if corner == "min" else np.multiply
     total, weight = None, np.zeros((*size, 1), np.float32)
     for rows, columns, part in parts:
-        share = np.minimum(rows.weights()[:, None], columns.weights()[None, :])[..., None]
+        share = joined(rows.weights()[:, None], columns.weights()[None, :])[..., None]
         if total is None:
             total = np.zeros((*part.shape[:2], *size, part.shape[-1]), np.float32)
         total[:, :, rows.positions, columns.positions] += part * share
@@ -130,7 +134,8 @@ def encode_tiled(
         raise ValueError(f"height and width must be divisible by {factor}, got {h} x {w}.")
     cells = (h // factor, w // factor)
     grid = tiles(cells, geometry)
-    return blend(_coded(encode_tile, pixels, grid, (factor, 1), on_tile), cells)
+    parts = _coded(encode_tile, pixels, grid, (factor, 1), on_tile)
+    return blend(parts, cells, geometry.corner)
 
 
 def decode_tiled(
@@ -148,7 +153,7 @@ def decode_tiled(
     codes = np.asarray(latents)
     h, w = codes.shape[2:4]
     parts = _coded(decode_tile, codes, tiles((h, w), geometry), (1, factor), on_tile)
-    return np.clip(blend(parts, (h * factor, w * factor)), -1, 1)
+    return np.clip(blend(parts, (h * factor, w * factor), geometry.corner), -1, 1)
 
 
 def _coded(

@@ -109,10 +109,13 @@ class Tiles:
     Attributes:
       size: of a tile.
       stride: from one tile to the next.
+      corner: weight where tiles overlap in height and in width: the smaller of the two ramps, or
+        their product.
     """
 
     size: tuple[int, int]
     stride: tuple[int, int]
+    corner: Literal["min", "product"] = "min"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,8 @@ from pusa_jax.convert.tables import dump, load
 from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.grids import linear_quadratic
 from pusa_jax.diffusion.timesteps import LevelConfig, level_table
+from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.models.family import Tiles
 from pusa_jax.models.mochi import vae
 from pusa_jax.models.mochi.config import LATENT_MEAN, LATENT_STD, VAEConfig
 from pusa_jax.models.mochi.dit import MochiDiT
@@ -76,8 +78,8 @@ def check_dit(golden: Golden, case: dict):
 class InOneFile:
     """Encoder and decoder files seen as one, as the tables name their tensors."""
 
-    def __init__(self, golden: Golden):
-        self.parts = {role: open_tensors(golden.weights(role)) for role in ("encoder", "decoder")}
+    def __init__(self, files: dict):
+        self.parts = {role: open_tensors(path) for role, path in files.items()}
         self.tensors = {
             f"{role}.{name}": info
             for role, part in self.parts.items()
@@ -90,8 +92,20 @@ class InOneFile:
 
 
 @remembered
+def load_decoder(golden: Golden) -> vae.MochiVAE:
+    """The autoencoder of a file that names its decoder only."""
+    path = golden.weights()
+    encoder = path.with_name(path.name.replace("decoder", "encoder"))
+    return load_pieces({"encoder": encoder, "decoder": path})
+
+
+@remembered
 def load_vae(golden: Golden) -> vae.MochiVAE:
-    source = InOneFile(golden)
+    return load_pieces({role: golden.weights(role) for role in ("encoder", "decoder")})
+
+
+def load_pieces(files: dict) -> vae.MochiVAE:
+    source = InOneFile(files)
     config = vae_tables.config_from_source(source)
 
     def build():
@@ -135,6 +149,43 @@ def check_vae(golden: Golden, case: dict):
     yield Comparison(
         "frames", relative_error(frames, golden.tensor(f"out.{name}.frames")), VAE_LIMIT
     )
+
+
+def halves(length: int, count: int, overlap: int) -> tuple[int, int]:
+    """Size and stride of the original's tiles: a half of the length and half of the overlap."""
+    if count == 1:
+        return length, length
+    return length // 2 + overlap // 2, length // 2 - overlap // 2
+
+
+def check_tiled(golden: Golden, case: dict):
+    """The original's tiles, halves that fade into each other, as a geometry of our runner.
+
+    `tiled_full` is described and not a target: it decodes groups of latent frames as clips of their
+    own, so that its video is shorter than its latents are long.
+    """
+    name, latents = case["name"], to_house_layout(golden.tensor(case["input"]))
+    if name == "tiled_full":
+        first = latents.shape[1] % case["frame_batch_size"] + case["frame_batch_size"]
+        later = (latents.shape[1] - first) // case["frame_batch_size"]
+        frames = 6 * (first - 1) + 1 + later * (6 * (case["frame_batch_size"] - 1) + 1)
+        gap = abs(frames - case["frames_total"])
+        yield Comparison("frames of groups decoded as clips", float(gap), 0.0, "count")
+        return
+    model = load_decoder(golden)
+    mean, std = np.asarray([model.config.latent_mean, model.config.latent_std], np.float32)
+    coder = Autoencoder(model, MOCHI.codec, model.config)
+    tiles = None
+    if "overlap" in case:
+        _, _, h, w, _ = latents.shape
+        sizes = [
+            halves(n, case[f"num_tiles_{axis}"], case["overlap"])
+            for n, axis in ((h, "h"), (w, "w"))
+        ]
+        size, stride = zip(*sizes, strict=True)
+        tiles = Tiles(size=size, stride=stride, corner="product")
+    frames = (coder.decode((np.asarray(latents) - mean) / std, tiles) + 1) / 2
+    yield Comparison("frames", relative_error(frames, golden.tensor(f"out.{name}.frames")), 5e-6)
 
 
 def check_schedule(golden: Golden, case: dict):
@@ -282,6 +333,7 @@ CHECKS = {
     "mochi_train": check_train,
     "mochi_dit": check_dit,
     "mochi_vae": check_vae,
+    "mochi_vae_tiled": check_tiled,
     "mochi_schedule": check_schedule,
     "mochi_trace": check_trace,
 }
