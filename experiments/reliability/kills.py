@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,8 @@ CASES = {
 def live(argv: list[str]) -> None:
     """Runs a command line as a process does."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1), os.dup2(null, 2)
+    for stream in (1, 2):
+        os.dup2(null, stream)
     sys.argv[1:] = argv
     sys.exit(main())
 
@@ -167,7 +169,7 @@ def run(case: Case, made: dict[str, Path], folder: Path, count: int, seed: int) 
     out.mkdir()
     argv = [*map(str, case.argv(made, out))]
 
-    def start() -> multiprocessing.process.BaseProcess:
+    def start() -> BaseProcess:
         child = PROCESSES.Process(target=live, args=(argv,))
         child.start()
         return child

@@ -5,6 +5,7 @@ and out passes through the host.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,9 +46,10 @@ class Autoencoder:
 
     def clear(self) -> None:
         """Lets go of all compiled programs; they are compiled again when they are needed."""
-        for program in (
+        programs: tuple[Any, ...] = (
             self._encode_first, self._encode_next, self._decode_first, self._decode_next
-        ):  # fmt: skip
+        )  # fmt: skip
+        for program in programs:
             program.clear_cache()
 
     def encode(
