@@ -46,9 +46,9 @@ class Autoencoder:
 
     def clear(self) -> None:
         """Lets go of all compiled programs; they are compiled again when they are needed."""
-        programs: list[Any] = [
+        programs: tuple[Any, ...] = (
             self._encode_first, self._encode_next, self._decode_first, self._decode_next
-        ]  # fmt: skip
+        )  # fmt: skip
         for program in programs:
             program.clear_cache()
 
