@@ -211,6 +211,8 @@ def called(argv: Sequence[object], result: Callable[[Outcome], Any] = lambda it:
             code = main([str(arg) for arg in argv])
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+            if code > 128:  # a signal was meant for all of this
+                raise
     seconds = time.process_time() - since
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     found = Outcome(code, out.getvalue(), err.getvalue(), seconds, grown)

@@ -7,6 +7,7 @@ of its own, and work once there is room again.
 """
 
 import argparse
+import gc
 import os
 import shutil
 import sys
@@ -43,6 +44,7 @@ def run(place: Path, made: dict[str, Path], name: str, shares: list[float]) -> l
         if not case.has_old:
             shutil.rmtree(place / "out")
             (place / "out").mkdir()
+        gc.collect()  # open files keep their room
         old = content(place / "out")
         fill(place / "filling", int(needed * share))
         outcome = called(argv)

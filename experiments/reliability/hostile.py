@@ -29,14 +29,17 @@ def run(top: Path, count: int, seed: int, names: list[str], kinds: list[str]) ->
             out.mkdir()
             return called(subject.argv(path, out), lambda it: subject.result(it, out))
 
+        kept = path.with_name(path.name + ".kept")  # some commands go on with what they are given
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, kept)
         whole = attempt(path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        kept.rename(path)
         assert whole.code == 0, whole.err
         size = sum(f.stat().st_size for f in ([path] if path.is_file() else path.rglob("*")))
         for _ in range(count):
             # In place, so that what is said of paths is the same.
-            kept = path.with_name(path.name + ".kept")
             path.rename(kept)
-            copy = shutil.copytree if kept.is_dir() else shutil.copy
             copy(kept, path)
             damage = drawn(rng, kinds)
             done = damage.apply(path)

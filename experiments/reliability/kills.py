@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def run(case: Case, made: dict[str, Path], folder: Path, count: int, seed: int) 
     out.mkdir()
     argv = [*map(str, case.argv(made, out))]
 
-    def start() -> Any:
+    def start() -> BaseProcess:
         child = PROCESSES.Process(target=live, args=(argv,))
         child.start()
         return child

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import gc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def cli() -> int:
     parser.add_argument("--shapes", type=int, default=20)
     parser.add_argument("--most", type=int, default=SHAPES, help="shapes that are kept; 0 for all")
     args = parser.parse_args()
-    pipe = PusaPipeline.from_pretrained(shipped.FOLDER, dtype="float32")
+    pipe: Any = PusaPipeline.from_pretrained(shipped.FOLDER, dtype="float32")
     if args.most:
         pipe.keep(shapes=args.most, prompts=8)
     rng = np.random.default_rng(0)
