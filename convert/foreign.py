@@ -68,15 +68,29 @@ class LoRANames:
     Attributes:
       model: what has these layers, in words.
       layers: rows of (name in the file that is written, other names, path here); `{i}` stands for
-        the number of a layer.
+        the number of a layer, and `{last}` for that of the last one where it has a path of its own.
       convolutions: path -> layout, for layers that are convolutions elsewhere.
       ignored: pattern of entries that may be there and are not used -> what they are.
+      fused: rows of (name, paths), for layers that are one elsewhere: equal parts of its outputs.
+      depth: layers of the model.
+      prefix: what the written names begin with.
     """
 
     model: str
     layers: tuple[tuple[str, ...], ...]
     convolutions: Mapping[str, Transform]
     ignored: Mapping[str, str]
+    fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    depth: int = 0
+    prefix: str = "diffusion_model"
+
+    def of(self, config: Any) -> "LoRANames":
+        """The names in a model of another size than the published one's."""
+        return dataclasses.replace(self, depth=config.num_layers)
+
+    def numbered(self, name: str) -> str:
+        """A name with the number of the last layer in it."""
+        return name.replace("{last}", str(self.depth - 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +106,8 @@ class ForeignFamily:
         and of no other.
       lora: names in LoRA files.
       base: what LoRA files belong to, in their metadata.
+      in_both_layouts: whether it is published in one folder with both, of which the original is
+        taken; a folder of others that holds two of a network is refused.
     """
 
     networks: Mapping[Name, ForeignNetwork]
@@ -101,3 +117,4 @@ class ForeignFamily:
     claims: Callable[[Mapping[str, Any]], bool]
     lora: LoRANames
     base: str
+    in_both_layouts: bool = False

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from pusa_jax.convert import fused
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import write_safetensors
@@ -52,13 +53,21 @@ _FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 """Names of the LoRA in a folder that PEFT or Diffusers wrote."""
 
 
-@functools.cache
-def _modules(layers: tuple[tuple[str, ...], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+Modules = tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]
+"""Names of a layer -> its path, or those of the layers it is in one."""
+
+
+def _modules(names: LoRANames) -> Modules:
     """Module names of every dialect -> path of the layer."""
+    rows = (*((name, (path,)) for *row, path in names.layers for name in row), *names.fused)
+    return _patterns(tuple((names.numbered(name), paths) for name, paths in rows))
+
+
+@functools.cache
+def _patterns(rows: tuple[tuple[str, tuple[str, ...]], ...]) -> Modules:
     return tuple(
-        (re.compile(re.escape(name).replace(r"\{i\}", r"(\d+)")), path)
-        for *names, path in layers
-        for dotted in names
+        (re.compile(re.escape(name).replace(r"\{i\}", r"(\d+)")), paths)
+        for dotted, paths in rows
         for name in (dotted, dotted.replace(".", "_"))
     )
 
@@ -107,7 +116,8 @@ def open_lora(path: Path) -> tuple[TensorSource, Config]:
         beside = path.with_name("adapter_config.json")
         if path.name == _FOLDER_FILES[0] and beside.is_file():
             config = json.loads(beside.read_text("utf-8"))
-        return source, {k.removeprefix("transformer."): v for k, v in config.items()}
+        config = {k.removeprefix("transformer."): v for k, v in config.items()}
+        return source, config | fused.settings(source.metadata)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -123,7 +133,8 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
     Raises:
       ValueError: see `read_lora`.
     """
-    groups: dict[Target, dict[Part, str]] = {}
+    groups: dict[tuple[Target, ...], dict[Part, str]] = {}
+    layers = _modules(names)
     ignored, unknown = {}, []
     for name in source.tensors:
         for mark, kind in _UNSUPPORTED.items():
@@ -133,15 +144,15 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
         if reason is not None:
             ignored[name] = reason
             continue
-        target, part = _split(name, _modules(names.layers))
-        if target is None or part is None:
+        targets, part = _split(name, layers)
+        if not targets or part is None:
             unknown.append(name)
-        elif part in groups.setdefault(target, {}):
+        elif part in groups.setdefault(targets, {}):
             raise ValueError(
-                f"{name!r} and {groups[target][part]!r} are the same part of {target}."
+                f"{name!r} and {groups[targets][part]!r} are the same part of {targets[0]}."
             )
         else:
-            groups[target][part] = name
+            groups[targets][part] = name
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {len(source.tensors)} entries belong to no layer of {names.model}: "
@@ -149,17 +160,19 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
         )
     if not groups:
         raise ValueError("it holds no LoRA: no entry is called lora_A, lora_down or alike.")
-    modules = {
-        target: _adapter(source, target, parts, config or {}, names.convolutions.get(target.path))
-        for target, parts in groups.items()
-    }
+    modules: dict[Target, LowRank] = {}
+    for targets, parts in groups.items():
+        convolution = names.convolutions.get(targets[0].path)
+        adapter = _adapter(source, targets[0], parts, config or {}, convolution)
+        for target, one in zip(targets, fused.parts(adapter, len(targets)), strict=True):
+            if target in modules:
+                raise ValueError(f"{target} has two adapters, one of them in a fused layer.")
+            modules[target] = one
     return LoRA(modules, ignored)
 
 
-def _split(
-    name: str, modules: tuple[tuple[re.Pattern[str], str], ...]
-) -> tuple[Target | None, Part | None]:
-    """Layer and part that an entry belongs to, as far as they are known."""
+def _split(name: str, modules: Modules) -> tuple[tuple[Target, ...], Part | None]:
+    """Layers and part that an entry belongs to, as far as they are known."""
     module, part = name, None
     for ending, kind in _PARTS:
         if match := re.fullmatch(f"(.+?){ending}", name):
@@ -169,10 +182,11 @@ def _split(
         module = module.removeprefix(stripped)
     flat = next((p for p in FLAT_PREFIXES if module.startswith(p)), "")
     module = module.removeprefix(flat)
-    for pattern, path in modules:
+    for pattern, paths in modules:
         if match := pattern.fullmatch(module):
-            return Target(path, int(match[1]) if match.groups() else None), part
-    return None, part
+            layer = int(match[1]) if match.groups() else None
+            return tuple(Target(path, layer) for path in paths), part
+    return (), part
 
 
 def _adapter(
@@ -220,13 +234,15 @@ def _configured_alpha(module: str, rank: int, config: Config) -> float | None:
     return rank_stabilised(float(alpha), rank) if config.get("use_rslora") else float(alpha)
 
 
-Naming = Literal["comfy", "pusa_v1"]
+Naming = Literal["comfy", "pusa_v1", "genmo"]
 
 NAMING: Mapping[Naming, str] = {
-    "comfy": "diffusion_model.{layer}.lora_{factor}.weight",
+    "comfy": "{prefix}.{layer}.lora_{factor}.weight",
     "pusa_v1": "{layer}.lora_{factor}.default.weight",
+    "genmo": "{layer}.lora_{factor}",
 }
-"""Names of factors in files: what ComfyUI, Diffusers and PEFT load, and what Pusa publishes."""
+"""Names of factors in files: what ComfyUI, Diffusers and PEFT load, what Pusa publishes, and what
+genmo's trainer writes of Mochi, whose queries, keys and values have one adapter."""
 
 
 def lora_tensors(
@@ -237,7 +253,9 @@ def lora_tensors(
     alpha / rank is multiplied into B. So strength 1 is as trained for every loader, those that
     ignore an alpha, as Pusa's own, included.
     """
-    layers = {path: name for name, *_, path in names.layers}
+    if naming == "genmo":
+        return ArrayTensors(fused.tensors(lora, names, dtype))
+    layers = {path: names.numbered(name) for name, *_, path in names.layers}
     arrays = {}
     for target, module in lora.modules.items():
         layer = layers[target.path].replace("{i}", str(target.layer))
@@ -247,7 +265,8 @@ def lora_tensors(
             down = names.convolutions[target.path].to_torch(down.T)
             up = up[:, :, None, None, None]
         for factor, array in (("A", down), ("B", up)):
-            arrays[NAMING[naming].format(layer=layer, factor=factor)] = array.astype(dtype)
+            key = NAMING[naming].format(prefix=names.prefix, layer=layer, factor=factor)
+            arrays[key] = array.astype(dtype)
     return ArrayTensors(arrays)
 
 
@@ -270,4 +289,7 @@ def write_lora(
       naming: key of `NAMING`.
       metadata: text entries such as base model, steps, rank; shown by some tools.
     """
-    write_safetensors(path, lora_tensors(lora, names, dtype, naming), metadata=metadata)
+    tensors = lora_tensors(lora, names, dtype, naming)
+    if naming == "genmo":
+        metadata = {**(metadata or {}), **fused.metadata(tensors.arrays)}
+    write_safetensors(path, tensors, metadata=metadata)

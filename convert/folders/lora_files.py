@@ -25,7 +25,7 @@ def recognise_lora(path: Path) -> tuple[LoRA, ForeignFamily]:
             return parse_lora(source, family.lora, config), family
         except ValueError as error:
             reasons.append(str(error))
-    raise ValueError(f"{path}: {'; '.join(reasons)}")
+    raise ValueError(f"{path}: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def check_lora_destination(dst: Path) -> None:

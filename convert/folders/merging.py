@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pusa_jax.convert.folders.lora_files import LoRAs
-from pusa_jax.convert.lora import open_lora, read_lora
+from pusa_jax.convert.lora import open_lora, parse_lora, read_lora
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.models import lora as low_rank
 from pusa_jax.models.family import DenoiserConfig, Family, Name
@@ -92,15 +92,30 @@ def _read(
         raise ValueError(f"the strength of {path} must be a number, got {strength}.")
     check_expert(family, name, path)
     try:
-        found = read_lora(path, FOREIGN[family.name].lora)
+        found = read_lora(path, FOREIGN[family.name].lora.of(config))
         low_rank.check_fit(family.networks[name].shapes(config), found)
     except ValueError as error:
-        text = str(error)
+        text = _other_model(path, family) or str(error)
         raise ValueError(text if str(path) in text else f"{path}: {text}") from None
     # Pusa's loader takes a file without alpha for alpha 1, a scale of 1 / rank: nobody means that.
     is_scaled = all(module.alpha is not None for module in found.modules.values())
     rule = "lightx2v" if is_distilled and is_scaled else "file_alpha"
     return Adapter(found, strength, rule)
+
+
+def _other_model(path: Path, family: Family) -> str:
+    """Which model a LoRA file is of, where it is not one of this family; empty if that is open."""
+    source, config = open_lora(path)
+    own = FOREIGN[family.name].lora
+    for other in FOREIGN.values():
+        if other.lora.model == own.model:
+            continue
+        try:
+            parse_lora(source, other.lora, config)
+        except ValueError:
+            continue
+        return f"it is a LoRA of {other.lora.model}, not of {own.model}."
+    return ""
 
 
 def files_of_experts(family: Family, paths: Sequence[str | Path]) -> dict[Name, Path]:

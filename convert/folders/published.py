@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,10 @@ def open_published(path: Path) -> Published:
             f"Diffusers layout (checkpoint files there: "
             f"{', '.join(file.name for file in opened) or 'none'})."
         )
-    _check_candidates(path, family, found)
+    unused: set[Path] = set()
+    if FOREIGN[family].in_both_layouts:
+        found[family], unused = _preferred(path, found[family])
+    _check_candidates(path, family, found, unused)
     _check_experts(path, family, found[family], bool(index))
     networks: dict[Name, PublishedNetwork] = {}
     experts = FAMILIES[family].experts
@@ -252,11 +256,33 @@ def _joined(path: Path, opened: Mapping[Path, FileTensors]) -> dict[Path, FileTe
     return left
 
 
-Found = Mapping[Name, list[tuple[Path, Layout]]]
+Candidates = list[tuple[Path, Layout]]
+Found = Mapping[Name, Candidates]
 """Network -> the files that hold one."""
 
 
-def _check_candidates(path: Path, family: str, found: Mapping[str, Found]) -> None:
+def _preferred(path: Path, found: Found) -> tuple[dict[Name, Candidates], set[Path]]:
+    """Of a folder that holds a network in both layouts, the original; and the files not used."""
+    kept: dict[Name, Candidates] = {}
+    unused: set[Path] = set()
+    for name, candidates in found.items():
+        layouts = [layout for _, layout in candidates]
+        kept[name] = candidates
+        if layouts.count("original") == 1 and len(layouts) > 1:
+            kept[name] = [one for one in candidates if one[1] == "original"]
+            unused |= {file for file, layout in candidates if layout != "original"}
+    if unused:
+        names = ", ".join(sorted(str(file.relative_to(path)) for file in unused))
+        warnings.warn(
+            f"{path} holds a model in both layouts; the original is taken, not {names}.",
+            stacklevel=2,
+        )
+    return kept, unused
+
+
+def _check_candidates(
+    path: Path, family: str, found: Mapping[str, Found], unused: Collection[Path]
+) -> None:
     """Raises ValueError if a network is there twice, or beside one of another model."""
     for name, candidates in found[family].items():
         if len(candidates) > 1:
@@ -269,7 +295,7 @@ def _check_candidates(path: Path, family: str, found: Mapping[str, Found]) -> No
     for other, networks in found.items():
         for name, candidates in networks.items():
             for file, _ in candidates:
-                if file not in own:
+                if file not in own and file not in unused:
                     ours, kind = next(iter(own.items()))
                     raise ValueError(
                         f"{path} holds networks of two models: {ours.relative_to(path)} is a "

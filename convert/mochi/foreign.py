@@ -9,19 +9,25 @@ from pusa_jax.models.mochi.config import DiTConfig
 from pusa_jax.models.t5 import TextConfig
 
 STREAMS = tuple(
-    row
-    for blocks, path in (("blocks.{i}", "blocks"), ("blocks.47", "last"))
+    (f"transformer_blocks.{block}.attn1.{name}", *genmo, f"{path}/{stream}/{layer}")
+    for block, path in (("{last}", "last"), ("{i}", "blocks"))
     for s, stream, diffusers in (
         ("x", "visual", ("to_q", "to_k", "to_v", "to_out.0")),
         ("y", "text", ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
     )
     for layer, name in zip("qkvo", diffusers, strict=True)
+    for genmo in [(f"blocks.{block}.attn.proj_{s}",) if layer == "o" else ()]
     if (path, s, layer) != ("last", "y", "o")
-    for row in [
-        (f"transformer_{blocks}.attn1.{name}", f"{path}/{stream}/{layer}"),
-    ]
 )
-"""Attention layers by Diffusers' names, and their paths here."""
+"""Attention layers by Diffusers' and genmo's names, and their paths here; the last block first,
+whose number would pass for that of any other."""
+
+FUSED = tuple(
+    (f"blocks.{block}.attn.qkv_{s}", tuple(f"{path}/{stream}/{layer}" for layer in "qkv"))
+    for block, path in (("{last}", "last"), ("{i}", "blocks"))
+    for s, stream in (("x", "visual"), ("y", "text"))
+)
+"""Layers that are one in genmo's files."""
 
 
 def padded_for(config: TextConfig, denoiser: DiTConfig) -> TextConfig:
@@ -81,7 +87,16 @@ MOCHI = ForeignFamily(
         },
     },
     claims=lambda index: index.get("_class_name") == published.MODEL_INDEX["_class_name"],
-    lora=LoRANames(model="the Mochi DiT", layers=STREAMS, convolutions={}, ignored={}),
+    lora=LoRANames(
+        model="the Mochi DiT",
+        layers=STREAMS,
+        convolutions={},
+        ignored={},
+        fused=FUSED,
+        depth=DiTConfig().num_layers,
+        prefix="transformer",
+    ),
     base="genmo/mochi-1-preview",
+    in_both_layouts=True,
 )
 """`genmo/mochi-1-preview`, and the DiT of `RaphaelLiu/Pusa-V0.5`."""

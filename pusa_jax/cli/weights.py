@@ -46,7 +46,12 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--src", required=True, help="model folder, LoRA file or workdir of a run")
     add("--dst", required=True, help="folder to make; for a LoRA file, a .safetensors file")
     add("--layout", choices=["original", "diffusers"], default="original", help="of a model")
-    add("--naming", choices=["comfy", "pusa_v1"], default="comfy", help="of a LoRA's tensors")
+    add(
+        "--naming",
+        choices=["comfy", "pusa_v1", "genmo"],
+        default="comfy",
+        help="of a LoRA's tensors",
+    )
     add_lora_flags(parser)
     add("--step", type=int, help="checkpoint of a run (default: the newest)")
     add("--average", action="store_true", help="the running average of a run")
@@ -65,7 +70,7 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dst", required=True, help="a .safetensors file")
     add("--expert", choices=["high", "low"], help="of models with two: which one differs")
     add("--targets", help="regular expression on paths of layers (default: those of Pusa)")
-    add("--naming", choices=["comfy", "pusa_v1"], default="comfy", help="of the tensors")
+    add("--naming", choices=["comfy", "pusa_v1", "genmo"], default="comfy", help="of the tensors")
     add("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the factors")
 
 
@@ -214,12 +219,13 @@ def run_extract(args: argparse.Namespace) -> int:
         on_progress=console,
     )
     console.close()
+    denoiser = next(name for name in tuned.names if name in tuned.family.experts)
     names = {"made_from": Path(args.tuned).name, "base": Path(args.base).name}
     numbers = {"rank": str(args.rank), "captured_energy": f"{found.captured:.6f}"}
     write_lora(
         dst,
         found.lora,
-        FOREIGN[tuned.family.name].lora,
+        FOREIGN[tuned.family.name].lora.of(tuned.config(denoiser)),
         dtype=args.dtype,
         naming=args.naming,
         metadata=names | numbers,

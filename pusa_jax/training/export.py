@@ -44,7 +44,7 @@ def export_adapters(
       ValueError: the run trained all weights.
     """
     lora, file = result.lora(), dst / _lora_file(result)
-    names = FOREIGN[result.run.recipe.family.name].lora
+    names = FOREIGN[result.run.recipe.family.name].lora.of(result.run.recipe.dit)
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise FileExistsError(f"{dst} exists already; choose another folder.")
     with staged(dst) as work:

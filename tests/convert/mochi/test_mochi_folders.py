@@ -129,3 +129,17 @@ def test_a_dry_run_has_the_defaults_of_pusa_v05(folders, tmp_path, capsys):
     assert plan["latents"] == [1, 28, 60, 106, 12]
     assert plan["tokens"] == 28 * 30 * 53
     assert (plan["steps"], plan["passes_per_step"]) == (30, 2)
+
+
+def test_of_both_layouts_in_one_folder_the_original_is_taken(tmp_path):
+    """As in genmo's own repository."""
+    write_mochi(tmp_path, "diffusers", seed=5)
+    write_mochi(tmp_path, "original")
+    with pytest.warns(UserWarning, match=r"both layouts; the original is taken, not transf.*vae/"):
+        found = ModelFolder(tmp_path)
+    assert found.names == ("dit", "vae", "text_encoder")
+    write_mochi(tmp_path / "alone", "original")
+    for name in ("dit", "vae"):
+        _, expected = ModelFolder(tmp_path / "alone").load(name)
+        for path, leaf in found.load(name)[1].items():
+            np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
