@@ -61,10 +61,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     sub.set_defaults(run=run_inspect)
 
     sub = what.add_parser(
-        "import", help="turn the published PusaV1_training into a dataset",
-        description="Imports <file_name>.tensors.pth files listed in metadata.csv.",
+        "import", help="turn a published set of encoded clips into a dataset",
+        description="Imports PusaV1_training (<file_name>.tensors.pth files listed in metadata.csv)"
+        " or, for Mochi, PusaV0.5_Training (videos/**/X.latent.pt, captions/**/X.embed.pt).",
     )  # fmt: skip
-    sub.add_argument("--src", required=True, help="folder with metadata.csv and train/")
+    sub.add_argument("--src", required=True, help="folder with the files")
     sub.add_argument("--dst", required=True, help="folder of the dataset")
     sub.add_argument("--model", help="folder with the text encoder, to train with dropped captions")
     _add_shard(sub)
@@ -127,7 +128,7 @@ def run_encode(args: argparse.Namespace) -> int:
 
 def run_import(args: argparse.Namespace) -> int:
     """Imports clips that are encoded already."""
-    from pusa_jax.data.pusa_v1 import import_folder
+    from pusa_jax.data import pusa_v1, pusa_v05
     from pusa_jax.progress import Console
 
     def no_text():
@@ -139,9 +140,13 @@ def run_import(args: argparse.Namespace) -> int:
         return TextEncoder(ModelFolder(args.model), "bfloat16")("")
 
     console = Console()
-    outcome = import_folder(
-        args.src, args.dst, no_text=no_text, share=_share_of(args), on_progress=console
-    )
+    share, src = _share_of(args), Path(args.src)
+    if pusa_v05.is_such(src):
+        outcome = pusa_v05.import_folder(src, args.dst, share=share, on_progress=console)
+    else:
+        outcome = pusa_v1.import_folder(
+            src, args.dst, no_text=no_text, share=share, on_progress=console
+        )
     console.close()
     return _report(args.dst, outcome)
 

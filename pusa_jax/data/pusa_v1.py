@@ -9,18 +9,15 @@ no VAE, so the card has no fingerprint.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from pusa_jax.convert.files.mapped import FileTensors
 from pusa_jax.convert.files.torch_zip import open_torch_zip
-from pusa_jax.convert.networks import config_to_json
-from pusa_jax.data import lists, writing
-from pusa_jax.data.encoded import Card, Example
+from pusa_jax.data import importing, lists, writing
+from pusa_jax.data.encoded import Example
 from pusa_jax.data.lists import Clip
-from pusa_jax.diffusion.tasks import pixel_frames
 from pusa_jax.models.families import preset
 
 MODEL = preset("wan2.1-t2v-14b")
@@ -53,31 +50,12 @@ def import_folder(
       FileExistsError: dst holds something else.
     """
     listed = lists.read_clips(Path(src))
-    clip_shape, text_shape = _first_shapes(listed)
-    f, h, w, channels = clip_shape
-    coder = MODEL.vae
-    if channels != coder.z_dim:
-        raise ValueError(
-            f"the latents have {channels} channels, {MODEL.family.name}'s VAE has {coder.z_dim}."
-        )
-    stride = coder.spatial_stride
-    card = Card(
-        clip_shape=clip_shape,
-        text_shape=text_shape,
-        pixels=(pixel_frames(f, coder.temporal_stride), h * stride, w * stride),
-        vae={"config": config_to_json(coder), "fingerprint": ""},
-        text_encoder={"config": config_to_json(MODEL.text), "fingerprint": ""},
-        clips=lists.fingerprint(listed),
-        clips_per_shard=writing.clips_per_shard(len(listed), clip_shape),
-    )
+    clip_shape, text_shape = importing.first_shapes(listed, lambda clip: _shapes(_opened(clip)))
+    card = importing.card_of(MODEL, listed, clip_shape, text_shape)
 
     def read(clip: Clip) -> Example:
         tensors = _opened(clip)
-        if (shapes := _shapes(tensors)) != (clip_shape, text_shape):
-            raise ValueError(
-                f"has latents and text of {list(map(list, shapes))}, the first clip has "
-                f"{[list(clip_shape), list(text_shape)]}."
-            )
+        importing.check_shapes(_shapes(tensors), card)
         latents = np.moveaxis(tensors.read(LATENTS), 0, -1).astype(ml_dtypes.bfloat16)
         text = tensors.read(CONTEXT)[0].astype(ml_dtypes.bfloat16)
         return Example(
@@ -113,20 +91,10 @@ def _opened(clip: Clip) -> FileTensors:
     return tensors
 
 
-def _shapes(tensors: FileTensors) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _shapes(tensors: FileTensors) -> importing.Shapes:
     """[F, h, w, C] and [L, E] of a file."""
     c, f, h, w = tensors.tensors[LATENTS].shape
     return (f, h, w, c), tuple(tensors.tensors[CONTEXT].shape[1:])
-
-
-def _first_shapes(listed: list[Clip]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    reason = ""
-    for clip in listed:
-        try:
-            return _shapes(_opened(clip))
-        except (ValueError, OSError) as error:
-            reason = reason or f"{clip.name}: {error}"
-    raise ValueError(f"none of {len(listed)} clips is usable; first: {reason}")
 
 
 def _without_padding(text: np.ndarray) -> np.ndarray:
