@@ -29,7 +29,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dst", required=True, help="folder of the dataset")
     add("--height", type=int, default=480, help="pixels, divisible by 16 (default: 480)")
     add("--width", type=int, default=832, help="pixels, divisible by 16 (default: 832)")
-    add("--num_frames", type=int, default=81, help="4k+1, from the start (default: 81)")
+    add("--num_frames", type=int, default=81, help="4k+1, Mochi 6k+1, from the start (default: 81)")
     add(
         "--source_fps",
         choices=["model", "keep"],

@@ -54,6 +54,13 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         )
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
+    if task == "transition":
+        add(
+            "--joined",
+            action="store_true",
+            help="encode the beginnings of both videos as one clip, as Pusa V0.5 does (default: "
+            "the end of the first, the beginning of the second)",
+        )
     weights.add_lora_flags(sub)
     add(
         "--preset",
@@ -61,9 +68,9 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         default="pusa",
         help="defaults of all that follows: Pusa's, which are listed, or the base model's",
     )
-    add("--fast", action="store_true", help="4 steps without guidance, for a LightX2V LoRA")
+    add("--fast", action="store_true", help="4 steps without guidance, for a LightX2V LoRA; Mochi: 8 steps")
     add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
-    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0; tiny model: 2.0)")
+    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0, Mochi 4.5)")
     add("--low_cfg_scale", type=float, help="of the low-noise expert (default: as --cfg_scale)")
     add(
         "--switch_DiT_boundary",
@@ -77,14 +84,14 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add(
         "--height",
         type=int,
-        help="pixels, divisible by 16, for TI2V by 32 (default: 720; tiny model: 48)",
+        help="pixels, divisible by 16, for TI2V by 32 (default: 720, Mochi 480; tiny model: 48)",
     )
     add(
         "--width",
         type=int,
-        help="pixels, divisible by 16, for TI2V by 32 (default: 1280; tiny model: 48)",
+        help="pixels, divisible by 16, for TI2V by 32 (default: 1280, Mochi 848; tiny model: 48)",
     )
-    add("--num_frames", type=int, help="4k+1 (default: 81; tiny model: 33)")
+    add("--num_frames", type=int, help="4k+1, Mochi 6k+1 (default: 81, 163; tiny model: 33)")
     add(
         "--fps",
         type=_rate,
@@ -165,7 +172,6 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     from pusa_jax.demo import shipped
     from pusa_jax.devices import processes
     from pusa_jax.devices.sharding import parse_mesh
-    from pusa_jax.diffusion.config import in_few_steps
     from pusa_jax.inference import jobs
     from pusa_jax.inference.loading import open_model
 
@@ -198,7 +204,9 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         "original_conditions": False if args.normalised_conditions else None,
         "tiled": False if args.no_tiling else None,
     }
-    best = in_few_steps(best) if args.fast else best
+    if args.shift is not None and family.training_schedule != "shifted":
+        raise ValueError(f"the noise schedule of {family.name} has no shift; leave out --shift.")
+    best = family.few_steps(best) if args.fast else best
     if args.cfg_scale is not None:  # of both experts, unless the other one's is given as well
         best = dataclasses.replace(best, low_guidance_scale=None)
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
@@ -212,6 +220,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         at=getattr(args, "cond_position", None),
         multipliers=getattr(args, "noise_multipliers", None),
         clip_start=getattr(args, "clip_start", None),
+        joined=getattr(args, "joined", False),
         source_fps=getattr(args, "source_fps", "model"),
         fit=getattr(args, "fit", "crop"),
         dtype=dtype if args.dtype is None else args.dtype,

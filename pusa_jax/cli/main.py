@@ -166,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     from pusa_jax.devices import processes
+    from pusa_jax.diffusion.config import in_few_steps
     from pusa_jax.inference import describe, jobs
 
     processes.join()
@@ -173,7 +174,8 @@ def run_task(args: argparse.Namespace) -> int:
     output = args.output or jobs.unused(f"outputs/{args.task}.mp4")
     prepared = jobs.prepare(job, output, model)
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
-    _caution([*prepared.cautions, *(missing if args.fast and not job.distilled else [])])
+    is_for_lora = args.fast and model.family.few_steps is in_few_steps
+    _caution([*prepared.cautions, *(missing if is_for_lora and not job.distilled else [])])
     if args.dry_run:
         if processes.is_first():
             print(json.dumps(describe.describe_plan(prepared), indent=2))

@@ -49,7 +49,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = infer.add_argument
-    add("--preset", required=True, help="published model, like wan2.1-t2v-14b, wan2.2-t2v-a14b")
+    add("--preset", required=True, help="published model, like wan2.1-t2v-14b, mochi-1-preview")
     add("--height", type=int, help="pixels (default: 720, of wan2.2-ti2v-5b 704)")
     add("--width", type=int, help="pixels (default: 1280)")
     add("--num_frames", type=int, help="4k+1 pixel frames (default: 81, of wan2.2-ti2v-5b 121)")

@@ -251,6 +251,38 @@ def transition(
     ]
 
 
+def joined_transition(
+    first: Frames,
+    second: UInt8[np.ndarray, "T2 H W 3"],
+    num_latent_frames: int,
+    stride: int,
+    at: Sequence[int] | None = None,
+    multipliers: Sequence[float] | None = None,
+) -> list[Condition]:
+    """Leads from one clip into another as Pusa V0.5 does: both are encoded as one, cut included.
+
+    The first half of that clip is the beginning of `first`, the rest the beginning of `second`;
+    places are the same in it and in the result. By default three latent frames at either end.
+
+    Raises:
+      ValueError: see `transition`.
+    """
+    opening, closing = _split_places(num_latent_frames, at)
+    head, tail = joined_frames(num_latent_frames, stride)
+    for name, frames, needed in (("first", first, head), ("second", second, tail)):
+        if len(frames) < needed:
+            raise ValueError(f"the {name} video has {len(frames)} frames, {needed} are needed.")
+    places = opening + closing if at is None else at
+    multipliers = [0.0] * len(places) if multipliers is None else multipliers
+    return video_at(np.concatenate([first[:head], second[:tail]]), places, multipliers, stride)
+
+
+def joined_frames(num_latent_frames: int, stride: int) -> tuple[int, int]:
+    """How many frames of the beginning of either clip a joined transition needs."""
+    total = pixel_frames(num_latent_frames, stride)
+    return total - total // 2, total // 2
+
+
 def transition_frames(
     num_latent_frames: int, stride: int, at: Sequence[int] | None = None
 ) -> tuple[int, int]:

@@ -61,6 +61,8 @@ class Job:
       at: places of the given latent frames; None is the task's default.
       multipliers: their noise multipliers; None is the task's default.
       clip_start: first frame taken of the video to extend; None takes its last frames.
+      joined: the beginnings of both videos of a transition are encoded as one clip, with the cut in
+        it, as Pusa V0.5 does; else the end of the first and the beginning of the second.
       resident: of a model with two experts, which lie on the devices; None is what fits.
       fit: how inputs are brought to size: crop, letterbox or stretch.
       source_fps: "model" brings clips to the model's frame rate; "keep" takes frame by frame.
@@ -78,6 +80,7 @@ class Job:
     at: tuple[int, ...] | None = None
     multipliers: tuple[float, ...] | None = None
     clip_start: int | None = None
+    joined: bool = False
     fit: Fit = "crop"
     dtype: Precision = "bfloat16"
     resident: Resident | None = None
@@ -248,6 +251,10 @@ def read_conditions(
             needed = tasks.pixel_frames(max(places) + 1, stride)
             start = -needed if job.clip_start is None else job.clip_start
             return tasks.extend(clip(path, needed, start), stride, *given)
+        case "transition", (first, second) if job.joined:
+            counts = tasks.joined_frames(f, stride)
+            clips = [clip(path, n) for path, n in zip(job.inputs, counts, strict=True)]
+            return tasks.joined_transition(*clips, f, stride, *given)
         case "transition", (first, second):
             opening, closing = tasks.transition_frames(f, stride, job.at)
             clips = clip(first, opening, -opening), clip(second, closing)

@@ -211,6 +211,7 @@ class Family:
       negative_prompt: published with them.
       official: settings published with the base model.
       official_negative_prompt: published with those.
+      few_steps: what a run in few steps changes in other settings.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
     """
@@ -233,6 +234,7 @@ class Family:
     negative_prompt: str
     official: SamplingConfig
     official_negative_prompt: str
+    few_steps: Callable[[SamplingConfig], SamplingConfig]
     multipliers: Mapping[str, tuple[float, ...]]
 
     def levels_of(self, expert: Name) -> tuple[float, float]:

@@ -229,3 +229,20 @@ def test_the_first_picture_is_at_the_first_place_and_the_last_at_the_last():
     first, last = tasks.start_end(A, B, 9)
     assert np.array_equal(first.frames[0], A) and first.at == (0,)
     assert np.array_equal(last.frames[0], B) and last.at == (8,)
+
+
+def test_a_joined_transition_is_one_clip_with_a_cut():
+    """19 frames of 4 latent ones: ten of the first clip's beginning, nine of the second's."""
+    (condition,) = tasks.joined_transition(CLIP, OTHER, 4, 6, (0, 3), (0.1, 0.3))
+    np.testing.assert_array_equal(condition.frames, np.concatenate([CLIP[:10], OTHER[:9]]))
+    assert condition.take == condition.at == (0, 3) and condition.multipliers == (0.1, 0.3)
+    assert placed(tasks.joined_transition(CLIP, OTHER, 7, 4)) == dict.fromkeys(
+        (0, 1, 2, 4, 5, 6), 0
+    )
+
+
+def test_a_joined_transition_needs_half_of_the_result_of_either_clip():
+    with pytest.raises(ValueError, match="first video has 9 frames, 10 are needed"):
+        tasks.joined_transition(CLIP[:9], OTHER, 4, 6, (0, 3))
+    with pytest.raises(ValueError, match="second video has 8 frames, 9 are needed"):
+        tasks.joined_transition(CLIP, OTHER[:8], 4, 6, (0, 3))

@@ -12,7 +12,7 @@ from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset
 from pusa_jax.models.mochi import flops, sharding, vae
 from pusa_jax.models.mochi.config import ATTENTION_LINEARS, DiTConfig, VAEConfig
 from pusa_jax.models.mochi.dit import MochiDiT, PreparedText
-from pusa_jax.models.mochi.schedule import sampling_table
+from pusa_jax.models.mochi.schedule import in_few_steps, sampling_table
 from pusa_jax.models.mochi.text import NEGATIVE_PROMPT, tokenizer
 from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig
@@ -101,6 +101,7 @@ MOCHI = Family(
         height=480, width=848, num_frames=163, fps=30, num_steps=64, guidance_scale=6.0
     ),
     official_negative_prompt=NEGATIVE_PROMPT,
+    few_steps=in_few_steps,
     multipliers={
         "i2v": (0.0,),
         "start-end": (0.3, 0.7),

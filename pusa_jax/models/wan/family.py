@@ -5,7 +5,7 @@ import dataclasses
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.config import SamplingConfig, in_few_steps
 from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Tiles
 from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig
@@ -85,6 +85,7 @@ WAN21 = Family(
     negative_prompt=PUSA_NEGATIVE_PROMPT,
     official=SamplingConfig(num_steps=50, guidance_scale=5.0, solver="unipc", tiled=False),
     official_negative_prompt=WAN_NEGATIVE_PROMPT,
+    few_steps=in_few_steps,
     multipliers={},
 )
 

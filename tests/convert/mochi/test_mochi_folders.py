@@ -14,6 +14,7 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.media.video import write_png
 from pusa_jax.models.mochi.family import MOCHI
 from pusa_jax.testing.mochi import VAE, write_mochi
 from pusa_jax.testing.published import write_published_folder
@@ -143,3 +144,42 @@ def test_of_both_layouts_in_one_folder_the_original_is_taken(tmp_path):
         _, expected = ModelFolder(tmp_path / "alone").load(name)
         for path, leaf in found.load(name)[1].items():
             np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+
+
+TINY = ("--height", "32", "--width", "48", "--num_frames", "19", "--prompt", "x", "--dry_run")
+
+
+def test_the_fast_preset_is_genmos(folders, capsys):
+    assert main(["t2v", "--model", str(folders / "original"), *TINY, "--fast"]) == 0
+    told = capsys.readouterr()
+    plan = json.loads(told.out)
+    assert plan["steps"] == 8 and plan["passes_per_step"] == 2 and "careful" not in told.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--shift", "3"], "the noise schedule of mochi-1 has no shift"),
+        (["--solver", "unipc"], "sampled with the Euler solver"),
+        (["--num_frames", "20"], "must be 6k+1, got 20; nearest are 19 and 25"),
+        (["--height", "40"], "height must be divisible by 16, got 40"),
+    ],
+)
+def test_what_mochi_has_not_is_refused_in_a_line(folders, tmp_path, flags, words, capsys):
+    output = ["--output", str(tmp_path / "x.mp4")]
+    assert main(["t2v", "--model", str(folders / "original"), *TINY, *flags, *output]) == 2
+    told = capsys.readouterr()
+    assert words in told.err and told.err.count("error:") == 1 and not told.out
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("at", ["4", "-5", "3,-1"])
+def test_places_outside_or_twice_are_refused(folders, tmp_path, at, capsys):
+    frame = tmp_path / "p.png"
+    write_png(frame, IMAGE)
+    places = ["--cond_position", at, "--image_paths", *[str(frame)] * len(at.split(","))]
+    task = "i2v" if "," not in at else "start-end"
+    output = ["--output", str(tmp_path / "x.mp4")]
+    assert main([task, "--model", str(folders / "original"), *TINY, *places, *output]) == 2
+    assert ("twice" if "," in at else "use 0 to 3") in capsys.readouterr().err
+    assert not (tmp_path / "x.mp4").exists()
