@@ -85,6 +85,7 @@ class Source(nnx.Module):
         """Makes a stream of `dim` channels, modulated by `chunks` vectors, the first its scale."""
         heads = _linears(config, rngs, use_bias=False)
         self.head_dim, self.eps, self.dtype = config.head_dim, config.eps, config.compute_dtype
+        self.chunks = chunks
         self.modulation = _linears(config, rngs)(config.dim, chunks * dim)
         self.q, self.k, self.v = (heads(dim, config.dim) for _ in range(3))
         norm = functools.partial(
@@ -95,7 +96,7 @@ class Source(nnx.Module):
     def modulate(self, c: Float[Array, "B *f D"]) -> list[Float[Array, "B *f 1 _"]]:
         """Chunks of the modulation, with an axis to be broadcast over tokens."""
         out = self.modulation(jax.nn.silu(c))[..., None, :]
-        return jnp.split(out, out.shape[-1] // self.q.in_features, axis=-1)
+        return jnp.split(out, self.chunks, axis=-1)
 
     def normed(self, x: Tokens, scale: Array) -> Tokens:
         """Gives x / rms(x) * (1 + scale)."""

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from pusa_jax.devices.sharding import make_mesh
-from pusa_jax.models.mochi.config import DiTConfig
+from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
+from pusa_jax.models.mochi.config import ATTENTION_LINEARS, DiTConfig
 from pusa_jax.models.mochi.dit import MochiDiT, positions
 from pusa_jax.testing.compare import assert_close, random_module, relative_error
 from pusa_jax.weights.leaves import shapes_of
@@ -147,3 +148,15 @@ def test_what_does_not_fit_is_refused(shape, timesteps, message):
 def test_sizes_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         random_dit(**changes)
+
+
+def test_adapters_lie_around_every_layer_of_attention_and_add_nothing_at_first():
+    dit, adapted = random_dit(), random_dit()
+    config = AdapterConfig(rank=2, alpha=2.0, targets=ATTENTION_LINEARS)
+    adapters = init_adapters(shapes_of(random_dit), config, jax.random.key(0))
+    assert len(adapters) == 2 * (8 + 7)
+    attach(adapted, adapters, config.scale)
+    expected = run(dit, LATENTS, LEVELS, TEXT)
+    np.testing.assert_array_equal(run(adapted, LATENTS, LEVELS, TEXT), expected)
+    attach(dit, {p: x + 0.1 for p, x in adapters.items()}, config.scale)
+    assert relative_error(run(dit, LATENTS, LEVELS, TEXT), expected) > 1e-2
