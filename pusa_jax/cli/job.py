@@ -68,7 +68,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         default="pusa",
         help="defaults of all that follows: Pusa's, which are listed, or the base model's",
     )
-    add("--fast", action="store_true", help="4 steps without guidance, for a LightX2V LoRA; Mochi: 8 steps")
+    add(
+        "--fast",
+        action="store_true",
+        help="4 steps without guidance, for a LightX2V LoRA; Mochi: 8 steps",
+    )
     add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
     add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0, Mochi 4.5)")
     add("--low_cfg_scale", type=float, help="of the low-noise expert (default: as --cfg_scale)")
