@@ -85,7 +85,7 @@ def tensors(lora: LoRA, names: LoRANames, dtype: DTypeLike) -> dict[str, np.ndar
 
 
 def metadata(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """genmo's metadata of such tensors."""
+    """Genmo's metadata of such tensors."""
     rank = len(next(x for name, x in arrays.items() if name.endswith(".lora_A")))
     kinds = ("qkv_proj", "out_proj")
     values = {"rank": rank, "alpha": rank, "dropout": 0.0}

@@ -253,8 +253,7 @@ def _check_directory(file: io.BufferedReader) -> None:
 
 
 def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
-    """Dicts in a dict, and lists of tensors, become entries of it; deeper than `depth` they stay,
-    and are no tensors."""
+    """Dicts and lists of tensors become entries; deeper than `depth` they stay, as no tensors."""
     if isinstance(content, list) and content and all(isinstance(x, _Tensor) for x in content):
         content = {str(i): x for i, x in enumerate(content)}
     if not isinstance(content, dict) or not depth:

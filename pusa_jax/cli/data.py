@@ -128,7 +128,7 @@ def run_encode(args: argparse.Namespace) -> int:
 
 def run_import(args: argparse.Namespace) -> int:
     """Imports clips that are encoded already."""
-    from pusa_jax.data import pusa_v1, pusa_v05
+    from pusa_jax.data import pusa_v05, pusa_v1
     from pusa_jax.progress import Console
 
     def no_text():

@@ -30,7 +30,7 @@ def first_shapes(listed: Sequence[Clip], shapes_of: Callable[[Clip], Shapes]) ->
 
 
 def card_of(
-    model: Preset, listed: Sequence[Clip], clip_shape: tuple[int, ...], text_shape: tuple[int, ...]
+    model: Preset, listed: Sequence[Clip], clip_shape: tuple[Any, ...], text_shape: tuple[Any, ...]
 ) -> Card:
     """The card of a dataset whose files do not name the networks that encoded it.
 
@@ -51,8 +51,8 @@ def card_of(
         )
     stride = coder.spatial_stride
     return Card(
-        clip_shape=clip_shape,
-        text_shape=text_shape,
+        clip_shape=(f, h, w, channels),
+        text_shape=(text_shape[0], text_shape[1]),
         pixels=(pixel_frames(f, coder.temporal_stride), h * stride, w * stride),
         vae={"config": config_to_json(coder), "fingerprint": ""},
         text_encoder={"config": config_to_json(model.text), "fingerprint": ""},

@@ -253,7 +253,7 @@ def read_conditions(
             return tasks.extend(clip(path, needed, start), stride, *given)
         case "transition", (first, second) if job.joined:
             counts = tasks.joined_frames(f, stride)
-            clips = [clip(path, n) for path, n in zip(job.inputs, counts, strict=True)]
+            clips = clip(first, counts[0]), clip(second, counts[1])
             return tasks.joined_transition(*clips, f, stride, *given)
         case "transition", (first, second):
             opening, closing = tasks.transition_frames(f, stride, job.at)

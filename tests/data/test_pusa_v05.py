@@ -6,12 +6,13 @@ import pytest
 
 pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
-torch = pytest.importorskip("torch", reason="needs the extra [test]")
+
 
 from pusa_jax.cli.main import main
 from pusa_jax.data.encoded import EncodedClips
 from pusa_jax.data.pusa_v05 import MODEL
 
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
 pytestmark = pytest.mark.torch
 
 LENGTHS = (3, 7, 0)  # of captions; 0: none

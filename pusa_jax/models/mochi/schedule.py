@@ -43,7 +43,7 @@ def sampling_table(
 
 
 def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
-    """The fast preset that genmo names (demos/cli.py): 8 steps, 6 of them above 0.9, little guidance.
+    """The fast preset of genmo's demos/cli.py: 8 steps, 6 of them above 0.9, little guidance.
 
     Size and seed stay as they are.
     """

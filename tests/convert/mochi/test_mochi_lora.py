@@ -90,7 +90,7 @@ def test_what_is_written_is_read_again(tmp_path, naming, is_shared):
         np.testing.assert_allclose(again[target], expected, atol=1e-4, err_msg=str(target))
     with safe_open(tmp_path / "y.safetensors", "np") as file:
         name = next(iter(file.keys()))
-        ranks = {file.get_slice(n).get_shape()[0] for n in file.keys() if "lora_A" in n}  # noqa: SIM118
+        ranks = {file.get_slice(n).get_shape()[0] for n in file.keys() if "lora_A" in n}
     prefix = {"comfy": "transformer.transformer_blocks.", "genmo": "blocks."}
     assert name.startswith(prefix.get(naming, "transformer_blocks."))
     assert len(ranks) == 1 or naming != "genmo"
