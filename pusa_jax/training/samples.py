@@ -83,6 +83,14 @@ def picture(frames: Float[np.ndarray, "B n H W 3"]) -> UInt8[np.ndarray, "height
     return np.concatenate([frame_strip(to_uint8(clip), len(clip)) for clip in frames])
 
 
+def as_trained(run: RunConfig, latents: np.ndarray) -> np.ndarray:
+    """Latents of given frames as the run noises them: without normalisation, where it does so."""
+    recipe = run.recipe
+    if recipe.statistics is None or recipe.family.given is None:
+        return latents
+    return recipe.family.given(latents, run.model.networks().vae)
+
+
 def load_vae(run: RunConfig) -> Autoencoder:
     """The autoencoder beside the weights of a run, or a random one.
 
@@ -105,7 +113,8 @@ class Renderer:
         """Loads the VAE and the clips; `folder` is where pictures go."""
         self._config, self._folder = run.samples, folder
         examples = clips.examples(run.samples.count)
-        self._clean = jax.device_put(examples["latents"].astype(np.float32), placed.everywhere)
+        clean = as_trained(run, examples["latents"].astype(np.float32))
+        self._clean = jax.device_put(clean, placed.everywhere)
         self._text = jax.device_put(examples["text"], placed.everywhere)
         self._noise = jax.random.normal(jax.random.key(0), self._clean.shape, jnp.float32)
         self._tables = tables(run.samples, run.recipe, clips.clip_shape[0])

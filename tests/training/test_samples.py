@@ -18,10 +18,10 @@ from pusa_jax.inference.step import sample_at_once
 from pusa_jax.media.video import read_image
 from pusa_jax.models.wan.family import WAN21
 from pusa_jax.testing.compare import assert_close
-from pusa_jax.training.config import SampleConfig
+from pusa_jax.training.config import ModelConfig, RunConfig, SampleConfig
 from pusa_jax.training.layout import placement
 from pusa_jax.training.objective import ObjectiveConfig
-from pusa_jax.training.samples import Renderer, load_vae, picture, sample, shown, tables
+from pusa_jax.training.samples import Renderer, as_trained, load_vae, picture, sample, shown, tables
 from pusa_jax.training.state import TrainState
 from pusa_jax.training.step import first_state, network
 from pusa_jax.weights.leaves import leaves_of
@@ -175,3 +175,15 @@ def test_pictures_are_what_the_first_clips_and_fixed_noise_give(drawn, trained):
         assert frames.shape[:2] == (2, 3)
         difference = picture(frames).astype(int) - drawn[1][task]
         assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_given_frames_are_noised_as_in_training(original):
+    run = RunConfig(
+        model=ModelConfig(preset="mochi-1-preview"),
+        objective=ObjectiveConfig(original_input=original),
+    )
+    vae = run.model.networks().vae
+    given = as_trained(run, np.ones((1, 2, 2, 2, 12), np.float32))
+    raw = np.asarray(vae.latent_std) + np.asarray(vae.latent_mean)
+    np.testing.assert_allclose(given[0, 0, 0, 0], raw if original else np.ones(12), rtol=1e-6)
