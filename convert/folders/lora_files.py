@@ -1,5 +1,6 @@
 """LoRA files of any dialect, written in one of the forms that are written."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> P
     adapters, family = recognise_lora(src)
     ranks = sorted({module.rank for module in adapters.modules.values()})
     dtype = next(iter(adapters.modules.values())).down.dtype
-    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), "base": family.base}
+    metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), **_origin(src, family)}
     write_lora(dst, adapters, family.lora, dtype=dtype, naming=naming, metadata=metadata)
     return dst
+
+
+def _origin(path: Path, family: ForeignFamily) -> dict[str, str]:
+    """Base model and expert of a LoRA, as its file says; models of one shape leave it to names."""
+    source, _ = open_lora(path)
+    said: dict[str, str] = getattr(source, "metadata", {})
+    for other in FOREIGN.values():
+        if other.lora is family.lora and "dit_low" in other.networks:
+            marks = [other.networks[name].lora_mark for name in ("dit", "dit_low")]
+            if any(re.search(mark, path.stem) for mark in marks):
+                family = other
+    kept = {key: said[key] for key in ("base", "expert") if key in said}
+    return {"base": family.base, **kept}

@@ -27,6 +27,8 @@ INPUT_FLAGS = {
     "transition": ("--video_path", "the two videos"),
     "loop": ("--image_paths", "the image"),
 }
+GIVEN = {"i2v": 1, "start-end": 2, "interpolate": 2, "complete": 2, "extend": 4, "loop": 2}
+"""Task -> latent frames it is given by default, where their multipliers are not 0 already."""
 
 
 def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
@@ -43,7 +45,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         flag, text = INPUT_FLAGS[task]
         add(flag, nargs="+", required=True, metavar="FILE", help=text)
         add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
-        add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
+        add(
+            "--noise_multipliers",
+            type=_numbers,
+            help="one per given frame, 0 to 1, as in 0.2,0.5",
+        )
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
     if task in ("complete", "extend", "transition"):
         add(
@@ -66,7 +72,8 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "--preset",
         choices=["pusa", "official"],
         default="pusa",
-        help="defaults of all that follows: Pusa's, which are listed, or the base model's",
+        help="defaults of all that follows: Pusa's, which are listed, or the base model's, which "
+        "keep given frames exactly (multipliers 0)",
     )
     add(
         "--fast",
@@ -166,6 +173,17 @@ def _rate(text: str) -> int | float:
     return rate.numerator if rate.denominator == 1 else float(rate)
 
 
+def _multipliers(args: argparse.Namespace) -> tuple[float, ...] | None:
+    """Those asked for; base models were made to keep given frames exactly, so theirs are 0."""
+    asked = getattr(args, "noise_multipliers", None)
+    usual = GIVEN.get(args.task)
+    if asked is not None or args.preset != "official" or usual is None:
+        return asked
+    images = getattr(args, "image_paths", None) or ()
+    places = getattr(args, "cond_position", None)
+    return (0.0,) * len(places or images * (args.task == "interpolate") or range(usual))
+
+
 def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     """The job that the flags ask for, and its model, opened.
 
@@ -222,7 +240,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         **merged,
         inputs=tuple(inputs),
         at=getattr(args, "cond_position", None),
-        multipliers=getattr(args, "noise_multipliers", None),
+        multipliers=_multipliers(args),
         clip_start=getattr(args, "clip_start", None),
         joined=getattr(args, "joined", False),
         source_fps=getattr(args, "source_fps", "model"),

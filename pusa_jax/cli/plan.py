@@ -72,7 +72,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["one", "all"],
         default="one",
         help="of a model with two experts: the one at work lies on the chips and the other waits "
-        "in host memory, or both lie there (default: one)",
+        "in host memory, or both lie there (default: one; sampling itself takes what fits)",
     )
     add("--topology", default="local", help="what to compile for (default: local)")
     add("--mesh", help="like data=2,context=4 (default: try the sensible ones)")

@@ -110,6 +110,7 @@ FLAGS = {
     ("--low_cfg_scale", "2"): {"low_guidance_scale": 2.0},
     ("--switch-DiT-boundary", ".9"): {"boundary": 0.9},
     ("--preset", "official"): {
+        "multipliers": (0.0,) * 4,
         "num_steps": 50,
         "guidance_scale": 5.0,
         "solver": "unipc",
@@ -119,6 +120,7 @@ FLAGS = {
     ("--fast",): {"num_steps": 4, "guidance_scale": 1.0},
     ("--fast", "--num_inference_steps", "6"): {"num_steps": 6, "guidance_scale": 1.0},
     ("--fast", "--preset", "official", "--cfg_scale", "2"): {
+        "multipliers": (0.0,) * 4,
         "num_steps": 4,
         "guidance_scale": 2.0,
         "tiled": False,

@@ -81,8 +81,9 @@ def test_info_names_both_experts(capsys, world, model):
     assert "below noise level 0.875 the expert for low noise takes over" in out
 
 
-@pytest.mark.parametrize(("model", "layout"), [("conv", "original"), ("original", "diffusers")])
-def test_export_merges_into_each_expert_its_own(capsys, world, tmp_path, model, layout):
+def test_export_merges_into_each_expert_its_own(capsys, world, tmp_path):
+    """From each layout to each is a test of `convert/folders`."""
+    model, layout = "conv", "diffusers"
     line = ["export", "--src", world / model, "--dst", tmp_path / "out", "--layout", layout]
     high = world / "high_noise_pusa.safetensors"
     code, out, err = call(capsys, *line, "--high_lora_path", high)
@@ -100,27 +101,33 @@ def test_export_merges_into_each_expert_its_own(capsys, world, tmp_path, model, 
     assert changed == {"dit": {"blocks/self_attn/q/kernel"}, "dit_low": set()}
 
 
-def test_all_forms_of_a_model_make_the_same_clip(capsys, world, tmp_path):
-    prints = {
-        model: made(capsys, world, tmp_path / f"{model}.mp4", model=model)["latents_sha256"]
-        for model in (*LAYOUTS, "conv")
-    }
-    assert len(set(prints.values())) == 1
-    one = made(capsys, world, tmp_path / "one.mp4", model="one")["latents_sha256"]
-    assert one not in prints.values()  # though the expert for high noise has its weights
+@pytest.fixture(scope="module")
+def plain(world):
+    """The record of a clip made without further flags from the converted folder."""
+    out = world / "plain.mp4"
+    line = ["t2v", "--model", world / "conv", "--prompt", "a red dog", *FEW, "--output", out]
+    assert main([str(arg) for arg in line]) == 0
+    return video.read_metadata(out)
 
 
-def test_a_lora_of_either_expert_changes_the_clip_and_rerun_repeats_it(capsys, world, tmp_path):
+def test_all_forms_of_a_model_make_the_same_clip(capsys, world, plain, tmp_path):
+    """That the original layout holds the same weights is a test of `convert/folders`."""
+    other = made(capsys, world, tmp_path / "out.mp4", model="diffusers")
+    assert other["latents_sha256"] == plain["latents_sha256"]
+
+
+def test_a_lora_of_either_expert_changes_the_clip_and_rerun_repeats_it(
+    capsys, world, plain, tmp_path
+):
     high, low = (world / f"{name}_noise_pusa.safetensors" for name in ("high", "low"))
     flags = {
-        "none": [],
         "low": ["--low_lora_path", low],
         "both": ["--high_lora_path", high, "--low_lora_path", low],
     }
     records = {
         name: made(capsys, world, tmp_path / f"{name}.mp4", *more) for name, more in flags.items()
     }
-    assert len({record["latents_sha256"] for record in records.values()}) == 3
+    assert len({record["latents_sha256"] for record in (plain, *records.values())}) == 3
     job = records["both"]["job"]
     assert (job["lora"], job["low_lora"]) == ([[str(high), 1.5]], [[str(low), 1.4]])
     assert {str(high), str(low)} <= job["sha256"].keys()
@@ -129,29 +136,55 @@ def test_a_lora_of_either_expert_changes_the_clip_and_rerun_repeats_it(capsys, w
 
 
 TASKS = {
-    "i2v": ["--image_paths", "a.png"],
-    "start-end": ["--image_paths", "a.png", "b.png"],
-    "extend": ["--video_path", "a.mp4"],
-    "transition": ["--video_path", "a.mp4", "a.mp4", "--cond_position", "0,4"],
+    "i2v": (["--image_paths", "a.png"], 1),
+    "start-end": (["--image_paths", "a.png", "b.png"], 2),
+    "interpolate": (["--image_paths", "a.png", "b.png", "a.png"], 3),
+    "complete": (["--video_path", "a.mp4"], 2),
+    "extend": (["--video_path", "a.mp4"], 4),
+    "transition": (["--video_path", "a.mp4", "a.mp4", "--cond_position", "0,4"], 2),
+    "loop": (["--image_paths", "a.png"], 2),
 }
+"""Task -> its input, and how many latent frames are given."""
 
 
+def given(world, task):
+    return [world / arg if arg[1:] in (".png", ".mp4") else arg for arg in TASKS[task][0]]
+
+
+@pytest.mark.parametrize("preset", ["pusa", "official"])
 @pytest.mark.parametrize("task", TASKS)
-def test_conditioned_tasks_run(capsys, world, tmp_path, task):
-    given = [world / arg if arg[1:] in (".png", ".mp4") else arg for arg in TASKS[task]]
-    record = made(capsys, world, tmp_path / "out.mp4", *given, task=task)
-    assert record["job"]["task"] == task
+def test_conditioned_tasks_have_defaults_that_can_be_sampled(capsys, world, task, preset):
+    """The base model's solver looks back along one level: its default keeps frames exactly."""
+    found, err = plan(capsys, world, *given(world, task), "--preset", preset, task=task)
+    assert err == "" and len(found["given"]) == TASKS[task][1]
+    assert found["solver"] == {"pusa": "euler", "official": "unipc"}[preset]
+    is_exact = set(found["given"].values()) == {0.0}
+    assert is_exact == (preset == "official" or task == "transition")
+
+
+def test_the_official_preset_takes_as_many_multipliers_as_there_are_places(capsys, world):
+    flags = ["--preset", "official", "--cond_position", "0,2,4"]
+    found, _ = plan(capsys, world, *given(world, "complete"), *flags, task="complete")
+    assert found["given"] == {"0": 0.0, "2": 0.0, "4": 0.0}
+
+
+def test_the_official_solver_samples_with_a_given_frame(capsys, world, plain, tmp_path):
+    flags = ["--preset", "official", "--num_inference_steps", "4"]
+    out = tmp_path / "out.mp4"
+    record = made(capsys, world, out, *given(world, "i2v"), *flags, task="i2v")
+    assert (record["job"]["multipliers"], record["job"]["settings"]["solver"]) == ([0.0], "unipc")
+    assert record["latents_sha256"] != plain["latents_sha256"]
 
 
 def test_an_extension_has_the_multipliers_published_for_this_model(capsys, world):
-    given = ["--video_path", world / "a.mp4"]
-    mine, _ = plan(capsys, world, *given, task="extend")
+    clip = ["--video_path", world / "a.mp4"]
+    mine, _ = plan(capsys, world, *clip, task="extend")
     assert mine["given"] == {"0": 0.2, "1": 0.4, "2": 0.4, "3": 0.4}
-    other, _ = plan(capsys, world, *given, task="extend", model="one")
+    other, _ = plan(capsys, world, *clip, task="extend", model="one")
     assert other["given"] == {"0": 0.0, "1": 0.3, "2": 0.4, "3": 0.5}
-    fewer, _ = plan(capsys, world, *given, "--cond_position", "0,1", task="extend")
+    fewer, _ = plan(capsys, world, *clip, "--cond_position", "0,1", task="extend")
     assert fewer["given"] == {"0": 0.0, "1": 0.0}
-    own, _ = plan(capsys, world, *given, "--noise_multipliers", "0,0,0,.1", task="extend")
+    own, _ = plan(capsys, world, *clip, "--noise_multipliers", "0,0,0,.1", task="extend")
     assert own["given"] == {"0": 0.0, "1": 0.0, "2": 0.0, "3": 0.1}
 
 
@@ -176,32 +209,21 @@ def test_the_boundary_is_the_folders_unless_it_is_given(capsys, world, tmp_path)
     assert (found["boundary"], found["experts"]["dit"]["steps"]) == (1.0, 1)
 
 
-def test_experts_may_take_turns_on_the_devices(capsys, world, tmp_path):
+def test_experts_may_take_turns_on_the_devices(capsys, world, plain, tmp_path):
     found, _ = plan(capsys, world, "--resident", "one")
     assert found["experts_on_devices"] == "one, the other waits in the host's memory"
     swapped = made(capsys, world, tmp_path / "swap.mp4", "--resident", "one")
     assert swapped["job"]["resident"] == "one"
-    resident = made(capsys, world, tmp_path / "resident.mp4", "--resident", "all")
-    assert swapped["latents_sha256"] == resident["latents_sha256"]
+    assert swapped["latents_sha256"] == plain["latents_sha256"]
 
 
-def test_boundary_guidance_and_solver_reach_the_clip(capsys, world, tmp_path):
-    guided = ["--cfg_scale", "2"]
-    flags = {
-        "plain": guided,
-        "of two experts": [*guided, "--low_cfg_scale", "1", "--switch_DiT_boundary", "0.5"],
-        "official": ["--preset", "official", "--num_inference_steps", "4"],
-    }
-    prints = {
-        name: made(capsys, world, tmp_path / f"{i}.mp4", *more)["latents_sha256"]
-        for i, (name, more) in enumerate(flags.items())
-    }
-    assert len(set(prints.values())) == len(flags)
-    code, out, _ = call(capsys, "rerun", tmp_path / "2.mp4", "--no_compilation_cache")
-    assert code == 0 and "the same to the last bit" in out
+def test_boundary_and_guidance_reach_the_clip(capsys, world, plain, tmp_path):
+    flags = ["--cfg_scale", "2", "--low_cfg_scale", "1", "--switch_DiT_boundary", "0.5"]
+    record = made(capsys, world, tmp_path / "out.mp4", *flags)
+    assert record["latents_sha256"] != plain["latents_sha256"]
 
 
-def test_four_steps_with_a_distillation(capsys, world, tmp_path):
+def test_four_steps_with_a_distillation(capsys, world, plain, tmp_path):
     flags = ["--fast", "--lightx2v", world / "4steps"]
     found, err = plan(capsys, world, *flags)
     assert err == "" and (found["steps"], found["passes_per_step"]) == (4, 1)
@@ -209,7 +231,6 @@ def test_four_steps_with_a_distillation(capsys, world, tmp_path):
     assert found["lightx2v"] == files
     record = made(capsys, world, tmp_path / "fast.mp4", *flags)
     assert record["job"]["lightx2v"] == files
-    plain = made(capsys, world, tmp_path / "plain.mp4")
     assert record["latents_sha256"] != plain["latents_sha256"]
     _, err = plan(capsys, world, "--lightx2v", world / "4steps")
     assert err.count("\n") == 1

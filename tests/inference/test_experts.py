@@ -1,4 +1,4 @@
-"""Two denoisers in one run: who takes which step, from which memory, at which guidance scale."""
+"""Two denoisers in one run: who takes which step, at which scale; copies: test_swapping."""
 
 import dataclasses
 from typing import Any
@@ -46,11 +46,11 @@ def two(kind=WanDiT):
     return [Expert(dit=dits[1]), Expert(dit=dits[0], first_level=0.875)]
 
 
-def pipeline(experts, *, one_at_a_time=False):
+def pipeline(experts):
     rng = np.random.default_rng(1)
     texts = {p: rng.standard_normal((8, 16), np.float32) for p in ("a ball", "a dog")}
     coder = random_module(lambda: vae.WanVAE(VAE, rngs=nnx.Rngs(0)))
-    return WatchedPipeline(experts, coder, texts, WAN22, one_at_a_time=one_at_a_time)
+    return WatchedPipeline(experts, coder, texts, WAN22)
 
 
 def run(pipe, given=(), **changes):
@@ -128,29 +128,6 @@ def test_nothing_is_compiled_when_the_expert_changes(solver):
     assert compiled
     assert len({step.dit for step in pipe.steps}) == 2
     assert len(set(counts)) == 1
-
-
-@pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_one_at_a_time_gives_the_same_latents_to_the_last_bit(pipe, solver):
-    swapped = pipeline(two(), one_at_a_time=True)
-    expected = run(pipe, solver=solver).latents
-    for _ in range(2):  # the second call starts with the first expert again
-        np.testing.assert_array_equal(run(swapped, solver=solver).latents, expected)
-
-
-def test_one_at_a_time_has_the_weights_of_one_on_the_devices():
-    pipe = pipeline(two(), one_at_a_time=True)
-
-    def resident():
-        kernels = [x for x in jax.live_arrays() if x.shape == (1, 24, 32) and not x.is_deleted()]
-        return [x for x in kernels if x.sharding.memory_kind == "device"]
-
-    del pipe.steps[:]
-    before = len(resident())
-    pipe.experts.take(0)
-    assert len(resident()) == before + 1
-    pipe.experts.take(1)
-    assert len(resident()) == before + 1
 
 
 def test_an_expert_waits_in_the_hosts_memory_cut_as_it_was():

@@ -86,7 +86,7 @@ def check_ti2v(golden: Golden, case: dict):
         error = relative_error(from_house_layout(ours), expected)
         yield Comparison("velocity float32", error, LIMIT_FLOAT32)
     angles = Rotary(
-        *(x.reshape(-1, 1, x.shape[-1]) for x in rotary_table(dit.config.head_dim, *grid))
+        *(x.reshape(-1, 1, 1, x.shape[-1]) for x in rotary_table(dit.config.head_dim, *grid))
     )
     patches = latents.reshape(b, f, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 3, 5, 6)
     with mock.patch.object(wan_dit, "rotary_table", return_value=angles):
