@@ -204,7 +204,8 @@ def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
         except csv.Error as error:
             raise ValueError(
                 f"{where}: its quotes do not match ({error}): {line!r:.100}; a caption with a "
-                "comma stands in one pair of quotes, on one line, and quotes in it are doubled."
+                "comma stands in one pair of quotes, and quotes in it are doubled; captions of "
+                "several lines need metadata.jsonl."
             ) from None
         if not header:
             header = row

@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 
 from pusa_jax.files.atomic import replacing
 from pusa_jax.media import timing
-from pusa_jax.media.colour import upright_rgb
+from pusa_jax.media.colour import Graphs, upright_rgb
 from pusa_jax.media.opening import decoded, opened
 from pusa_jax.media.pictures import fit as fit
 from pusa_jax.media.pictures import frame_strip as frame_strip
@@ -48,8 +48,8 @@ def read_video(
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], float]:
     """Reads frames in the order they are shown, upright and in the colours of BT.709.
 
-    Non-square pixels stay as they are. Decoding stops with the last frame asked for, and of a long
-    file whose end is asked for only the end is decoded.
+    Non-square pixels stay as they are. Decoding stops with the last frame asked for, and begins
+    near the first where seeking finds it: at the end of a file, and at a moment of a given rate.
 
     Args:
       path: video file in any container and codec of FFmpeg.
@@ -89,17 +89,18 @@ def read_video(
                     break
             count = len(kept)
         else:
-            frames = decoded(container, stream)
             stop = None if num_frames is None else start + num_frames
             if fps is None:
-                count, kept = _slice(frames, start, stop)
+                count, kept = _slice(decoded(container, stream), start, stop)
             else:
-                count, kept = timing.slice_at(timing.timed(frames, rate), fps, start, stop)
+                zero, frames = timing.around(container, stream, rate, start / fps)
+                count, kept = timing.slice_at(frames, fps, start, stop, zero)
         if count < needed:
             frames = "1 frame" if count == 1 else f"{count} frames"
             at = f" at {fps:g} a second (its own rate is {rate:.4g})" if fps else ""
             raise ValueError(f"{path} has {frames}, {needed} are needed{at}; give a longer clip.")
-        pictures = [upright_rgb(frame) for frame in kept[:num_frames]]
+        graphs: Graphs = {}
+        pictures = [upright_rgb(frame, graphs) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise ValueError(f"{path} changes its picture size midway; re-encode it to one size.")
     return np.stack(pictures), rate if fps is None else fps
@@ -142,6 +143,8 @@ def write_video(
     frames: Iterable[UInt8[np.ndarray, "H W 3"]],
     fps: int | float | Fraction,
     metadata: Mapping[str, Any] | None = None,
+    *,
+    only_new: bool = False,
 ) -> None:
     """Writes an mp4 that plays everywhere: H.264, yuv420p, BT.709, crf 18, index in front.
 
@@ -150,11 +153,13 @@ def write_video(
       frames: [T, H, W, 3], or an iterator of frames, which is consumed as it is encoded.
       fps: frames per second.
       metadata: settings to embed as JSON (`read_metadata` returns them); `None` embeds nothing.
+      only_new: whether a file that exists when all is written stays as it is.
 
     Raises:
       ValueError: wrong file ending, odd size, no frame, a frame of another size, a frame rate that
         is not positive, or metadata that JSON cannot hold.
       OSError: the folder cannot be written.
+      FileExistsError: there is such a file, with `only_new`.
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
@@ -169,7 +174,7 @@ def write_video(
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs an even height and width, got {height}x{width}.")
-    with replacing(path) as temporary:
+    with replacing(path, only_new=only_new) as temporary:
         try:
             with av.open(
                 os.fspath(temporary.absolute()), "w", format="mp4", options=_MOVFLAGS

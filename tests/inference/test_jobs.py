@@ -289,7 +289,7 @@ def quiet(stage, done, total):
 def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tmp_path):
     conditions = jobs.read_conditions(full, 4)
     prepared, pipeline = prepared_of(full, tmp_path / "out.mp4", conditions), Recorder()
-    result, record = jobs.run(prepared, quiet, pipeline)
+    result, record, _ = jobs.run(prepared, quiet, pipeline)
     assert pipeline.calls == [
         ("p", {
             "conditions": prepared.conditions,
@@ -337,7 +337,7 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch, dtype):
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_first", lambda: False)
-    _, record = jobs.run(prepared_of(job_of(), tmp_path / "out.mp4"), quiet, Recorder())
+    _, record, _ = jobs.run(prepared_of(job_of(), tmp_path / "out.mp4"), quiet, Recorder())
     assert record["seconds"] == {"denoise": 1.5} and not list(tmp_path.iterdir())
 
 
@@ -348,6 +348,7 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
     assert plan["lora"] == [[str(media / "1.png"), 1.4], [str(media / "2.png"), 2.0]]
     assert {k: v for k, v in plan.items() if k not in ("dit", "lora")} == {
         "task": "extend",
+        "output": str(tmp_path / "out.mp4"),
         "latents": [1, 5, 4, 6, 16],
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
@@ -460,5 +461,5 @@ def test_an_input_is_found_beside_the_video_by_its_fingerprint(tmp_path):
     (tmp_path / "a.png").rename(tmp_path / "moved" / "a.png")
     found = Job.from_record(record, tmp_path / "moved")
     assert found.inputs == (str(tmp_path / "moved" / "a.png"),)
-    with pytest.raises(ValueError, match="nor beside the video"):
+    with pytest.raises(ValueError, match=f"not there any more.*, nor in {tmp_path}; put"):
         Job.from_record(record, tmp_path)

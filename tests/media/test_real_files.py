@@ -11,6 +11,7 @@ from clips import clip, write
 from PIL import Image
 
 from pusa_jax.media import colour, pictures, timing, video
+from pusa_jax.media.frames import as_frames
 
 LOSSLESS = {"codec": "libx264rgb", "pix_fmt": "rgb24", "crf": "0"}
 
@@ -53,8 +54,8 @@ def test_the_end_of_a_long_clip_is_sought_and_the_same(tmp_path, monkeypatch, fp
     write(tmp_path / "a.mp4", np.concatenate([levels] * 5), **LOSSLESS, g="24")
     decoded, original = [], timing.decoded
 
-    def counted(*given):
-        for frame in original(*given):
+    def counted(*given, **named):
+        for frame in original(*given, **named):
             decoded.append(1)
             yield frame
 
@@ -105,18 +106,18 @@ def test_whatever_pillow_raises_names_the_file(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error("odd\ntag")
 
-    monkeypatch.setattr(pictures, "_upright_rgb", fail)
+    monkeypatch.setattr(pictures, "upright_rgb", fail)
     with pytest.raises(ValueError, match=r"a\.png is damaged or not a picture: odd tag"):
         video.read_image(tmp_path / "a.png")
 
 
 def test_floats_and_pillow_images_become_uint8():
     picture = clip(1)[0]
-    np.testing.assert_array_equal(pictures.as_frames(picture / np.float32(255)), picture)
-    np.testing.assert_array_equal(pictures.as_frames(Image.fromarray(picture)), picture)
+    np.testing.assert_array_equal(as_frames(picture / np.float32(255)), picture)
+    np.testing.assert_array_equal(as_frames(Image.fromarray(picture)), picture)
     for bad in (picture.astype(np.float32), picture[..., 0], picture.astype(np.int32)):
         with pytest.raises(ValueError, match="got"):
-            pictures.as_frames(bad)
+            as_frames(bad)
 
 
 @pytest.mark.parametrize(("trc", "name"), [(18, "arib-std-b67"), (16, "smpte2084")])
