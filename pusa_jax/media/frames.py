@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+_OVERSHOOT = 1e-4
+"""By which floats leave [0, 1] from rounding and resampling alone."""
+
 
 def as_frames(pictures: Any) -> UInt8[np.ndarray, "*T H W 3"]:
     """Pictures as uint8 RGB, from what people hold.
@@ -46,12 +49,12 @@ def as_frames(pictures: Any) -> UInt8[np.ndarray, "*T H W 3"]:
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         values = array.astype(np.float32)
         low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
             raise ValueError(
                 f"floats must lie in [0, 1], got {what} from {low:.4g} to {high:.4g}; give uint8 "
                 "where black is 0 and white 255."
             )
-        return np.round(values * 255).astype(np.uint8)
+        return np.round(values.clip(0, 1) * 255).astype(np.uint8)
     raise ValueError(f"frames must be uint8, or floats in [0, 1], got {what}.")
 
 

@@ -14,6 +14,8 @@ from av.video.stream import VideoStream
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 """Streams that are no clip: covers, thumbnails, photographs in a container of videos."""
+_OF_PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
+"""Codecs of covers."""
 # Foreign tags need not be UTF-8; from 19 on PyAV takes them without being told.
 _READING: dict[str, Any] = (
     {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "surrogateescape"}
@@ -69,9 +71,10 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStrea
         raise ValueError(f"{path} is damaged or not a video: {error.strerror}.") from error
 
 
-def _likelihood(stream: VideoStream) -> tuple[bool, bool]:
-    """Orders streams: a cover that nobody marked has one frame; then the one marked as default."""
-    return stream.frames != 1, bool(stream.disposition & Disposition.default)
+def _likelihood(stream: VideoStream) -> tuple[bool, bool, bool]:
+    """Orders streams; a cover that nobody marked has one frame, or a codec of pictures."""
+    is_moving = stream.codec_context.name not in _OF_PICTURES
+    return stream.frames != 1, is_moving, bool(stream.disposition & Disposition.default)
 
 
 def decoded(

@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from pusa_jax.media.frames import as_frames
+
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -18,13 +20,24 @@ _TURNS = {
 
 
 def upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """What an image shows: turned as its tags say, transparency on black, 16-bit grey in 8 bit."""
+    """What an image shows: turned as its tags say, transparency on black, 16-bit grey in 8 bit.
+
+    Raises:
+      ValueError: its pixels are floats outside [0, 1], or whole numbers of an unknown range.
+    """
     # Not `exif_transpose`: it writes all tags anew, and fails where one of them is odd.
     turn = _TURNS.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        return as_frames(np.repeat(np.asarray(image)[..., None], 3, -1))
+    if image.mode == "I":
+        if image.format == "PPM":  # Pillow brings those of more than 8 bit to 16
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        else:
+            raise ValueError("its pixels have 32 bit (mode I); save it with 8 or 16")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

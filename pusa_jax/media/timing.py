@@ -40,7 +40,7 @@ def timed(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[Timed]:
 
     Args:
       frames: in the order they are shown.
-      rate: average frames per second, which the last frame's duration is taken from.
+      rate: average frames per second, for a last frame whose duration is not told.
     """
     step, before, start = 1 / rate, None, 0.0
     for frame in frames:
@@ -53,7 +53,12 @@ def timed(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[Timed]:
             start = 0.0 if told is None else told
         before = frame
     if before is not None:
-        yield Timed(frame=before, start=start, end=start + step)
+        yield Timed(frame=before, start=start, end=start + (_told_duration(before) or step))
+
+
+def _told_duration(frame: av.VideoFrame) -> float:
+    """Seconds that a frame is on screen; 0 where the file does not say."""
+    return float((frame.duration or 0) * (frame.time_base or 0))
 
 
 def slice_at(

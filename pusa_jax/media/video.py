@@ -26,6 +26,7 @@ from jaxtyping import UInt8
 from pusa_jax.files.atomic import replacing
 from pusa_jax.media import timing
 from pusa_jax.media.colour import Graphs, upright_rgb
+from pusa_jax.media.frames import as_picture
 from pusa_jax.media.opening import decoded, opened
 from pusa_jax.media.pictures import fit as fit
 from pusa_jax.media.pictures import frame_strip as frame_strip
@@ -35,6 +36,8 @@ from pusa_jax.media.pictures import write_png as write_png
 
 _BT709 = 1
 """Code point of BT.709 in H.264's colour description (matrix, primaries and transfer alike)."""
+_FASTEST = 1000
+"""Frames per second that a clip can be brought to."""
 _SETTINGS_KEY = "pusa_jax"
 _RECIPE = {"crf": "18"}
 _MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
@@ -64,7 +67,8 @@ def read_video(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is a folder, empty, damaged, not a video, or has too few frames.
+      ValueError: it is a folder, empty, damaged, not a video, or has too few frames; or a number
+        makes no sense.
     """
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, got {num_frames}.")
@@ -72,6 +76,8 @@ def read_video(
         raise ValueError(
             f"{num_frames} frames do not fit after {start=}; start at {-num_frames} or earlier."
         )
+    if fps is not None and not 0 < fps <= _FASTEST:
+        raise ValueError(f"fps must be above 0 and at most {_FASTEST}, got {fps}.")
     fps = None if fps is None else float(fps)
     needed = -start if start < 0 else start + (num_frames or 1)
     with opened(path) as (container, stream):
@@ -140,7 +146,7 @@ def frame_rate(path: str | os.PathLike) -> float:
 
 def write_video(
     path: str | os.PathLike,
-    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    frames: Iterable[Any],
     fps: int | float | Fraction,
     metadata: Mapping[str, Any] | None = None,
     *,
@@ -150,7 +156,8 @@ def write_video(
 
     Args:
       path: ends in .mp4; missing folders are made, an existing file is replaced.
-      frames: [T, H, W, 3], or an iterator of frames, which is consumed as it is encoded.
+      frames: [T, H, W, 3], or an iterator of pictures, which is consumed as it is encoded: uint8,
+        floats in [0, 1], or images of Pillow.
       fps: frames per second.
       metadata: settings to embed as JSON (`read_metadata` returns them); `None` embeds nothing.
       only_new: whether a file that exists when all is written stays as it is.
@@ -167,7 +174,7 @@ def write_video(
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a positive number, got {fps}.")
     tags = {} if metadata is None else _as_tags(metadata)
-    frames = iter(frames)
+    frames = map(_as_written, itertools.count(), frames)
     first = next(frames, None)
     if first is None:
         raise ValueError(f"there are no frames to write to {path}.")
@@ -213,12 +220,18 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     )
 
 
+def _as_written(index: int, frame: Any) -> np.ndarray:
+    try:
+        return as_picture(frame)
+    except ValueError as error:
+        raise ValueError(f"frame {index} cannot be written: {error}") from None
+
+
 def _to_yuv(frame: np.ndarray, shape: tuple[int, ...], index: int) -> av.VideoFrame:
-    frame = np.asarray(frame)
-    if frame.shape != shape or frame.dtype != np.uint8:
+    if frame.shape != shape:
         raise ValueError(
-            f"every frame must be uint8 {shape} like the first; frame {index} is "
-            f"{frame.dtype} {frame.shape}."
+            f"every frame must be uint8 {shape} like the first; frame {index} is uint8 "
+            f"{frame.shape}."
         )
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     return rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
