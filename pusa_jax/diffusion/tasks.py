@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from pusa_jax.media.frames import as_clip, as_picture
 
@@ -29,13 +28,13 @@ class Condition:
     """Pixel frames encoded together, and what becomes of the latent frames they give.
 
     Attributes:
-      frames: RGB, 1 + stride * k of them; floats in [0, 1] and Pillow's images become uint8.
+      frames: uint8 [T, H, W, 3], T = 1 + stride * k; what else `Frames` may be becomes this.
       take: which latent frames of the encoded clip are used.
       at: the place of each in the result.
       multipliers: the noise multiplier of each.
     """
 
-    frames: UInt8[np.ndarray, "T H W 3"]
+    frames: Any
     take: tuple[int, ...]
     at: tuple[int, ...]
     multipliers: tuple[float, ...]
@@ -145,7 +144,7 @@ def loop(
 
 
 def interpolate(
-    images: Sequence[Image],
+    images: Any,
     num_latent_frames: int,
     at: Sequence[int] | None = None,
     multipliers: Sequence[float] | None = None,
