@@ -67,22 +67,27 @@ def decoded(monkeypatch):
     return count
 
 
+def assert_short(decoded, path, most):
+    # Without key frames there is nothing to be sought, and the whole is decoded.
+    assert len(decoded) < most or path.name == "refresh.mp4"
+
+
 def test_the_end_is_that_of_the_whole(made, decoded):
     frames, _ = video.read_video(made, 13, -13)
     assert numbers(frames) == [*range(COUNT - 13, COUNT)]
-    assert len(decoded) < COUNT / 2
+    assert_short(decoded, made, COUNT / 2)
 
 
 def test_the_end_at_another_rate_is_that_of_the_whole(made, decoded):
     frames, _ = video.read_video(made, 13, -13, fps=16)
     assert numbers(frames) == [int(COUNT - 1 - 1.5 * k + 1e-6) for k in range(12, -1, -1)]
-    assert len(decoded) < COUNT
+    assert_short(decoded, made, COUNT)
 
 
 def test_a_moment_far_in_is_that_of_the_whole(made, decoded):
     frames, _ = video.read_video(made, 13, 180, fps=16)
     assert numbers(frames) == [int(1.5 * k + 1e-6) for k in range(180, 193)]
-    assert len(decoded) < COUNT / 2
+    assert_short(decoded, made, COUNT / 2)
 
 
 def test_a_moment_behind_the_end_says_how_long_the_clip_is(made):
