@@ -120,23 +120,62 @@ def test_floats_and_pillow_images_become_uint8():
             as_frames(bad)
 
 
-@pytest.mark.parametrize(("trc", "name"), [(18, "arib-std-b67"), (16, "smpte2084")])
-def test_hdr_is_brought_to_bt709(trc, name):
-    frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), (200, 60, 30), np.uint8), "rgb24")
+HDR = {"arib-std-b67": 18, "smpte2084": 16}
+"""Transfer of HLG and of PQ, and their code points."""
+
+
+def as_hdr(picture, transfer):
+    """A frame as a phone writes it."""
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
     frame.time_base = Fraction(1, 16)
     graph = av.filter.Graph()
-    steps = [graph.add_buffer(width=64, height=64, format="rgb24", time_base=Fraction(1, 16))]
+    height, width = picture.shape[:2]
+    shape = {"width": width, "height": height, "format": "rgb24"}
+    steps = [graph.add_buffer(**shape, time_base=Fraction(1, 16))]
     steps.append(graph.add("setparams", "color_primaries=bt709:color_trc=bt709"))
-    to = f"out_primaries=bt2020:out_transfer={name}:out_color_matrix=bt2020nc"
+    to = f"out_primaries=bt2020:out_transfer={transfer}:out_color_matrix=bt2020nc"
     steps.append(graph.add("scale", to + ":intent=relative_colorimetric"))
     steps += [graph.add("format", "yuv420p10le"), graph.add("buffersink")]
     for before, after in itertools.pairwise(steps):
         before.link_to(after)
     graph.configure()
     graph.push(frame)
-    hdr = graph.pull()
-    assert hdr.color_trc == trc
+    return graph.pull()
+
+
+@pytest.mark.parametrize("transfer", HDR)
+def test_hdr_is_brought_to_bt709(transfer):
+    hdr = as_hdr(np.full((64, 64, 3), (200, 60, 30), np.uint8), transfer)
+    assert hdr.color_trc == HDR[transfer]
     assert np.abs(colour.upright_rgb(hdr)[32, 32].astype(int) - (200, 60, 30)).max() <= 8
+
+
+def test_one_filter_serves_all_frames_of_a_clip(tmp_path, monkeypatch):
+    made, original = [], colour._to_bt709
+
+    def counted(frame):
+        made.append(frame.color_trc)
+        return original(frame)
+
+    monkeypatch.setattr(colour, "_to_bt709", counted)
+    graphs: colour.Graphs = {}
+    for transfer in (*HDR, *HDR):
+        for level in (40, 120, 200):
+            hdr = as_hdr(np.full((64, 64, 3), level, np.uint8), transfer)
+            assert np.abs(colour.upright_rgb(hdr, graphs)[32, 32].astype(int) - level).max() <= 8
+    assert made == [18, 16]
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = 18, 9
+        for level in (40, 120, 200):
+            frame = as_hdr(np.full((64, 64, 3), level, np.uint8), "arib-std-b67")
+            frame.pts = level // 80
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    made.clear()
+    read, _ = video.read_video(tmp_path / "a.mp4")
+    assert np.abs(read.mean((1, 2, 3)) - (40, 120, 200)).max() <= 8 and made == [18]
 
 
 def test_untagged_high_definition_is_bt709(tmp_path):
