@@ -406,7 +406,10 @@ def check_output(output: str | Path, inputs: Sequence[str] = ()) -> None:
         raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
     check_writable(output)
     for path in inputs:
-        if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
+        is_there = os.path.exists(output) and os.path.exists(path)
+        # Through a folder that is made only when the video is written a name leads there as well.
+        is_same = os.path.realpath(output) == os.path.realpath(path)
+        if is_same or (is_there and os.path.samefile(output, path)):
             raise ValueError(f"the output {output} is the input {path}; choose another name.")
 
 

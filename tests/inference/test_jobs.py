@@ -443,7 +443,9 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
 
 def test_an_output_never_replaces_an_input_also_through_a_link(tmp_path, media):
     (tmp_path / "link.mp4").symlink_to(media / "0-89.mp4")
-    for output in (media / "0-89.mp4", tmp_path / "link.mp4"):
+    (tmp_path / "folder").symlink_to(media)
+    outputs = [media / "0-89.mp4", tmp_path / "link.mp4", tmp_path / "folder" / "0-89.mp4"]
+    for output in (*outputs, f"{media}/new/../0-89.mp4"):
         with pytest.raises(ValueError, match="is the input"):
             jobs.check_output(output, [str(media / "0-89.mp4")])
 
