@@ -1,5 +1,6 @@
 """What phones, cameras and taggers write: rates, orientations, covers, colours, odd tags."""
 
+import functools
 import itertools
 import struct
 from fractions import Fraction
@@ -124,13 +125,11 @@ HDR = {"arib-std-b67": 18, "smpte2084": 16}
 """Transfer of HLG and of PQ, and their code points."""
 
 
-def as_hdr(picture, transfer):
-    """A frame as a phone writes it."""
-    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-    frame.time_base = Fraction(1, 16)
+@functools.cache
+def to_hdr(transfer):
+    """A filter, which takes long to be made."""
     graph = av.filter.Graph()
-    height, width = picture.shape[:2]
-    shape = {"width": width, "height": height, "format": "rgb24"}
+    shape = {"width": 64, "height": 64, "format": "rgb24"}
     steps = [graph.add_buffer(**shape, time_base=Fraction(1, 16))]
     steps.append(graph.add("setparams", "color_primaries=bt709:color_trc=bt709"))
     to = f"out_primaries=bt2020:out_transfer={transfer}:out_color_matrix=bt2020nc"
@@ -139,13 +138,21 @@ def as_hdr(picture, transfer):
     for before, after in itertools.pairwise(steps):
         before.link_to(after)
     graph.configure()
-    graph.push(frame)
-    return graph.pull()
+    return graph
+
+
+def as_hdr(colour_of_all, transfer):
+    """A frame of 64x64 as a phone writes it."""
+    picture = np.full((64, 64, 3), colour_of_all, np.uint8)
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+    frame.time_base = Fraction(1, 16)
+    to_hdr(transfer).push(frame)
+    return to_hdr(transfer).pull()
 
 
 @pytest.mark.parametrize("transfer", HDR)
 def test_hdr_is_brought_to_bt709(transfer):
-    hdr = as_hdr(np.full((64, 64, 3), (200, 60, 30), np.uint8), transfer)
+    hdr = as_hdr((200, 60, 30), transfer)
     assert hdr.color_trc == HDR[transfer]
     assert np.abs(colour.upright_rgb(hdr)[32, 32].astype(int) - (200, 60, 30)).max() <= 8
 
@@ -161,7 +168,7 @@ def test_one_filter_serves_all_frames_of_a_clip(tmp_path, monkeypatch):
     graphs: colour.Graphs = {}
     for transfer in (*HDR, *HDR):
         for level in (40, 120, 200):
-            hdr = as_hdr(np.full((64, 64, 3), level, np.uint8), transfer)
+            hdr = as_hdr(level, transfer)
             assert np.abs(colour.upright_rgb(hdr, graphs)[32, 32].astype(int) - level).max() <= 8
     assert made == [18, 16]
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
@@ -169,7 +176,7 @@ def test_one_filter_serves_all_frames_of_a_clip(tmp_path, monkeypatch):
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
         stream.codec_context.color_trc, stream.codec_context.color_primaries = 18, 9
         for level in (40, 120, 200):
-            frame = as_hdr(np.full((64, 64, 3), level, np.uint8), "arib-std-b67")
+            frame = as_hdr(level, "arib-std-b67")
             frame.pts = level // 80
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
