@@ -495,7 +495,7 @@ def test_a_rerun_names_every_file_that_has_moved(seen, capsys, tmp_path, monkeyp
 
 
 def test_only_warnings_of_the_package_are_shown_and_the_hook_is_put_back(seen, capsys, monkeypatch):
-    before = warnings.showwarning
+    others = []
 
     def warn(*given, **named):
         warnings.warn("yours\nand mine", PusaWarning, stacklevel=1)
@@ -505,6 +505,7 @@ def test_only_warnings_of_the_package_are_shown_and_the_hook_is_put_back(seen, c
     monkeypatch.setattr(jobs, "prepare", warn)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        warnings.showwarning = before = lambda *given: others.append(str(given[0]))
         assert main(["t2v", "--prompt", ""]) == 2
+        assert warnings.showwarning is before and not others
     assert capsys.readouterr().err == "pusa-jax: yours and mine\npusa-jax: error: x.\n"
-    assert warnings.showwarning is before

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from pusa_jax.media import timing, video
+from pusa_jax.media.colour import upright_rgb
+from pusa_jax.media.opening import opened
 
 COUNT, BITS = 360, 9
 KINDS = {
@@ -88,6 +90,15 @@ def test_a_moment_far_in_is_that_of_the_whole(made, decoded):
     frames, _ = video.read_video(made, 13, 180, fps=16)
     assert numbers(frames) == [int(1.5 * k + 1e-6) for k in range(180, 193)]
     assert_short(decoded, made, COUNT / 2)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 11.3])
+def test_nothing_that_refers_to_what_was_not_decoded_comes_behind_a_seek(made, seconds):
+    with opened(made) as (container, stream):
+        begin = float((stream.start_time or 0) * stream.time_base)
+        sought = timing._from(container, stream, begin + seconds)
+        told = [number for f in sought for number in numbers(upright_rgb(f)[None])]
+    assert told == [*range(COUNT - len(told), COUNT)]
 
 
 def test_a_moment_behind_the_end_says_how_long_the_clip_is(made):
