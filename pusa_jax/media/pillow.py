@@ -4,8 +4,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pusa_jax.media.frames import as_frames
-
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,7 +30,10 @@ def upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "F":
-        return as_frames(np.repeat(np.asarray(image)[..., None], 3, -1))
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError("its pixels are floats outside [0, 1]; save it with 8 or 16 bit")
+        image = Image.fromarray(np.round(values * 255).astype(np.uint8))
     if image.mode == "I":
         if image.format == "PPM":  # Pillow brings those of more than 8 bit to 16
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
