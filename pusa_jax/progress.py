@@ -8,6 +8,10 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done and how much there is."""
 
 
+class PusaWarning(UserWarning):
+    """What people should know of their input though it is used; the command line shows it."""
+
+
 def no_progress(stage: str, done: int, total: int) -> None:
     """Reports nothing."""
 

@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
     assert (jax.process_count(), jax.device_count()) == (2, 8)
     assert processes.agree_on(index + 5) == 5
     (folder / f"read{index}.json").write_text(json.dumps(bytes_read_of(folder / "large")))
-    result, _ = jobs.run(jobs.prepare(job(folder), folder / f"{index}.mp4"))
+    result, *_ = jobs.run(jobs.prepare(job(folder), folder / f"{index}.mp4"))
     np.save(folder / f"latents{index}.npy", result.latents)
     pipe = PusaPipeline.from_pretrained(
         folder / "converted", dtype="float32", mesh=make_mesh({"context": 4, "tensor": 2})

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import secrets
 from fractions import Fraction
 from typing import Any
@@ -166,7 +167,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _rate(text: str) -> int | float:
     try:
-        rate = Fraction(text)
+        rate = Fraction(text if re.fullmatch(r"[\d./]{1,20}", text) else "")
     except (ValueError, ZeroDivisionError):
         message = f"expected frames per second, as in 24, 23.976 or 24000/1001; got {text!r}"
         raise argparse.ArgumentTypeError(message) from None

@@ -14,6 +14,7 @@ from pusa_jax.cli import printing, weights
 from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
 from pusa_jax.cli.printing import one_line
 from pusa_jax.cli.signals import ending_tidily
+from pusa_jax.progress import PusaWarning
 
 USAGE_ERROR = 2
 
@@ -46,9 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     if not args.debug:
         printing.quiet_libraries(until_exit=is_process)
-    warnings.showwarning = lambda message, *_: print(
-        f"pusa-jax: {one_line(cast(Exception, message))}", file=sys.stderr
-    )
+    show_otherwise = warnings.showwarning  # `harmless` puts it back
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, PusaWarning):
+            print(f"pusa-jax: {one_line(cast(Exception, message))}", file=sys.stderr)
+        elif args.debug:
+            show_otherwise(message, category, *where)
+
+    warnings.showwarning = show
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -171,8 +178,8 @@ def run_task(args: argparse.Namespace) -> int:
 
     processes.join()
     job, model = job_of(args)
-    output = args.output or jobs.unused(f"outputs/{args.task}.mp4")
-    prepared = jobs.prepare(job, output, model)
+    output = args.output or f"outputs/{args.task}.mp4"
+    prepared = jobs.prepare(job, output, model, numbered=args.output is None)
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
     is_for_lora = args.fast and model.family.few_steps is in_few_steps
     _caution([*prepared.cautions, *(missing if is_for_lora and not job.distilled else [])])
@@ -199,13 +206,13 @@ def make_video(prepared: Any, *, keep_compiled: bool, expect: str | None = None)
     if keep_compiled:
         _keep_compiled()
     console = Console()
-    result, record = jobs.run(prepared, console if processes.is_first() else no_progress)
+    result, record, path = jobs.run(prepared, console if processes.is_first() else no_progress)
     console.close()
     same = expect in (None, record["latents_sha256"])
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
         made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
-        print(f"{prepared.output}: {made}; {seconds}")
+        print(f"{path}: {made}; {seconds}")
         if expect is not None:
             print(
                 f"latents are {'the same to the last bit' if same else 'NOT the same'} as before."
@@ -238,14 +245,14 @@ def run_rerun(args: argparse.Namespace) -> int:
     record = video.read_metadata(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
-    output = args.output or jobs.unused(Path(args.path).with_suffix(".rerun.mp4"))
-    jobs.check_output(output, [args.path])
+    output = args.output or Path(args.path).with_suffix(".rerun.mp4")
+    if args.output is not None:
+        jobs.check_output(output, [args.path])
     job = jobs.Job.from_record(record["job"], Path(args.path).parent)
-    for then, now in zip(record["job"]["inputs"], job.inputs, strict=True):
-        if then != now and processes.is_first():
-            print(f"input {then} is taken from {now}", file=sys.stderr)
+    for then, now in jobs.moved(record["job"], job) if processes.is_first() else ():
+        print(f"{then} is taken from {now}", file=sys.stderr)
     return make_video(
-        jobs.prepare(job, output),
+        jobs.prepare(job, output, numbered=args.output is None),
         keep_compiled=not args.no_compilation_cache,
         expect=record["latents_sha256"],
     )

@@ -327,8 +327,9 @@ class EncodedClips:
         if all(prints) and prints[0] != prints[1]:
             differ.append("fingerprint is {!r} there and {!r} here".format(*prints))
         if differ:
+            named = "; ".join(differ[:40])
             raise ValueError(
-                f"{self.folder} was encoded by another VAE than the run's: {'; '.join(differ)}; "
+                f"{self.folder} was encoded by another VAE than the run's: {named}; "
                 "name the model it was encoded with, or encode again."
             )
 

@@ -61,7 +61,7 @@ class Clip:
         """The media file, or the file beside it whose name has this ending.
 
         Raises:
-          ValueError: the line names no file, or has no caption.
+          ValueError: the line names no file or two, or has no caption.
           FileNotFoundError: there is no such file.
         """
         if self.fault:
@@ -71,10 +71,11 @@ class Clip:
         if not self.caption:
             raise ValueError("has no caption.")
         for name in _spellings(self.name + ending):
-            for below in MEDIA_FOLDERS:
-                path = self.folder / below / name
-                if path.is_file():
-                    return path
+            found = [path for b in MEDIA_FOLDERS if (path := self.folder / b / name).is_file()]
+            if len(found) > 1 and not found[0].samefile(found[1]):
+                raise ValueError(f"{name} is both in {self.folder} and in its folder train.")
+            if found:
+                return found[0]
         raise FileNotFoundError(
             f"{self.name}{ending} is neither in {self.folder} nor in its folder train."
         )
@@ -131,7 +132,18 @@ def read_clips(src: Path) -> list[Clip]:
         )
     if not clips:
         raise ValueError(f"{path} lists no clips.")
-    return clips
+    return [_writable(clip) for clip in clips]
+
+
+def _writable(clip: Clip) -> Clip:
+    """A clip whose texts go into files: halves of characters and bytes of no text are a fault."""
+    texts = {"file": clip.name, "caption": clip.caption}
+    safe = {what: text.encode("utf-8", "backslashreplace").decode() for what, text in texts.items()}
+    wrong = [what for what in texts if safe[what] != texts[what]]
+    if not wrong:
+        return clip
+    fault = f"the {' and the '.join(wrong)} has what is no character of UTF-8."
+    return dataclasses.replace(clip, name=safe["file"], caption=safe["caption"], fault=fault)
 
 
 def _captioned(src: Path) -> list[Clip]:
@@ -146,7 +158,7 @@ def _captioned(src: Path) -> list[Clip]:
         raise FileNotFoundError(
             f"{src} has no list of clips ({' or '.join(LISTS)}), nor captions in .txt files."
         )
-    return [_with_text(number, path, src) for number, path in enumerate(media)]
+    return [_writable(_with_text(number, path, src)) for number, path in enumerate(media)]
 
 
 def _with_text(number: int, path: Path, src: Path) -> Clip:
@@ -201,10 +213,13 @@ def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
         where = f"{path}, line {number}"
         try:
             (row,) = csv.reader([line], strict=True)
+            if line.count('"') % 2:  # which in a field without quotes around it is no error there
+                raise csv.Error("their number is odd")
         except csv.Error as error:
             raise ValueError(
                 f"{where}: its quotes do not match ({error}): {line!r:.100}; a caption with a "
-                "comma stands in one pair of quotes, on one line, and quotes in it are doubled."
+                "comma stands in one pair of quotes, and quotes in it are doubled; captions of "
+                "several lines need metadata.jsonl."
             ) from None
         if not header:
             header = row

@@ -44,6 +44,9 @@ UNFINISHED = "unfinished"
 SKIPPED = "skipped.jsonl"
 """Report of the clips that are not in the dataset, with reasons."""
 
+REASON = 1000
+"""Characters of a reason, at most."""
+
 SHARD_BYTES, LEAST_SHARDS = 2**29, 64
 """Largest size of a shard, and how many there are before they grow: enough to be shared."""
 
@@ -208,7 +211,7 @@ def _write_group(
     reasons: dict[int, str] = {}
     for clip, result in _read_ahead(read, missing):
         if isinstance(result, Exception):
-            reasons[clip.number] = " ".join(str(result).split()) or repr(result)
+            reasons[clip.number] = " ".join(str(result).split())[:REASON] or repr(result)
         else:
             example = encode(clip, result)
             if np.isfinite(example.latents).all() and np.isfinite(example.text).all():

@@ -123,7 +123,7 @@ def run_demo(output: Path) -> int:
         )
         console = Console()
         prepared = jobs.prepare(job, output / f"{task}.mp4", model)
-        result, _ = jobs.run(prepared, console, pipeline)
+        result, *_ = jobs.run(prepared, console, pipeline)
         console.close()
         verdicts[task] = verdict(part, result.frames)
         rows.append(row(f"{task}: {part.scene.caption}", result.frames, part.given))

@@ -7,12 +7,17 @@ keeps a frame exactly, more gives the model more freedom around it.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-Frames = UInt8[np.ndarray, "T H W 3"]
-Image = UInt8[np.ndarray, "H W 3"]
+from pusa_jax.media.frames import as_clip, as_picture
+
+Frames = Any
+"""A clip [T, H, W, 3] of uint8 or floats in [0, 1], or a sequence of such pictures or Pillow's."""
+
+Image = Any
+"""A picture [H, W, 3] of uint8 or of floats in [0, 1], or an image of Pillow."""
 
 EXTENSION = (0, 1, 2, 3)
 """Latent frames that an extension keeps by default: 13 pixel frames where the stride is 4."""
@@ -23,16 +28,19 @@ class Condition:
     """Pixel frames encoded together, and what becomes of the latent frames they give.
 
     Attributes:
-      frames: RGB, 1 + stride * k of them.
+      frames: uint8 [T, H, W, 3], T = 1 + stride * k; what else `Frames` may be becomes this.
       take: which latent frames of the encoded clip are used.
       at: the place of each in the result.
       multipliers: the noise multiplier of each.
     """
 
-    frames: Frames
+    frames: Any
     take: tuple[int, ...]
     at: tuple[int, ...]
     multipliers: tuple[float, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "frames", as_clip(self.frames))
 
 
 def latent_frames(num_frames: int, stride: int) -> int:
@@ -69,7 +77,7 @@ def images_at(
             f"{len(at)} and {len(multipliers)}."
         )
     return [
-        Condition(frames=image[None], take=(0,), at=(place,), multipliers=(multiplier,))
+        Condition(frames=as_picture(image)[None], take=(0,), at=(place,), multipliers=(multiplier,))
         for image, place, multiplier in zip(images, at, multipliers, strict=True)
     ]
 
@@ -91,7 +99,7 @@ def video_at(
             f"numbers of positions and noise multipliers must agree, got {len(at)} and "
             f"{len(multipliers)}."
         )
-    needed = pixel_frames(max(at) + 1, stride)
+    frames, needed = as_clip(frames), pixel_frames(max(at) + 1, stride)
     if len(frames) < needed:
         raise ValueError(
             f"the video has {len(frames)} frames, {needed} are needed for position {max(at)}."
@@ -136,7 +144,7 @@ def loop(
 
 
 def interpolate(
-    images: Sequence[Image],
+    images: Any,
     num_latent_frames: int,
     at: Sequence[int] | None = None,
     multipliers: Sequence[float] | None = None,
@@ -148,6 +156,10 @@ def interpolate(
     Raises:
       ValueError: fewer than two images, more than latent frames, or counts that differ.
     """
+    if not hasattr(images, "__len__"):
+        kind = type(images).__name__
+        raise ValueError(f"interpolation needs a sequence of pictures, got one {kind}.")
+    images = [as_picture(image) for image in images]
     if len(images) < 2:
         raise ValueError(f"interpolation needs at least 2 images, got {len(images)}.")
     spread = np.linspace(0, num_latent_frames - 1, len(images)).round().astype(int).tolist()
@@ -208,7 +220,7 @@ def extend(
 
 def transition(
     first: Frames,
-    second: UInt8[np.ndarray, "T2 H W 3"],
+    second: Frames,
     num_latent_frames: int,
     stride: int,
     at: Sequence[int] | None = None,
@@ -233,6 +245,7 @@ def transition(
             f"{len(opening) + len(closing)} and {len(multipliers)}."
         )
     multiplier = dict(zip(at or opening + closing, multipliers, strict=True))
+    first, second = as_clip(first), as_clip(second)
     frames_needed = transition_frames(num_latent_frames, stride, at)
     for name, frames, needed in zip(
         ("first", "second"), (first, second), frames_needed, strict=True

@@ -1,6 +1,7 @@
 """Results on disk: a name holds a whole file or none, and what cannot be written is told early."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,17 +49,36 @@ def check_place(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, only_new: bool = False) -> Iterator[Path]:
     """Gives an empty file beside `path`, renamed at the end and removed if an error occurs.
 
     Missing folders are made; a file at `path` is replaced. What killed processes have left of the
     same file is removed.
 
+    Args:
+      path: of the result.
+      only_new: whether a file that is at `path` at the end stays, which is an error then.
+
     Raises:
       OSError: see `check_writable`.
+      FileExistsError: there is such a file, and it should be new.
     """
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary.claimed(path) as made:
         yield made
+        if only_new:
+            _place_new(made, path)
+        else:
+            os.replace(made, path)
+
+
+def _place_new(made: Path, path: Path) -> None:
+    try:
+        os.link(made, path)  # in one step with the question whether the name is free
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         os.replace(made, path)

@@ -19,6 +19,7 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
     given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
     return {
         "task": job.task,
+        "output": str(prepared.output),
         "latents": list(shape),
         "tokens": f * (h // ph) * (w // pw),
         "given": {str(place): multiplier for place, multiplier in sorted(given)},

@@ -99,10 +99,11 @@ class Job:
                 ) from None
 
     def as_record(self) -> dict[str, Any]:
-        """The job as JSON values, with fingerprints of its input files."""
+        """The job as JSON values, with the folder it was made in and fingerprints of its files."""
         files = (*self.inputs, *self.lora_files)
         return dataclasses.asdict(self) | {
-            "sha256": {path: fingerprints.of_file(path) for path in files}
+            "folder": os.getcwd(),
+            "sha256": {path: fingerprints.of_file(path) for path in files},
         }
 
     @property
@@ -122,8 +123,8 @@ class Job:
 
         Args:
           record: plain values.
-          beside: folder that input files are looked for in as well, known by their fingerprints;
-            `inputs` and `lora` of the job then name the files that were found.
+          beside: folder that files are looked for in as well, after the one that the job was made
+            in; inputs and LoRA files are known by their fingerprints. The job names what was found.
 
         Raises:
           ValueError: a field is missing or unknown, or an input file is missing or has changed.
@@ -131,7 +132,7 @@ class Job:
         if not isinstance(record, dict):
             raise ValueError(f"the file describes no job: expected a table, got {record!r:.60}.")
         record = dict(record)
-        prints = record.pop("sha256", {})
+        prints, made_in = record.pop("sha256", {}), record.pop("folder", None)
         if "fps" in record and isinstance(record.get("settings"), dict):  # videos up to 0.1
             record["settings"] = record["settings"] | {"fps": record.pop("fps")}
         record = {"source_fps": "keep"} | record  # up to 0.1 frames were taken one by one
@@ -142,9 +143,12 @@ class Job:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
         check_claims(job)
-        found = {path: located(path, known, beside) for path, known in expected.items()}
+        folders = tuple(Path(f) for f in (made_in, beside) if isinstance(f, str | Path))
+        found = {path: located(path, known, folders) for path, known in expected.items()}
+        models = (p for f in (Path(), *folders) if os.path.exists(p := f / job.model))
         return dataclasses.replace(
             job,
+            model=str(next(models, job.model)),
             inputs=tuple(found.get(path, path) for path in job.inputs),
             lora=tuple((found.get(path, path), strength) for path, strength in job.lora),
             low_lora=tuple((found.get(path, path), strength) for path, strength in job.low_lora),
@@ -174,22 +178,32 @@ def check_claims(job: Job) -> None:
     claims.check_video(settings.num_frames, settings.height, settings.width)
 
 
-def located(path: str, fingerprint: str, beside: Path | None = None) -> str:
-    """Where an input of an earlier run is now: at its path, or beside the video.
+def moved(record: Mapping[str, Any], job: Job) -> list[tuple[str, str]]:
+    """Paths in a record, and where `Job.from_record` has found their files instead."""
+    then = [record["model"], *(record.get("inputs") or ()), *(record.get("lightx2v") or ())]
+    now = [job.model, *job.inputs, *job.lightx2v]
+    for name in ("lora", "low_lora"):
+        then += [path for path, _ in record.get(name) or ()]
+        now += [path for path, _ in getattr(job, name)]
+    pairs = zip(then, now, strict=True)
+    return [(old, new) for old, new in dict.fromkeys(pairs) if old != new]
+
+
+def located(path: str, fingerprint: str, folders: Sequence[Path] = ()) -> str:
+    """Where a file of an earlier run is now: at its path, or in one of the folders.
 
     Raises:
       ValueError: it is at none of these places, or has changed.
     """
-    places = [Path(path)]
-    if beside is not None:
-        places += [beside / path, beside / re.split(r"[/\\]", path)[-1]]
-    there = list(dict.fromkeys(place for place in places if place.is_file()))
+    name = re.split(r"[/\\]", path)[-1]
+    places = [Path(path), *(folder / part for folder in folders for part in (path, name))]
+    there = list(dict.fromkeys(place for place in places if os.path.isfile(place)))
     for place in there:
         if fingerprints.of_file(place) == fingerprint:
             return path if place == Path(path) else str(place)
     if there:
         raise ValueError(f"input {there[0]} has changed since the video was made.")
-    other = "" if beside is None else f", nor beside the video in {beside.absolute()}"
+    other = "".join(f", nor in {folder.absolute()}" for folder in dict.fromkeys(folders))
     raise ValueError(f"input {path} is not there any more{other}; put it back to rerun.")
 
 
@@ -276,7 +290,11 @@ INPUTS_TAKEN = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job that was held against its model and devices and found good; its inputs are read."""
+    """A job that was held against its model and devices and found good; its inputs are read.
+
+    Attributes:
+      unnumbered: name whose first free number the output has; None lets the output replace a file.
+    """
 
     job: Job
     output: Path
@@ -284,6 +302,7 @@ class Prepared:
     conditions: list[tasks.Condition]
     mesh: Mesh
     resident: Resident = "all"
+    unnumbered: Path | None = None
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -291,18 +310,24 @@ class Prepared:
         return tuple(cautions(self.job.settings, self.model.family, self.job.distilled))
 
 
-def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepared:
+def prepare(
+    job: Job, output: str | Path, model: Model | None = None, *, numbered: bool = False
+) -> Prepared:
     """Finds everything that can be wrong with a job; reads inputs, but no weights.
 
     Args:
       job: what is to be made.
       output: where.
       model: the job's model and LoRA files, where they are open already.
+      numbered: whether the output gets the first free number, as in NAME-2.mp4, if it exists.
 
     Raises:
       ValueError, OSError: one line saying what is wrong with output, model, settings, LoRA files,
         mesh or inputs.
     """
+    unnumbered = Path(output) if numbered else None
+    if unnumbered is not None:
+        output = _numbered(unnumbered, processes.agree_on(_free_number(unnumbered)))
     check_output(output, (*job.inputs, *job.lora_files))
     check_claims(job)
     if model is None:
@@ -327,6 +352,7 @@ def prepare(job: Job, output: str | Path, model: Model | None = None) -> Prepare
         conditions=conditions,
         mesh=mesh,
         resident=resident,
+        unnumbered=unnumbered,
     )
 
 
@@ -334,7 +360,7 @@ def run(
     prepared: Prepared,
     on_progress: Progress = no_progress,
     pipeline: PusaPipeline | None = None,
-) -> tuple[Output, dict[str, Any]]:
+) -> tuple[Output, dict[str, Any], Path]:
     """Samples a job and writes the mp4 with the job inside; of several processes, the first does.
 
     Args:
@@ -343,7 +369,8 @@ def run(
       pipeline: the job's model, LoRA files and dtype, where they are loaded already.
 
     Returns:
-      what was sampled, and the record embedded in the file.
+      what was sampled, the record embedded in the file, and the file: another number than that of
+      `prepared` if its name was taken meanwhile.
     """
     job = prepared.job
     if pipeline is None:
@@ -363,9 +390,20 @@ def run(
         on_progress=on_progress,
     )
     record = embedded_record(job, result, prepared.mesh)
-    if processes.is_first():
-        video.write_video(prepared.output, result.frames, job.settings.fps, record)
-    return result, record
+    path = _written(prepared, result, record) if processes.is_first() else prepared.output
+    return result, record, path
+
+
+def _written(prepared: Prepared, result: Output, record: dict[str, Any]) -> Path:
+    path, unnumbered, fps = prepared.output, prepared.unnumbered, prepared.job.settings.fps
+    while True:
+        try:
+            video.write_video(path, result.frames, fps, record, only_new=unnumbered is not None)
+            return path
+        except FileExistsError:
+            if unnumbered is None:
+                raise
+            path = unused(unnumbered)
 
 
 def check_output(output: str | Path, inputs: Sequence[str] = ()) -> None:
@@ -377,17 +415,26 @@ def check_output(output: str | Path, inputs: Sequence[str] = ()) -> None:
     """
     if Path(output).suffix.lower() != ".mp4":
         raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
-    for path in inputs:
-        if Path(output).exists() and Path(path).exists() and Path(output).samefile(path):
-            raise ValueError(f"the output {output} is the input {path}; choose another name.")
     check_writable(output)
+    for path in inputs:
+        is_there = os.path.exists(output) and os.path.exists(path)
+        # Through a folder that is made only when the video is written a name leads there as well.
+        is_same = os.path.realpath(output) == os.path.realpath(path)
+        if is_same or (is_there and os.path.samefile(output, path)):
+            raise ValueError(f"the output {output} is the input {path}; choose another name.")
 
 
 def unused(output: str | Path) -> Path:
     """The name itself, or the first of NAME-2.mp4, NAME-3.mp4, ... that is free."""
-    path = Path(output)
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(one for one in itertools.chain([path], numbered) if not os.path.lexists(one))
+    return _numbered(Path(output), _free_number(Path(output)))
+
+
+def _free_number(path: Path) -> int:
+    return next(n for n in itertools.count(1) if not os.path.lexists(_numbered(path, n)))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
 
 
 def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:

@@ -19,14 +19,22 @@ _UNTAGGED, _BT709, _BT2020, _PQ, _HLG = 2, 1, 9, 16, 18
 _TO_BT709 = "out_primaries=bt709:out_transfer=bt709:intent=relative_colorimetric"
 
 
-def upright_rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+Graphs = dict[tuple, Graph]
+"""Filters that are made already, by what they take; to be shared by the frames of a clip."""
+
+
+def upright_rgb(frame: av.VideoFrame, graphs: Graphs | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A frame as it is to be seen.
+
+    Args:
+      frame: as decoded.
+      graphs: of the frames before; what is made for this one is added.
 
     Raises:
       ValueError: it is HLG, PQ or BT.2020 and the installed FFmpeg cannot bring it to BT.709.
     """
     if frame.color_trc in (_PQ, _HLG) or frame.color_primaries == _BT2020:
-        rgb = _tone_mapped(frame)
+        rgb = _tone_mapped(frame, {} if graphs is None else graphs)
     else:
         is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "pal"))
         if frame.colorspace == _UNTAGGED and not is_rgb:
@@ -37,22 +45,14 @@ def upright_rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
     return upright(rgb, display_matrix(frame))
 
 
-def _tone_mapped(frame: av.VideoFrame) -> np.ndarray:
-    graph = Graph()
+def _tone_mapped(frame: av.VideoFrame, graphs: Graphs) -> np.ndarray:
+    shape = (frame.width, frame.height, frame.format.name)
+    key = (*shape, frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range)
     try:
-        source = graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=frame.time_base,
-        )
-        steps = [source, graph.add("scale", _TO_BT709), graph.add("format", "rgb24")]
-        steps.append(graph.add("buffersink"))
-        for before, after in itertools.pairwise(steps):
-            before.link_to(after)
-        graph.configure()
-        graph.push(frame)
-        result: Any = graph.pull()
+        if key not in graphs:
+            graphs[key] = _to_bt709(frame)
+        graphs[key].push(frame)
+        result: Any = graphs[key].pull()
     except (av.FFmpegError, ValueError) as error:
         kind = {_PQ: "PQ (HDR10)", _HLG: "HLG"}.get(frame.color_trc, "BT.2020")
         raise ValueError(
@@ -60,6 +60,22 @@ def _tone_mapped(frame: av.VideoFrame) -> np.ndarray:
             f"BT.709 ({error}); install a newer PyAV or convert it to SDR."
         ) from None
     return result.to_ndarray()
+
+
+def _to_bt709(frame: av.VideoFrame) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base,
+    )
+    steps = [source, graph.add("scale", _TO_BT709), graph.add("format", "rgb24")]
+    steps.append(graph.add("buffersink"))
+    for before, after in itertools.pairwise(steps):
+        before.link_to(after)
+    graph.configure()
+    return graph
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:

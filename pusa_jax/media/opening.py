@@ -1,8 +1,9 @@
 """Opening a video file: the stream that plays, or one line about what the file is instead."""
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from av.video.stream import VideoStream
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 """Streams that are no clip: covers, thumbnails, photographs in a container of videos."""
+_OF_PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
+"""Codecs of covers."""
 # Foreign tags need not be UTF-8; from 19 on PyAV takes them without being told.
 _READING: dict[str, Any] = (
     {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "surrogateescape"}
@@ -68,18 +71,35 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStrea
         raise ValueError(f"{path} is damaged or not a video: {error.strerror}.") from error
 
 
-def _likelihood(stream: VideoStream) -> tuple[bool, bool]:
-    """Orders streams: a cover that nobody marked has one frame; then the one marked as default."""
-    return stream.frames != 1, bool(stream.disposition & Disposition.default)
+def _likelihood(stream: VideoStream) -> tuple[bool, bool, bool]:
+    """Orders streams; a cover that nobody marked has one frame, or a codec of pictures."""
+    is_moving = stream.codec_context.name not in _OF_PICTURES
+    return stream.frames != 1, is_moving, bool(stream.disposition & Disposition.default)
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def decoded(
+    container: InputContainer, stream: VideoStream, *, from_key: bool = False
+) -> Iterator[av.VideoFrame]:
     """Frames in the order they are shown, from where the container stands.
+
+    Args:
+      container: opened.
+      stream: of it.
+      from_key: whether it stands anywhere, so that what comes before the next key frame, and what
+        is shown before that but refers to frames still earlier, is left out.
 
     Raises:
       ValueError: the file is cut off.
     """
-    for packet in container.demux(stream):
+    packets = container.demux(stream)
+    if from_key:
+        packets = itertools.dropwhile(lambda packet: not packet.is_keyframe, packets)
+    frames = _frames(container, packets)
+    yield from itertools.dropwhile(lambda f: from_key and not f.key_frame, frames)
+
+
+def _frames(container: InputContainer, packets: Iterable[Any]) -> Iterator[av.VideoFrame]:
+    for packet in packets:
         # FFmpeg marks the half frame at the end of a cut file, and goes on as if all were well.
         if packet.is_corrupt:
             raise ValueError(f"{container.name} is cut off or damaged midway; re-encode it.")

@@ -4,7 +4,6 @@ A picture is on screen from its own timestamp until the next one's; a clip at an
 each of its moments what is on screen then. Moments before a last frame count from that frame.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -41,7 +40,7 @@ def timed(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[Timed]:
 
     Args:
       frames: in the order they are shown.
-      rate: average frames per second, which the last frame's duration is taken from.
+      rate: average frames per second, for a last frame whose duration is not told.
     """
     step, before, start = 1 / rate, None, 0.0
     for frame in frames:
@@ -54,24 +53,31 @@ def timed(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[Timed]:
             start = 0.0 if told is None else told
         before = frame
     if before is not None:
-        yield Timed(frame=before, start=start, end=start + step)
+        yield Timed(frame=before, start=start, end=start + (_told_duration(before) or step))
+
+
+def _told_duration(frame: av.VideoFrame) -> float:
+    """Seconds that a frame is on screen; 0 where the file does not say."""
+    return float((frame.duration or 0) * (frame.time_base or 0))
 
 
 def slice_at(
-    frames: Iterable[Timed], fps: float, start: int, stop: int | None
+    frames: Iterable[Timed], fps: float, start: int, stop: int | None, zero: float | None = None
 ) -> tuple[int, list[av.VideoFrame]]:
     """What is on screen at moments start / fps, (start + 1) / fps, ... after the first frame.
 
     Args:
-      frames: all of a file, decoded as far as needed.
+      frames: of a file from its first or from one that is shown before the first moment asked for;
+        decoded as far as needed.
       fps: moments per second.
       start: first moment.
       stop: moment behind the last; None is the end of the file.
+      zero: when the first frame of the file appears; None is when the first of `frames` does.
 
     Returns:
       how many moments up to `stop` the file has, and the frames of those from `start` on.
     """
-    count, kept, zero = 0, [], None
+    count, kept = 0, []
     for shown in frames:
         zero = shown.start if zero is None else zero
         while zero + count / fps < shown.end - SLACK:
@@ -109,22 +115,67 @@ def ending(
 ) -> Iterator[Iterator[av.VideoFrame]]:
     """Ends of a file, each longer than the one before, at last the whole; found by seeking.
 
-    The first is about as long as asked for, so that of a long file little is decoded. Frames before
-    a seek's key frame lack what they refer to and are left out.
+    The first is about as long as asked for, so that of a long file little is decoded.
     """
-    base = stream.time_base
-    if stream.duration is not None and base is not None:
-        begin = float((stream.start_time or 0) * base)
-        end, lead = begin + float(stream.duration * base), _LEAD
-        while (target := end - seconds - lead) > begin:
-            yield _from(container, stream, int(target / base))
-            lead *= 4
-        if lead > _LEAD:
-            container.seek(min(stream.start_time or 0, 0), stream=stream)
+    begin, end = _span(container, stream)
+    lead = _LEAD
+    while (target := end - seconds - lead) > begin:
+        yield _from(container, stream, target)
+        lead *= 4
+    if lead > _LEAD:
+        _rewind(container, stream)
     yield decoded(container, stream)
 
 
-def _from(container: InputContainer, stream: VideoStream, offset: int) -> Iterator[av.VideoFrame]:
-    with contextlib.suppress(av.FFmpegError):
-        container.seek(offset, stream=stream)
-        yield from itertools.dropwhile(lambda f: not f.key_frame, decoded(container, stream))
+def around(
+    container: InputContainer, stream: VideoStream, rate: float, seconds: float
+) -> tuple[float | None, Iterator[Timed]]:
+    """Frames from a moment on, or from somewhat earlier; found by seeking where that is far in.
+
+    Args:
+      container: at its beginning.
+      stream: of it.
+      rate: average frames per second.
+      seconds: the moment, counted from the first frame.
+
+    Returns:
+      when the first frame of the file appears, None where it was not looked up, and the frames.
+    """
+    if seconds > 2 * _LEAD:
+        first = next(decoded(container, stream), None)
+        zero = None if first is None else first.time
+        if zero is not None:
+            lead = _LEAD
+            while lead < seconds:
+                sought = _from(container, stream, zero + seconds - lead)
+                nearest = next(sought, None)
+                if nearest is not None and nearest.time is not None:
+                    if nearest.time <= zero + seconds:
+                        return zero, timed(itertools.chain([nearest], sought), rate)
+                lead *= 4
+        _rewind(container, stream)
+    return None, timed(decoded(container, stream), rate)
+
+
+def _span(container: InputContainer, stream: VideoStream) -> tuple[float, float]:
+    """When a stream begins and ends, in seconds; the same twice where the file does not say."""
+    base = stream.time_base or 0
+    begin = float((stream.start_time or 0) * base)
+    if stream.duration is not None:
+        return begin, begin + float(stream.duration * base)
+    return begin, begin + (container.duration or 0) / av.time_base
+
+
+def _from(
+    container: InputContainer, stream: VideoStream, seconds: float
+) -> Iterator[av.VideoFrame]:
+    assert stream.time_base is not None
+    try:
+        container.seek(int(seconds / stream.time_base), stream=stream)
+    except av.FFmpegError:  # a file without an index
+        return
+    yield from decoded(container, stream, from_key=True)
+
+
+def _rewind(container: InputContainer, stream: VideoStream) -> None:
+    container.seek(min(stream.start_time or 0, 0), stream=stream)

@@ -25,7 +25,8 @@ from jaxtyping import UInt8
 
 from pusa_jax.files.atomic import replacing
 from pusa_jax.media import timing
-from pusa_jax.media.colour import upright_rgb
+from pusa_jax.media.colour import Graphs, upright_rgb
+from pusa_jax.media.frames import as_picture
 from pusa_jax.media.opening import decoded, opened
 from pusa_jax.media.pictures import fit as fit
 from pusa_jax.media.pictures import frame_strip as frame_strip
@@ -35,6 +36,8 @@ from pusa_jax.media.pictures import write_png as write_png
 
 _BT709 = 1
 """Code point of BT.709 in H.264's colour description (matrix, primaries and transfer alike)."""
+_FASTEST = 1000
+"""Frames per second that a clip can be brought to."""
 _SETTINGS_KEY = "pusa_jax"
 _RECIPE = {"crf": "18"}
 _MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
@@ -48,8 +51,8 @@ def read_video(
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], float]:
     """Reads frames in the order they are shown, upright and in the colours of BT.709.
 
-    Non-square pixels stay as they are. Decoding stops with the last frame asked for, and of a long
-    file whose end is asked for only the end is decoded.
+    Non-square pixels stay as they are. Decoding stops with the last frame asked for, and begins
+    near the first where seeking finds it: at the end of a file, and at a moment of a given rate.
 
     Args:
       path: video file in any container and codec of FFmpeg.
@@ -64,7 +67,8 @@ def read_video(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is a folder, empty, damaged, not a video, or has too few frames.
+      ValueError: it is a folder, empty, damaged, not a video, or has too few frames; or a number
+        makes no sense.
     """
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, got {num_frames}.")
@@ -72,6 +76,8 @@ def read_video(
         raise ValueError(
             f"{num_frames} frames do not fit after {start=}; start at {-num_frames} or earlier."
         )
+    if fps is not None and not 0 < fps <= _FASTEST:
+        raise ValueError(f"fps must be above 0 and at most {_FASTEST}, got {fps}.")
     fps = None if fps is None else float(fps)
     needed = -start if start < 0 else start + (num_frames or 1)
     with opened(path) as (container, stream):
@@ -89,17 +95,18 @@ def read_video(
                     break
             count = len(kept)
         else:
-            frames = decoded(container, stream)
             stop = None if num_frames is None else start + num_frames
             if fps is None:
-                count, kept = _slice(frames, start, stop)
+                count, kept = _slice(decoded(container, stream), start, stop)
             else:
-                count, kept = timing.slice_at(timing.timed(frames, rate), fps, start, stop)
+                zero, frames = timing.around(container, stream, rate, start / fps)
+                count, kept = timing.slice_at(frames, fps, start, stop, zero)
         if count < needed:
             frames = "1 frame" if count == 1 else f"{count} frames"
             at = f" at {fps:g} a second (its own rate is {rate:.4g})" if fps else ""
             raise ValueError(f"{path} has {frames}, {needed} are needed{at}; give a longer clip.")
-        pictures = [upright_rgb(frame) for frame in kept[:num_frames]]
+        graphs: Graphs = {}
+        pictures = [upright_rgb(frame, graphs) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise ValueError(f"{path} changes its picture size midway; re-encode it to one size.")
     return np.stack(pictures), rate if fps is None else fps
@@ -139,22 +146,27 @@ def frame_rate(path: str | os.PathLike) -> float:
 
 def write_video(
     path: str | os.PathLike,
-    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    frames: Iterable[Any],
     fps: int | float | Fraction,
     metadata: Mapping[str, Any] | None = None,
+    *,
+    only_new: bool = False,
 ) -> None:
     """Writes an mp4 that plays everywhere: H.264, yuv420p, BT.709, crf 18, index in front.
 
     Args:
       path: ends in .mp4; missing folders are made, an existing file is replaced.
-      frames: [T, H, W, 3], or an iterator of frames, which is consumed as it is encoded.
+      frames: [T, H, W, 3], or an iterator of pictures, which is consumed as it is encoded: uint8,
+        floats in [0, 1], or images of Pillow.
       fps: frames per second.
       metadata: settings to embed as JSON (`read_metadata` returns them); `None` embeds nothing.
+      only_new: whether a file that exists when all is written stays as it is.
 
     Raises:
       ValueError: wrong file ending, odd size, no frame, a frame of another size, a frame rate that
         is not positive, or metadata that JSON cannot hold.
       OSError: the folder cannot be written.
+      FileExistsError: there is such a file, with `only_new`.
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
@@ -162,14 +174,14 @@ def write_video(
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a positive number, got {fps}.")
     tags = {} if metadata is None else _as_tags(metadata)
-    frames = iter(frames)
+    frames = map(_as_written, itertools.count(), frames)
     first = next(frames, None)
     if first is None:
         raise ValueError(f"there are no frames to write to {path}.")
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs an even height and width, got {height}x{width}.")
-    with replacing(path) as temporary:
+    with replacing(path, only_new=only_new) as temporary:
         try:
             with av.open(
                 os.fspath(temporary.absolute()), "w", format="mp4", options=_MOVFLAGS
@@ -208,12 +220,18 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     )
 
 
+def _as_written(index: int, frame: Any) -> np.ndarray:
+    try:
+        return as_picture(frame)
+    except ValueError as error:
+        raise ValueError(f"frame {index} cannot be written: {error}") from None
+
+
 def _to_yuv(frame: np.ndarray, shape: tuple[int, ...], index: int) -> av.VideoFrame:
-    frame = np.asarray(frame)
-    if frame.shape != shape or frame.dtype != np.uint8:
+    if frame.shape != shape:
         raise ValueError(
-            f"every frame must be uint8 {shape} like the first; frame {index} is "
-            f"{frame.dtype} {frame.shape}."
+            f"every frame must be uint8 {shape} like the first; frame {index} is uint8 "
+            f"{frame.shape}."
         )
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     return rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)

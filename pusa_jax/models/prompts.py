@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from pusa_jax.models.t5 import T5Encoder
+from pusa_jax.progress import PusaWarning
 from pusa_jax.typing import Text
 
 PAD, EOS = 0, 1
@@ -88,6 +89,7 @@ class Tokenizer:
                 warnings.warn(
                     f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, of which the model "
                     f"takes {self.text_len}; its end is cut off.",
+                    PusaWarning,
                     stacklevel=2,
                 )
         encoded = self._tokenizer(

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from pusa_jax.inference.pipeline import Output
 from pusa_jax.media import video
 from pusa_jax.models.wan.family import WAN21, WAN22
 from pusa_jax.models.wan.text import WAN_NEGATIVE_PROMPT
+from pusa_jax.progress import PusaWarning
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 PRINT = Output(
@@ -55,10 +57,11 @@ def seen(monkeypatch):
     def opened(folder, **loras):
         return types.SimpleNamespace(folder=folder, family=folder.family)
 
-    def prepare(job, output, model=None):
+    def prepare(job, output, model=None, *, numbered=False):
         assert model is None or str(model.folder.path) == job.model
         seen.job = job
         seen.prepared.append((job, str(output)))
+        seen.numbered = numbered
         return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions)
 
     def run(prepared, on_progress):
@@ -70,7 +73,7 @@ def seen(monkeypatch):
             settings={},
             seconds={"text": 1.0, "denoise": 2.0},
         )
-        return result, {"latents_sha256": result.latents_sha256()}
+        return result, {"latents_sha256": result.latents_sha256()}, prepared.output
 
     monkeypatch.setattr(folders, "ModelFolder", found)
     monkeypatch.setattr(loading, "open_model", opened)
@@ -342,10 +345,10 @@ def test_a_rerun_makes_the_job_of_the_file(seen, capsys, tmp_path):
     job = Job(
         task="t2v", model="m", prompt="p", negative_prompt="n", settings=SamplingConfig(fps=9)
     )
-    assert seen.prepared == [(job, str(tmp_path / "a.rerun.mp4"))]
+    assert seen.prepared == [(job, str(tmp_path / "a.rerun.mp4"))] and seen.numbered
     assert "latents are the same to the last bit as before." in capsys.readouterr().out
     main(["rerun", str(path), "--output", "b.mp4"])
-    assert seen.prepared[-1][1] == "b.mp4"
+    assert seen.prepared[-1][1] == "b.mp4" and not seen.numbered
 
 
 def test_a_rerun_with_other_latents_says_so_and_exits_with_1(seen, capsys, tmp_path):
@@ -449,3 +452,63 @@ def test_lists_are_read_in_order(read, text, value):
     assert read(text) == value
     with pytest.raises(argparse.ArgumentTypeError, match="with commas between, as in"):
         read(text.replace(",", ";"))
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("24", 24), ("23.976", 23.976), ("24000/1001", 24000 / 1001), ("29.97", 29.97)],
+)
+def test_a_frame_rate_may_be_a_fraction(seen, text, rate):
+    assert main(["t2v", "--prompt", "", "--fps", text]) == 0
+    assert seen.job.settings.fps == rate and type(seen.job.settings.fps) is type(rate)
+
+
+@pytest.mark.parametrize("text", ["1e400", "1e9999999", "24/0", "24/1/1", "nan", ""])
+def test_a_frame_rate_that_is_none_is_told_at_once(seen, capsys, text):
+    with pytest.raises(SystemExit):
+        main(["t2v", "--prompt", "", f"--fps={text}"])
+    assert "as in 24, 23.976 or 24000/1001" in capsys.readouterr().err and not seen.prepared
+
+
+def test_a_rerun_names_every_file_that_has_moved(seen, capsys, tmp_path, monkeypatch):
+    names = ("a.png", "l.safetensors", "low.safetensors", "x.safetensors")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    path = made(
+        tmp_path,
+        job=Job(
+            task="i2v",
+            model="m",
+            prompt="",
+            negative_prompt="",
+            inputs=("a.png",),
+            lora=(("l.safetensors", 1.0),),
+            low_lora=(("low.safetensors", 0.5),),
+            lightx2v=("x.safetensors",),
+        ).as_record(),
+    )
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir("else")
+    assert main(["rerun", str(path)]) == 0
+    err = capsys.readouterr().err
+    for name in names:
+        assert f"{name} is taken from {tmp_path / name}" in err
+    assert seen.job.low_lora == ((str(tmp_path / "low.safetensors"), 0.5),)
+
+
+def test_only_warnings_of_the_package_are_shown_and_the_hook_is_put_back(seen, capsys, monkeypatch):
+    others = []
+
+    def warn(*given, **named):
+        warnings.warn("yours\nand mine", PusaWarning, stacklevel=1)
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+        raise ValueError("x.")
+
+    monkeypatch.setattr(jobs, "prepare", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = before = lambda *given: others.append(str(given[0]))
+        assert main(["t2v", "--prompt", ""]) == 2
+        assert warnings.showwarning is before and not others
+    assert capsys.readouterr().err == "pusa-jax: yours and mine\npusa-jax: error: x.\n"

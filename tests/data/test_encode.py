@@ -12,6 +12,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
@@ -282,16 +283,53 @@ def test_clips_are_encoded_with_the_autoencoder_of_wan22(world, capsys, tmp_path
         call(capsys, add_encode_arguments, *command, "--height", 48)
     assert not (tmp_path / "ds").exists()
     out = call(capsys, add_encode_arguments, *command, "--height", 32)
-    assert f"{tmp_path / 'ds'}: 2 clips, 5 skipped" in out
+    # Four frames at 16 a second are six at 24, which is the rate of this model.
+    assert f"{tmp_path / 'ds'}: 3 clips, 4 skipped" in out
 
     clips = EncodedClips(tmp_path / "ds")
     assert clips.clip_shape == (2, 2, 4, VAE22.z_dim)
-    frames = read_frames(
-        world / "src" / "train" / "b.mp4", EncodeConfig(height=32, width=64, num_frames=5)
-    )
+    config = EncodeConfig(height=32, width=64, num_frames=5)
+    frames = read_frames(world / "src" / "train" / "b.mp4", config, fps=24.0)
     autoencoder = LoadedNetwork(ModelFolder(tmp_path / "model"), "vae", "float32").autoencoder()
     wanted = autoencoder.encode(to_pixels(frames)[None])[0].astype(ml_dtypes.bfloat16)
-    np.testing.assert_array_equal(clips.example(1).latents, wanted)
+    (example,) = (e for e in map(clips.example, range(3)) if e.name == "b.mp4")
+    np.testing.assert_array_equal(example.latents, wanted)
+
+
+@pytest.mark.parametrize("rate", ["model", "keep"])
+def test_clips_are_encoded_at_the_rate_of_the_model_and_odd_files_skipped(
+    world, capsys, tmp_path, rate
+):
+    src, dst = tmp_path / "src", tmp_path / "ds"
+    src.mkdir()
+    levels = [np.full((16, 16, 3), 20 + 10 * i, np.uint8) for i in range(20)]
+    video.write_video(src / "fast.mp4", levels, 60)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+        src / "whole.jpg"
+    )
+    (src / "odd.jpg").write_bytes((src / "whole.jpg").read_bytes()[:900])
+    (src / "cover.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(40))
+    lines = [("odd.jpg", "x"), ("cover.m4a", "x"), ("half\ud83d.mp4", "x"), ("fast.mp4", "x")]
+    (src / "metadata.jsonl").write_text(
+        "".join(json.dumps({"video": name, "prompt": text}) + "\n" for name, text in lines)
+    )
+    command = ["--model", world / "model", "--src", src, "--dst", dst, "--source_fps", rate]
+    command += ["--height", 16, "--width", 16, "--num_frames", 5, "--dtype", "float32"]
+    out = call(capsys, add_encode_arguments, *command)
+    assert f"{dst}: 1 clips, 3 skipped" in out
+    assert "skipped line 1, 'odd.jpg'" in out and "odd.jpg is damaged or not a picture" in out
+    assert "cover.m4a is damaged" in out and "no character of UTF-8" in out
+
+    frames, _ = video.read_video(src / "fast.mp4")
+    taken = frames[[int(3.75 * k) for k in range(5)] if rate == "model" else range(5)]
+    autoencoder = LoadedNetwork(ModelFolder(world / "model"), "vae", "float32").autoencoder()
+    wanted = autoencoder.encode(to_pixels(taken)[None])[0].astype(ml_dtypes.bfloat16)
+    clips = EncodedClips(dst)
+    np.testing.assert_array_equal(clips.example(0).latents, wanted)
+    said = {"model": "16, resampled by timestamps", "keep": "as in the sources"}[rate]
+    assert clips.card.frame_rate == said
+    out = call(capsys, add_data_arguments, "inspect", dst, "--sheet", tmp_path / "sheet.png")
+    assert f"frame rate               {said}\n" in out
 
 
 def test_processes_of_a_group_are_asked_for_their_shares(world, monkeypatch):

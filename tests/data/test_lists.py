@@ -1,5 +1,7 @@
 """Lists as people write them: read as meant, or refused by line."""
 
+import json
+
 import pytest
 
 from pusa_jax.data.lists import read_clips
@@ -14,12 +16,47 @@ from pusa_jax.data.lists import read_clips
         'a.png,"a red" circle',
         "a.png",
         '"a.png,a red circle',
+        'a.png,a red circle"',
+        'a.png,a "red circle',
     ],
 )
 def test_a_row_that_could_be_read_two_ways_is_named(tmp_path, line):
     (tmp_path / "metadata.csv").write_text(f"file_name,text\n{line}\nb.png,blue\n")
     with pytest.raises(ValueError, match=r"metadata\.csv, line 2"):
         read_clips(tmp_path)
+
+
+def test_a_caption_of_several_lines_says_that_jsonl_holds_it(tmp_path):
+    (tmp_path / "metadata.csv").write_text('file_name,text\na.png,"one\ntwo"\n')
+    with pytest.raises(ValueError, match=r"line 2: .* captions of several lines .*jsonl"):
+        read_clips(tmp_path)
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "one\\ntwo"}\n')
+    assert read_clips(tmp_path)[0].caption == "one\ntwo"
+
+
+def test_a_file_in_both_places_is_not_guessed(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n")
+    (tmp_path / "train" / "a.png").write_text("b")
+    (clip,) = read_clips(tmp_path)
+    assert clip.find() == tmp_path / "train" / "a.png"
+    (tmp_path / "a.png").symlink_to(tmp_path / "train" / "a.png")
+    assert clip.find() == tmp_path / "a.png"
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.png").write_text("a")
+    with pytest.raises(ValueError, match=r"a\.png is both in .* and in its folder train"):
+        clip.find()
+
+
+@pytest.mark.parametrize("field", ["video", "prompt"])
+def test_half_a_character_is_a_fault_of_its_line(tmp_path, field):
+    values = {"video": "a.png", "prompt": "x"} | {field: "\ud83d"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(values))
+    (clip,) = read_clips(tmp_path)
+    assert "\\ud83d" in clip.name + clip.caption
+    with pytest.raises(ValueError, match="has what is no character of UTF-8"):
+        clip.find()
 
 
 @pytest.mark.parametrize(

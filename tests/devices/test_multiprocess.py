@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 def test_two_processes_sample_what_one_does(folder):
     first, second = (np.load(folder / f"latents{index}.npy") for index in range(2))
     assert first.tobytes() == second.tobytes()
-    result, _ = jobs.run(jobs.prepare(two_processes.job(folder), folder / "one.mp4"))
+    result, *_ = jobs.run(jobs.prepare(two_processes.job(folder), folder / "one.mp4"))
     assert_close(first, result.latents, 1e-5)
 
 

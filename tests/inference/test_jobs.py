@@ -289,7 +289,7 @@ def quiet(stage, done, total):
 def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tmp_path):
     conditions = jobs.read_conditions(full, 4)
     prepared, pipeline = prepared_of(full, tmp_path / "out.mp4", conditions), Recorder()
-    result, record = jobs.run(prepared, quiet, pipeline)
+    result, record, _ = jobs.run(prepared, quiet, pipeline)
     assert pipeline.calls == [
         ("p", {
             "conditions": prepared.conditions,
@@ -337,7 +337,7 @@ def test_a_run_loads_the_job_s_own_model(full, tmp_path, monkeypatch, dtype):
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_first", lambda: False)
-    _, record = jobs.run(prepared_of(job_of(), tmp_path / "out.mp4"), quiet, Recorder())
+    _, record, _ = jobs.run(prepared_of(job_of(), tmp_path / "out.mp4"), quiet, Recorder())
     assert record["seconds"] == {"denoise": 1.5} and not list(tmp_path.iterdir())
 
 
@@ -348,6 +348,7 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
     assert plan["lora"] == [[str(media / "1.png"), 1.4], [str(media / "2.png"), 2.0]]
     assert {k: v for k, v in plan.items() if k not in ("dit", "lora")} == {
         "task": "extend",
+        "output": str(tmp_path / "out.mp4"),
         "latents": [1, 5, 4, 6, 16],
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
@@ -442,7 +443,9 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
 
 def test_an_output_never_replaces_an_input_also_through_a_link(tmp_path, media):
     (tmp_path / "link.mp4").symlink_to(media / "0-89.mp4")
-    for output in (media / "0-89.mp4", tmp_path / "link.mp4"):
+    (tmp_path / "folder").symlink_to(media)
+    outputs = [media / "0-89.mp4", tmp_path / "link.mp4", tmp_path / "folder" / "0-89.mp4"]
+    for output in (*outputs, f"{media}/new/../0-89.mp4"):
         with pytest.raises(ValueError, match="is the input"):
             jobs.check_output(output, [str(media / "0-89.mp4")])
 
@@ -460,5 +463,78 @@ def test_an_input_is_found_beside_the_video_by_its_fingerprint(tmp_path):
     (tmp_path / "a.png").rename(tmp_path / "moved" / "a.png")
     found = Job.from_record(record, tmp_path / "moved")
     assert found.inputs == (str(tmp_path / "moved" / "a.png"),)
-    with pytest.raises(ValueError, match="nor beside the video"):
+    with pytest.raises(ValueError, match=f"not there any more.*, nor in {tmp_path}; put"):
         Job.from_record(record, tmp_path)
+
+
+def test_several_processes_agree_on_the_number_of_an_output(tmp_path, monkeypatch):
+    for name in ("t2v.mp4", "t2v-2.mp4"):
+        (tmp_path / name).touch()
+    asked = []
+
+    def agree(number):
+        asked.append(number)
+        return 5  # what the first process has found
+
+    checked = []
+    monkeypatch.setattr(processes, "agree_on", agree)
+    monkeypatch.setattr(jobs, "check_output", lambda output, inputs: checked.append(output))
+    with pytest.raises(FileNotFoundError, match="no folder or file m"):
+        jobs.prepare(job_of(), tmp_path / "t2v.mp4", numbered=True)
+    assert (asked, checked) == ([3], [tmp_path / "t2v-5.mp4"])
+
+
+@pytest.fixture
+def taking(tmp_path):
+    """A pipeline that another one overtakes: two names are taken while it works."""
+
+    class Taking(Recorder):
+        def __call__(self, prompt, **given):
+            for name in ("t2v.mp4", "t2v-2.mp4"):
+                (tmp_path / name).write_text("theirs")
+            return super().__call__(prompt, **given)
+
+    return Taking()
+
+
+def test_a_name_that_was_free_and_is_taken_meanwhile_is_not_replaced(tmp_path, taking):
+    free = tmp_path / "t2v.mp4"
+    prepared = dataclasses.replace(prepared_of(job_of(), free), unnumbered=free)
+    *_, path = jobs.run(prepared, quiet, taking)
+    assert path == tmp_path / "t2v-3.mp4" and len(video.read_video(path)[0]) == 5
+    assert [(tmp_path / f"t2v{n}.mp4").read_text() for n in ("", "-2")] == ["theirs"] * 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_name_that_was_given_is_replaced(tmp_path, taking):
+    *_, path = jobs.run(prepared_of(job_of(), tmp_path / "t2v.mp4"), quiet, taking)
+    assert path == tmp_path / "t2v.mp4" and len(video.read_video(path)[0]) == 5
+
+
+def test_files_and_the_model_are_found_from_the_folder_the_job_was_made_in(tmp_path, monkeypatch):
+    (tmp_path / "then" / "m").mkdir(parents=True)
+    (tmp_path / "now").mkdir()
+    monkeypatch.chdir(tmp_path / "then")
+    video.write_png("a.png", frame(1))
+    record = json.loads(json.dumps(job_of("i2v", "a.png").as_record()))
+    assert jobs.moved(record, Job.from_record(record)) == []
+    monkeypatch.chdir(tmp_path / "now")
+    found = Job.from_record(record)
+    assert found.inputs == (str(tmp_path / "then" / "a.png"),)
+    assert found.model == str(tmp_path / "then" / "m")
+    assert jobs.moved(record, found) == [("m", found.model), ("a.png", found.inputs[0])]
+
+
+@pytest.mark.parametrize(("rate", "expected"), [("model", 3.75), ("keep", 1)])
+def test_a_clip_of_60_a_second_is_taken_at_the_rate_of_the_model(tmp_path, rate, expected):
+    video.write_video(tmp_path / "a.mp4", [frame(i) for i in range(240)], 60)
+    for task, places, first in (("extend", (0, 1, 2, 3), 12), ("complete", (0, 3), 0)):
+        job = job_of(task, tmp_path / "a.mp4", at=places, source_fps=rate)
+        ((read, *_),) = told(jobs.read_conditions(job, 4, model_fps=16.0))
+        if first:
+            assert read == [int(239 - expected * k + 1e-6) for k in range(first, -1, -1)]
+        else:
+            assert read == [int(expected * k + 1e-6) for k in range(13)]
+    job = job_of("extend", tmp_path / "a.mp4", clip_start=20, source_fps=rate)
+    ((read, *_),) = told(jobs.read_conditions(job, 4, model_fps=16.0))
+    assert read == [int(expected * (20 + k) + 1e-6) for k in range(13)]

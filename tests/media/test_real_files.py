@@ -1,5 +1,6 @@
 """What phones, cameras and taggers write: rates, orientations, covers, colours, odd tags."""
 
+import functools
 import itertools
 import struct
 from fractions import Fraction
@@ -11,6 +12,7 @@ from clips import clip, write
 from PIL import Image
 
 from pusa_jax.media import colour, pictures, timing, video
+from pusa_jax.media.frames import as_frames
 
 LOSSLESS = {"codec": "libx264rgb", "pix_fmt": "rgb24", "crf": "0"}
 
@@ -53,8 +55,8 @@ def test_the_end_of_a_long_clip_is_sought_and_the_same(tmp_path, monkeypatch, fp
     write(tmp_path / "a.mp4", np.concatenate([levels] * 5), **LOSSLESS, g="24")
     decoded, original = [], timing.decoded
 
-    def counted(*given):
-        for frame in original(*given):
+    def counted(*given, **named):
+        for frame in original(*given, **named):
             decoded.append(1)
             yield frame
 
@@ -105,37 +107,82 @@ def test_whatever_pillow_raises_names_the_file(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error("odd\ntag")
 
-    monkeypatch.setattr(pictures, "_upright_rgb", fail)
+    monkeypatch.setattr(pictures, "upright_rgb", fail)
     with pytest.raises(ValueError, match=r"a\.png is damaged or not a picture: odd tag"):
         video.read_image(tmp_path / "a.png")
 
 
 def test_floats_and_pillow_images_become_uint8():
     picture = clip(1)[0]
-    np.testing.assert_array_equal(pictures.as_frames(picture / np.float32(255)), picture)
-    np.testing.assert_array_equal(pictures.as_frames(Image.fromarray(picture)), picture)
+    np.testing.assert_array_equal(as_frames(picture / np.float32(255)), picture)
+    np.testing.assert_array_equal(as_frames(Image.fromarray(picture)), picture)
     for bad in (picture.astype(np.float32), picture[..., 0], picture.astype(np.int32)):
         with pytest.raises(ValueError, match="got"):
-            pictures.as_frames(bad)
+            as_frames(bad)
 
 
-@pytest.mark.parametrize(("trc", "name"), [(18, "arib-std-b67"), (16, "smpte2084")])
-def test_hdr_is_brought_to_bt709(trc, name):
-    frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), (200, 60, 30), np.uint8), "rgb24")
-    frame.time_base = Fraction(1, 16)
+HDR = {"arib-std-b67": 18, "smpte2084": 16}
+"""Transfer of HLG and of PQ, and their code points."""
+
+
+@functools.cache
+def to_hdr(transfer):
+    """A filter, which takes long to be made."""
     graph = av.filter.Graph()
-    steps = [graph.add_buffer(width=64, height=64, format="rgb24", time_base=Fraction(1, 16))]
+    shape = {"width": 64, "height": 64, "format": "rgb24"}
+    steps = [graph.add_buffer(**shape, time_base=Fraction(1, 16))]
     steps.append(graph.add("setparams", "color_primaries=bt709:color_trc=bt709"))
-    to = f"out_primaries=bt2020:out_transfer={name}:out_color_matrix=bt2020nc"
+    to = f"out_primaries=bt2020:out_transfer={transfer}:out_color_matrix=bt2020nc"
     steps.append(graph.add("scale", to + ":intent=relative_colorimetric"))
     steps += [graph.add("format", "yuv420p10le"), graph.add("buffersink")]
     for before, after in itertools.pairwise(steps):
         before.link_to(after)
     graph.configure()
-    graph.push(frame)
-    hdr = graph.pull()
-    assert hdr.color_trc == trc
+    return graph
+
+
+def as_hdr(colour_of_all, transfer):
+    """A frame of 64x64 as a phone writes it."""
+    picture = np.full((64, 64, 3), colour_of_all, np.uint8)
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+    frame.time_base = Fraction(1, 16)
+    to_hdr(transfer).push(frame)
+    return to_hdr(transfer).pull()
+
+
+@pytest.mark.parametrize("transfer", HDR)
+def test_hdr_is_brought_to_bt709(transfer):
+    hdr = as_hdr((200, 60, 30), transfer)
+    assert hdr.color_trc == HDR[transfer]
     assert np.abs(colour.upright_rgb(hdr)[32, 32].astype(int) - (200, 60, 30)).max() <= 8
+
+
+def test_one_filter_serves_all_frames_of_a_clip(tmp_path, monkeypatch):
+    made, original = [], colour._to_bt709
+
+    def counted(frame):
+        made.append(frame.color_trc)
+        return original(frame)
+
+    monkeypatch.setattr(colour, "_to_bt709", counted)
+    graphs: colour.Graphs = {}
+    for transfer in (*HDR, *HDR):
+        for level in (40, 120, 200):
+            hdr = as_hdr(level, transfer)
+            assert np.abs(colour.upright_rgb(hdr, graphs)[32, 32].astype(int) - level).max() <= 8
+    assert made == [18, 16]
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = 18, 9
+        for level in (40, 120, 200):
+            frame = as_hdr(level, "arib-std-b67")
+            frame.pts = level // 80
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    made.clear()
+    read, _ = video.read_video(tmp_path / "a.mp4")
+    assert np.abs(read.mean((1, 2, 3)) - (40, 120, 200)).max() <= 8 and made == [18]
 
 
 def test_untagged_high_definition_is_bt709(tmp_path):

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from pusa_jax.models.wan.text import (
     clean_prompt,
     tokenizer,
 )
+from pusa_jax.progress import PusaWarning
 from pusa_jax.testing.compare import assert_close, relative_error
 from pusa_jax.testing.tokenizer import save_tiny_tokenizer
 from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
@@ -209,13 +211,23 @@ def folder(tmp_path_factory):
 
 def test_prompts_become_words_then_the_end_then_padding(folder):
     tokenize = tokenizer(folder, 8)
-    ids, mask = tokenize(["the  cat", "", "red red red red red red red red red"])
+    long = "red red red red red red red red red"
+    message = f"the prompt '{long}'.* has 10 tokens, of which the model takes 8; its end is cut off"
+    with pytest.warns(PusaWarning, match=message):
+        ids, mask = tokenize(["the  cat", "", long])
     assert (ids.dtype, mask.dtype, ids.shape) == (np.int32, np.int32, (3, 8))
     assert ids[0, :4].tolist() == [104, 99, 1, 0]
     assert ids[1].tolist() == [1] + 7 * [0]
     assert ids[2, -1] == 1
     assert mask.sum(1).tolist() == [3, 1, 8]
     assert ids.max() < tokenize.vocab_size == 105
+
+
+def test_a_prompt_that_just_fits_is_no_matter_of_warning(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, mask = tokenizer(folder, 8)(["red red red red red red red"])
+    assert mask.sum() == 8
 
 
 def test_unknown_words_are_spelled_and_unknown_characters_marked(folder):
