@@ -63,12 +63,16 @@ class LoRANames:
         the number of a layer.
       convolutions: path -> layout, for layers that are convolutions elsewhere.
       ignored: pattern of entries that may be there and are not used -> what they are.
+      tensors: tables of all tensors, to which full differences may be added.
+      inputs: channels that the first layer of another kind of model takes -> that kind.
     """
 
     model: str
     layers: tuple[tuple[str, ...], ...]
     convolutions: Mapping[str, Transform]
     ignored: Mapping[str, str]
+    tensors: tuple[Rule, ...] = ()
+    inputs: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -73,9 +73,10 @@ class FileTensor:
         else:
             flat = self.file.part(self.offset, self.extent * self.dtype.itemsize)
             strides = [s * self.dtype.itemsize for s in self.strides]
-            array = np.lib.stride_tricks.as_strided(
-                flat.view(self.dtype), self.shape, strides, writeable=False
-            )
+            # NumPy does not know float8_e5m2 by the code that as_strided hands on.
+            bits = flat.view(f"u{self.dtype.itemsize}")
+            array = np.lib.stride_tricks.as_strided(bits, self.shape, strides, writeable=False)
+            array = array.view(self.dtype)
         return array if index is None else array[index]
 
 

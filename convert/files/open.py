@@ -11,12 +11,15 @@ from pusa_jax.convert.files.mapped import FileTensor, FileTensors
 from pusa_jax.convert.files.safetensors import open_safetensors
 from pusa_jax.convert.files.torch_zip import open_torch_zip
 
+SAFETENSORS, PICKLED = (".safetensors", ".sft"), (".pth", ".pt", ".ckpt", ".bin")
+"""Endings of files of one kind, whatever programs call them."""
+
 WRAPPERS = ("model.", "diffusion_model.")
 """Prefixes that repacked single-file checkpoints put before every name."""
 
 
 def open_tensors(path: Path) -> FileTensors:
-    """Opens one checkpoint file: `.safetensors`, `.safetensors.index.json`, `.pth` or `.pt`.
+    """Opens one checkpoint file: `.safetensors`, an index of such shards, or `.pth` and its like.
 
     Prefixes that every name carries (`model.`, `diffusion_model.`) are removed.
 
@@ -28,14 +31,14 @@ def open_tensors(path: Path) -> FileTensors:
         raise FileNotFoundError(f"no checkpoint file {path}.")
     if path.name.endswith(".index.json"):
         found = _open_index(path)
-    elif path.suffix == ".safetensors":
+    elif path.suffix in SAFETENSORS:
         found = open_safetensors(path)
-    elif path.suffix in (".pth", ".pt"):
+    elif path.suffix in PICKLED:
         found = open_torch_zip(path)
     else:
         raise ValueError(
-            f"{path} is no checkpoint: the name must end in .safetensors, .safetensors.index.json, "
-            ".pth or .pt."
+            f"{path} is no checkpoint: the name must end in {', '.join(SAFETENSORS)}, "
+            f".safetensors.index.json, {', '.join(PICKLED)}."
         )
     return FileTensors(_without_wrappers(found.entries), found.metadata)
 

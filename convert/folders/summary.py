@@ -1,11 +1,14 @@
 """What a model folder or a LoRA file holds, in words."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pusa_jax.convert.folders.lora_files import recognise_lora
 from pusa_jax.convert.folders.merging import EXPERTS, told_experts
 from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.listing import LIMIT
 from pusa_jax.models.families import FAMILIES
+from pusa_jax.models.lora import LoRA
 
 
 def summary(path: Path) -> str:
@@ -25,7 +28,7 @@ def summary(path: Path) -> str:
                 for family in FAMILIES.values()
                 for name, how in told_experts(family, path).items()
             ),
-            *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
+            *_extras(adapters),
         ]
         return "\n".join(lines)
     folder = ModelFolder(path)
@@ -45,3 +48,17 @@ def summary(path: Path) -> str:
     except FileNotFoundError:
         lines.append("  tokenizer: none")
     return "\n".join(lines)
+
+
+def _extras(adapters: LoRA) -> Iterator[str]:
+    """What a LoRA has beside its modules."""
+    if count := len(adapters.differences):
+        yield (
+            f"  {count} full differences, which are added to their tensors (Pusa's own loader "
+            "ignores them, as do the merge rules pusa and lightx2v)"
+        )
+    used = sorted(adapters.ignored.items())
+    yield from (f"  not used: {name} ({why})" for name, why in used[:LIMIT])
+    if len(used) > LIMIT:
+        yield f"  not used: {len(used) - LIMIT} more"
+    yield from (f"  careful: {remark}" for remark in adapters.remarks if "info lists" not in remark)
