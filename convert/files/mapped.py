@@ -105,6 +105,10 @@ class FileTensors:
         """One tensor, or a part of it, read-only; copy what must outlive a change of the file."""
         return self.entries[name].read(index)
 
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self.entries[name].file.path
+
     def sizes(self) -> dict[str, int]:
         """Name and bytes of the files that hold the tensors."""
         paths = {tensor.file.path for tensor in self.entries.values()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from pusa_jax.convert.files.mapped import FileTensor, FileTensors
 from pusa_jax.convert.files.safetensors import open_safetensors
 from pusa_jax.convert.files.torch_zip import open_torch_zip
+from pusa_jax.listing import listed
 
 SAFETENSORS, PICKLED = (".safetensors", ".sft"), (".pth", ".pt", ".ckpt", ".bin")
 """Endings of files of one kind, whatever programs call them."""
@@ -68,14 +69,14 @@ def _open_index(path: Path) -> FileTensors:
     if missing:
         raise FileNotFoundError(
             f"{path.name} names {len(shards)} shards, {len(missing)} of which are not in "
-            f"{path.parent}: {', '.join(missing)}."
+            f"{path.parent}: {listed(missing)}."
         )
     found = {shard: open_safetensors(path.parent / shard).entries for shard in shards}
     astray = [name for name, shard in weight_map.items() if name not in found[shard]]
     if astray:
         raise ValueError(
             f"{path} names {len(astray)} tensors that their shards do not hold: "
-            f"{', '.join(map(repr, sorted(astray)[:3]))}."
+            f"{listed([repr(name) for name in sorted(astray)], 3)}."
         )
     merged = {name: tensor for shard in shards for name, tensor in found[shard].items()}
     return FileTensors(merged | {name: found[shard][name] for name, shard in weight_map.items()})

@@ -25,6 +25,7 @@ from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile, b
 from pusa_jax.convert.tables import TensorSource
 from pusa_jax.files import claims
 from pusa_jax.files.atomic import replacing
+from pusa_jax.listing import listed
 
 STORAGES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
@@ -277,7 +278,7 @@ def _state_dict(content: Any, path: Path) -> Mapping[str, _Tensor]:
     if wrong or not state:
         raise ValueError(
             f"{path} must hold a dict of tensors, alone or under {', '.join(NESTINGS)}; of its "
-            f"{len(state)} entries {len(wrong)} are no tensors: {', '.join(wrong[:5])}."
+            f"{len(state)} entries {len(wrong)} are no tensors: {listed(wrong, 5)}."
         )
     return state
 

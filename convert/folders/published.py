@@ -24,6 +24,7 @@ from pusa_jax.convert.foreign import BOUNDARY, MODEL_INDEX, ForeignNetwork, Layo
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import ConversionError, Leaf, bind
 from pusa_jax.files.staging import MARKER
+from pusa_jax.listing import listed
 from pusa_jax.models.families import FAMILIES
 from pusa_jax.models.family import Family, Name, Network
 from pusa_jax.weights.streaming import read_to_devices
@@ -191,7 +192,7 @@ def open_published(path: Path) -> Published:
         raise FileNotFoundError(
             f"{path} has no DiT, VAE or text encoder of {', '.join(FOREIGN)} in original or "
             f"Diffusers layout (checkpoint files there: "
-            f"{', '.join(file.name for file in opened) or 'none'})."
+            f"{listed([file.name for file in opened])})."
         )
     _check_candidates(path, family, found)
     _check_experts(path, family, found[family], bool(index))
@@ -230,9 +231,9 @@ def _check_candidates(path: Path, family: str, found: Mapping[str, Found]) -> No
     """Raises ValueError if a network is there twice, or beside one of another model."""
     for name, candidates in found[family].items():
         if len(candidates) > 1:
-            paths = (str(file.relative_to(path)) for file, _ in candidates)
+            paths = [str(file.relative_to(path)) for file, _ in candidates]
             raise ValueError(
-                f"{path} has {len(candidates)} candidates for the {name}: {', '.join(paths)}; "
+                f"{path} has {len(candidates)} candidates for the {name}: {listed(paths)}; "
                 "keep one, or give the file itself."
             )
     own = {file: name for name, ((file, _),) in found[family].items()}

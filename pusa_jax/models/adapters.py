@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from pusa_jax.listing import listed
 from pusa_jax.models.lora import LoRA, LowRank, Target
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
@@ -74,7 +75,7 @@ def adapted_layers(shapes: Mapping[str, jax.ShapeDtypeStruct], targets: str) -> 
     linears = sorted(p.removesuffix("/kernel") for p in shapes if p.endswith("/kernel"))
     chosen = [path for path in linears if re.fullmatch(targets, path)]
     if not chosen:
-        raise ValueError(f"targets {targets!r} matches no layer; there are {', '.join(linears)}.")
+        raise ValueError(f"targets {targets!r} matches no layer; there are {listed(linears)}.")
     return chosen
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pusa_jax.listing import listed
 from pusa_jax.weights.finite import nonfinite
 
 
@@ -182,7 +183,7 @@ def check_fit(leaves: Mapping[str, Any], lora: LoRA) -> None:
     if misfits or not count:
         raise ValueError(
             f"{len(misfits)} of {count} LoRA modules do not fit the model: "
-            f"{'; '.join(misfits[:3]) or 'there are none'}."
+            f"{listed(misfits, 3, '; ') if misfits else 'there are none'}."
         )
 
 

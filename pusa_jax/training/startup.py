@@ -35,6 +35,7 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_to_json
 from pusa_jax.files.fingerprints import of_placed_weights
 from pusa_jax.files.records import differing_fields, rebuild
+from pusa_jax.listing import listed
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
@@ -143,8 +144,8 @@ def _refuse_others(saved: Any, run: RunConfig, parts: frozenset[str], what: str)
     differences = differing_fields(saved, run.record(), parts, HOW_IT_RUNS)
     if differences:
         raise ValueError(
-            f"{what} is of another config: {'; '.join(differences)}. Give the same settings, or "
-            "another --workdir."
+            f"{what} is of another config: {listed(differences, between='; ')}. Give the "
+            "same settings, or another --workdir."
         )
 
 
@@ -169,7 +170,7 @@ def _weights(run: RunConfig, placed: Placement) -> Params:
     if differences:
         raise ValueError(
             f"{run.model.weights} holds another model than model.preset or model.dit says: "
-            f"{'; '.join(differences)}."
+            f"{listed(differences, between='; ')}."
         )
     return leaves
 
