@@ -130,15 +130,20 @@ def open_lora(path: Path) -> tuple[TensorSource, Config]:
       ValueError: no file of tensors, or damaged settings.
     """
     if path.is_dir():
-        found = [path / name for name in _FOLDER_FILES if (path / name).is_file()]
-        if not found:
+        found = find_lora(path)
+        if found is None:
             raise FileNotFoundError(
                 f"{path} has no LoRA; expected {' or '.join(_FOLDER_FILES)}; files there: "
                 f"{listed(sorted(each.name for each in path.iterdir()))}."
             )
-        path = found[0]
+        path = found
     source = open_tensors(path)
     return source, settings_of(path, source.metadata)
+
+
+def find_lora(folder: Path) -> Path | None:
+    """The LoRA in a folder that PEFT or Diffusers wrote."""
+    return next((folder / name for name in _FOLDER_FILES if (folder / name).is_file()), None)
 
 
 def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = None) -> LoRA:

@@ -101,9 +101,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_unknown_ending_lists_the_known_ones(tmp_path):
-    (tmp_path / "x.gguf").write_bytes(b"")
+    (tmp_path / "x.onnx").write_bytes(b"")
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        open_tensors(tmp_path / "x.gguf")
+        open_tensors(tmp_path / "x.onnx")
 
 
 def test_missing_shards_are_named(sharded):
