@@ -36,9 +36,13 @@ class GGUFTensors:
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    @functools.cached_property
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Name -> shape and dtype."""
+        return self._infos
+
+    @functools.cached_property
+    def _infos(self) -> Mapping[str, TensorInfo]:
         return {
             name: TensorInfo(
                 self.shapes[name], np.dtype(PLAIN.get(field.tensor_type.name, np.float32))

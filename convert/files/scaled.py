@@ -79,9 +79,13 @@ class ScaledTensors:
         """Text entries of the file."""
         return self.stored.metadata
 
-    @functools.cached_property
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Name -> shape and dtype of what is read."""
+        return self._infos
+
+    @functools.cached_property
+    def _infos(self) -> Mapping[str, TensorInfo]:
         found = {n: t for n, t in self.stored.tensors.items() if n not in self.dropped}
         for name, scaled in self.scaled.items():
             shape = self.stored.tensors[scaled.numbers].shape
