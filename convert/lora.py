@@ -25,6 +25,7 @@ from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.foreign import LoRANames
 from pusa_jax.convert.lora_settings import (
     ADAPTER,
+    WAY_OUT,
     Config,
     configured_alpha,
     header_remark,
@@ -58,11 +59,6 @@ _UNSUPPORTED = {
     "ia3_l": "IA3", ".a1.weight": "GLoRA", "lora_B.bias": "LoRA with biases",
 }  # fmt: skip
 """Parts of keys of other kinds of adapters, which would be wrong if merged as LoRA."""
-
-WAY_OUT = (
-    "merge it into its model with the tool that made it, and load the merged model or take a LoRA "
-    "of it with pusa-jax extract-lora"
-)
 
 _DIFFERENCES = {"weight": "diff", "bias": "diff_b", "modulation": "diff_m",
                 "scale_shift_table": "diff_m"}  # fmt: skip
@@ -171,7 +167,8 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
         if name.rpartition(".")[2] in _DIFFERENCES.values():
             found = _difference(source, name, names)
             if found is None:
-                ignored[name] = "a full difference of a tensor that the model does not have"
+                kinds = f" ({listed(sorted({*names.inputs.values()}), 3)}?)" if names.inputs else ""
+                ignored[name] = f"a full difference of a tensor that the model does not have{kinds}"
             elif found[0] in differences:
                 raise ValueError(f"{name!r} and {differences[found[0]].name!r} are the same.")
             else:
@@ -198,7 +195,8 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
         target: _adapter(source, target, parts, config or {}, names.convolutions.get(target.path))
         for target, parts in groups.items()
     }
-    remarks = [f"{len(ignored)} of its entries are not used; pusa-jax info lists them."]
+    reasons = listed(dict.fromkeys(ignored.values()), 3, "; ")
+    remarks = [f"{len(ignored)} of its entries are not used: {reasons}; pusa-jax info lists them."]
     unscaled = [module for module in modules.values() if module.alpha is None]
     header = getattr(source, "metadata", {}) if unscaled else {}
     remark = header_remark(header, tuple(module.rank for module in unscaled))

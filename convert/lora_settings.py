@@ -29,6 +29,12 @@ HEADER_ALPHAS = ("ss_network_alpha", "network_alpha", "lora_alpha", "alpha")
 HEADER_RANKS = ("ss_network_dim", "network_dim", "lora_rank", "lora_dim", "rank", "r")
 """Header entries by which trainers say how they trained, most telling first."""
 
+WAY_OUT = (
+    "merge it into its model with the tool that made it, and load the merged model or take a LoRA "
+    "of it with pusa-jax extract-lora"
+)
+"""What to do with an adapter of another kind."""
+
 CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` with which PEFT changes the weights beside the adapter."""
 
@@ -48,7 +54,9 @@ def settings_of(path: Path, metadata: Mapping[str, str]) -> Config:
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: its settings are damaged ({error!r:.100}).") from None
     if (kind := config.get("peft_type", "LORA")) != "LORA":
-        raise ValueError(f"{path}: its settings say {kind!r:.40}; only LoRA can be merged.")
+        raise ValueError(
+            f"{path}: its settings say {kind!r:.40}; only LoRA can be merged: {WAY_OUT}."
+        )
     return config
 
 
@@ -67,7 +75,7 @@ def configured_alpha(module: str, rank: int, config: Config) -> float | None:
       ValueError: settings that do not belong to the factors, or that are no LoRA.
     """
     if config.get("use_dora"):
-        raise ValueError("its settings say DoRA; only LoRA can be merged.")
+        raise ValueError(f"its settings say DoRA; only LoRA can be merged: {WAY_OUT}.")
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(CHANGED_BASES):
         raise ValueError(

@@ -15,6 +15,20 @@ from pusa_jax.convert.tables import Index, TensorInfo
 PLAIN = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 """Types that are no blocks."""
 
+TEXT = "token_embd.weight"
+"""A tensor by which llama.cpp's names of a text encoder are known."""
+
+TEXT_NAMES = {
+    "enc.": "encoder.", ".blk.": ".block.", "token_embd": "shared",
+    "output_norm": "final_layer_norm", "attn_norm": "layer.0.layer_norm",
+    "attn_rel_b": "layer.0.SelfAttention.relative_attention_bias",
+    "attn_q": "layer.0.SelfAttention.q", "attn_k": "layer.0.SelfAttention.k",
+    "attn_v": "layer.0.SelfAttention.v", "attn_o": "layer.0.SelfAttention.o",
+    "ffn_norm": "layer.1.layer_norm", "ffn_gate": "layer.1.DenseReluDense.wi_0",
+    "ffn_up": "layer.1.DenseReluDense.wi_1", "ffn_down": "layer.1.DenseReluDense.wo",
+}  # fmt: skip
+"""Parts of llama.cpp's names -> those of transformers."""
+
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Before the name of a tensor: where a file keeps a shape that the format could not."""
 
@@ -95,4 +109,14 @@ def open_gguf(path: Path) -> GGUFTensors:
                 raise ValueError(f"{name!r:.80} has two shapes")
     except (ValueError, LookupError, TypeError, OverflowError, struct.error, OSError) as error:
         raise ValueError(f"{path} is damaged or no GGUF file ({error!r:.150}).") from None
+    if TEXT in fields:
+        names = {name: _transformers_name(name) for name in fields}
+        fields = {names[name]: field for name, field in fields.items()}
+        shapes = {names[name]: shape for name, shape in shapes.items()}
     return GGUFTensors(path, fields, shapes)
+
+
+def _transformers_name(name: str) -> str:
+    for theirs, ours in TEXT_NAMES.items():
+        name = name.replace(theirs, ours, 1)
+    return name

@@ -38,7 +38,7 @@ def without_wrappers(entries: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def networks_in(source: FileTensors) -> Iterator[FileTensors]:
-    """The networks of a file that holds several, each with its own names; else the file itself.
+    """The networks of a file that says so by prefixes, each with its own names; else the file.
 
     What belongs to none of them goes with the first, so that it is reported and not lost.
     """
@@ -52,7 +52,7 @@ def networks_in(source: FileTensors) -> Iterator[FileTensors]:
                 break
         else:
             left[name] = tensor
-    if len(groups) < 2:
+    if not groups:
         yield source
         return
     groups[min(groups)] |= left

@@ -27,6 +27,27 @@ def test_a_damaged_file_is_named(tmp_path):
             open_tensors(tmp_path / "x.gguf")
 
 
+def test_names_of_llama_cpp_are_those_of_transformers(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="needs the extra [gguf]")
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "t5encoder")
+    for name in ("token_embd", "enc.blk.1.attn_rel_b", "enc.blk.1.attn_o", "enc.blk.1.attn_norm",
+                 "enc.blk.1.ffn_gate", "enc.blk.1.ffn_norm", "enc.output_norm"):  # fmt: skip
+        writer.add_tensor(f"{name}.weight", WEIGHT)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert [*open_tensors(tmp_path / "x.gguf").tensors] == [
+        "shared.weight",
+        "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
+        "encoder.block.1.layer.0.SelfAttention.o.weight",
+        "encoder.block.1.layer.0.layer_norm.weight",
+        "encoder.block.1.layer.1.DenseReluDense.wi_0.weight",
+        "encoder.block.1.layer.1.layer_norm.weight",
+        "encoder.final_layer_norm.weight",
+    ]
+
+
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_blocks_are_multiplied_out_and_shapes_restored(tmp_path, prefix):
     gguf = pytest.importorskip("gguf", reason="needs the extra [gguf]")

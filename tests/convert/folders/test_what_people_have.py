@@ -105,6 +105,16 @@ def test_a_text_encoder_of_comfyui_has_its_tokenizer_inside(tmp_path, layout):
     assert_holds(ModelFolder(path), ["text_encoder"])
 
 
+@pytest.mark.parametrize(
+    ("name", "layout", "prefix"),
+    [("vae", "original", "first_stage_model."), ("vae", "original", "vae."),
+     ("text_encoder", "diffusers", "text_encoders.umt5xxl.transformer.")],
+)  # fmt: skip
+def test_a_part_of_one_file_alone_is_read_as_well(tmp_path, name, layout, prefix):
+    path = write(tmp_path / "x.safetensors", tensors(name, layout, prefix))
+    assert_holds(ModelFolder(path), [name])
+
+
 DIT_PARTS = ("model.diffusion_model.", "diffusion_model.")
 VAE_PARTS = ("first_stage_model.", "vae.")
 TEXT_PARTS = ("text_encoders.umt5xxl.transformer.", "text_encoders.umt5xxl.")
