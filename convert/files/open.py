@@ -5,10 +5,11 @@ Opening reads tables of contents only; tensors are mapped into memory when they 
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pusa_jax.convert.files.gguf import GGUFTensors, open_gguf
-from pusa_jax.convert.files.mapped import FileTensors
+from pusa_jax.convert.files.mapped import FileTensor, FileTensors
 from pusa_jax.convert.files.prefixes import networks_in, without_wrappers
 from pusa_jax.convert.files.safetensors import open_safetensors
 from pusa_jax.convert.files.scaled import ScaledTensors, multiplied_out
@@ -60,6 +61,25 @@ def open_networks(path: Path, *, is_whole: bool = False) -> list[Tensors]:
         fields = without_wrappers(found.fields)
         return [dataclasses.replace(found, fields=fields, shapes=shapes)]
     found = _open_index(path) if path.name.endswith(".index.json") else _open_file(path)
+    return _networks(path, found, is_whole=is_whole)
+
+
+def open_blocks(files: Sequence[Path]) -> list[Tensors]:
+    """Opens files of which each holds some layers of a network, without an index.
+
+    Raises:
+      ValueError: one of them is damaged, or two hold a tensor of one name.
+    """
+    entries: dict[str, FileTensor] = {}
+    for file in files:
+        found = _open_file(file).entries
+        if twice := sorted(entries.keys() & found.keys()):
+            raise ValueError(f"{file} holds {listed(twice, 3)}, which another block holds as well.")
+        entries |= found
+    return _networks(files[0], FileTensors(entries))
+
+
+def _networks(path: Path, found: FileTensors, *, is_whole: bool = False) -> list[Tensors]:
     found = dataclasses.replace(found, entries=without_wrappers(found.entries))
     try:
         return [multiplied_out(one) for one in ([found] if is_whole else networks_in(found))]

@@ -9,11 +9,14 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pusa_jax.convert.files.open import ENDINGS, Tensors, open_networks, shards_of
+from pusa_jax.convert.files.open import ENDINGS, Tensors, open_blocks, open_networks, shards_of
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.listing import listed
 
 SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}\.(safetensors|bin)")
+
+BLOCK = re.compile(r"(non_)?block(s|[-_]?\d+)?\.safetensors")
+"""Files of LightX2V, one for each layer and one for the rest."""
 
 INDEX = ".index.json"
 
@@ -89,9 +92,16 @@ def checkpoints_in(path: Path, places: Iterable[str]) -> tuple[list[Checkpoint],
     opened: list[Checkpoint] = []
     strangers: list[Stranger] = []
     for where in dict.fromkeys([path, *((path / place).parent for place in places)]):
-        for file in _files(where, strangers):
+        files = list(_files(where, strangers))
+        blocks = [file for file in files if BLOCK.fullmatch(file.name)]
+        blocks = blocks if len(blocks) > 1 else []
+        for group in [blocks, *([file] for file in files if file not in blocks)]:
+            if not group:
+                continue
+            file = group[0]
             try:
-                opened += [Checkpoint(file=file, source=s) for s in open_networks(file)]
+                found = open_blocks(group) if group is blocks else open_networks(file)
+                opened += [Checkpoint(file=file, source=source) for source in found]
             except (OSError, ValueError) as error:
                 is_known = bool(STRANGERS.fullmatch(file.name.partition(".")[0]))
                 strangers.append(Stranger(error=error, may_be_needed=not is_known))

@@ -203,6 +203,7 @@ def test_shards_with_odd_names_count_as_their_index(folder):
         weight_map.setdefault(shard, {})[name] = array
     for shard, arrays in weight_map.items():
         write(folder / shard, arrays)
+    assert_holds(ModelFolder(folder))  # without an index, as LightX2V names them
     names = {name: shard for shard, arrays in weight_map.items() for name in arrays}
     (folder / INDEX).write_text(json.dumps({"weight_map": names}))
     assert len(weight_map) == 3
