@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pusa_jax.convert.files.gguf import GGUFTensors, open_gguf
+from pusa_jax.convert.files.gguf_file import GGUFTensors, open_gguf
 from pusa_jax.convert.files.mapped import FileTensor, FileTensors
 from pusa_jax.convert.files.prefixes import networks_in, without_wrappers
 from pusa_jax.convert.files.safetensors import open_safetensors
