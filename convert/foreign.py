@@ -74,6 +74,8 @@ class LoRANames:
       fused: rows of (name, paths), for layers that are one elsewhere: equal parts of its outputs.
       depth: layers of the model.
       prefix: what the written names begin with.
+      tensors: tables of all tensors, to which full differences may be added.
+      inputs: channels that the first layer of another kind of model takes -> that kind.
     """
 
     model: str
@@ -83,6 +85,8 @@ class LoRANames:
     fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
     depth: int = 0
     prefix: str = "diffusion_model"
+    tensors: tuple[Rule, ...] = ()
+    inputs: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def of(self, config: Any) -> "LoRANames":
         """The names in a model of another size than the published one's."""

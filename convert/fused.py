@@ -5,6 +5,7 @@
 Queries, keys and values share the down factor; the up factor holds theirs one after another.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +35,7 @@ def parts(adapter: LowRank, count: int) -> list[LowRank]:
         raise ValueError(
             f"an up factor of {len(adapter.up)} rows cannot be shared out among {count} layers."
         )
-    return [LowRank(adapter.down, up, adapter.alpha) for up in np.split(adapter.up, count)]
+    return [dataclasses.replace(adapter, up=up) for up in np.split(adapter.up, count)]
 
 
 def settings(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -43,7 +44,10 @@ def settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     Raises:
       ValueError: the metadata is damaged.
     """
-    kwargs = json.loads(metadata.get("kwargs", "{}"))
+    try:
+        kwargs = json.loads(metadata.get("kwargs", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its metadata has damaged kwargs ({error!r:.100}).") from None
     if not isinstance(kwargs, dict):
         raise ValueError(f"its metadata has kwargs={kwargs!r:.40}, a table is expected.")
     alphas = {

@@ -7,12 +7,13 @@ over is either listed as ignored with a reason or an error, never lost. Names of
 a family, see `foreign.LoRANames`; all other rules here are those of the tools.
 """
 
+import dataclasses
 import functools
-import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +24,18 @@ from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.foreign import LoRANames
-from pusa_jax.convert.tables import TensorSource, Transform
-from pusa_jax.models.lora import LoRA, LowRank, Target, rank_stabilised
+from pusa_jax.convert.lora_settings import (
+    ADAPTER,
+    WAY_OUT,
+    Config,
+    configured_alpha,
+    header_remark,
+    settings_of,
+)
+from pusa_jax.convert.tables import DROP_FIRST, Rule, TensorSource, Transform
+from pusa_jax.listing import listed
+from pusa_jax.models.lora import Difference, LoRA, LowRank, Target
+from pusa_jax.weights.finite import nonfinite
 
 PREFIXES = ("diffusion_model.", "pipe.dit.", "base_model.model.", "transformer.", "model.", "dit.")
 """What tools put before module names, possibly several."""
@@ -45,11 +56,20 @@ _PARTS: tuple[tuple[str, Part], ...] = (
 
 _UNSUPPORTED = {
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr",
-    "lora_mid": "LoCon", "set_weight": "a replaced weight",
+    "lora_mid": "LoCon", "set_weight": "a replaced weight", "oft_": "OFT", "vera_": "VeRA",
+    "ia3_l": "IA3", ".a1.weight": "GLoRA", "lora_B.bias": "LoRA with biases",
 }  # fmt: skip
 """Parts of keys of other kinds of adapters, which would be wrong if merged as LoRA."""
 
-_FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+_DIFFERENCES = {"weight": "diff", "bias": "diff_b", "modulation": "diff_m",
+                "scale_shift_table": "diff_m"}  # fmt: skip
+"""Last part of a tensor's name -> ending of the entry that is added to it as it is."""
+
+_FOLDER_FILES = tuple(
+    f"{stem}.{ending}"
+    for ending in ("safetensors", "bin")
+    for stem in (ADAPTER, "pytorch_lora_weights")
+)
 """Names of the LoRA in a folder that PEFT or Diffusers wrote."""
 
 
@@ -72,8 +92,17 @@ def _patterns(rows: tuple[tuple[str, tuple[str, ...]], ...]) -> Modules:
     )
 
 
-Config = Mapping[str, Any]
-"""PEFT's settings: `lora_alpha`, `alpha_pattern`, `use_rslora`."""
+@functools.cache
+def _added(rules: tuple[Rule, ...]) -> tuple[tuple[re.Pattern[str], Rule], ...]:
+    """Names of full differences, without prefixes -> the tensor that each is added to."""
+    rows = []
+    for rule in rules:
+        module, _, last = rule.source.rpartition(".")
+        if module and last in _DIFFERENCES:
+            for name in (module, module.replace(".", "_")):
+                pattern = re.escape(f"{name}.{_DIFFERENCES[last]}").replace(r"\{i\}", r"(\d+)")
+                rows.append((re.compile(pattern), rule))
+    return tuple(rows)
 
 
 def read_lora(path: Path, names: LoRANames) -> LoRA:
@@ -93,7 +122,7 @@ def read_lora(path: Path, names: LoRANames) -> LoRA:
     """
     source, config = open_lora(path)
     try:
-        return parse_lora(source, names, config)
+        return dataclasses.replace(parse_lora(source, names, config), file=str(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -106,20 +135,23 @@ def open_lora(path: Path) -> tuple[TensorSource, Config]:
       ValueError: no file of tensors, or damaged settings.
     """
     if path.is_dir():
-        found = [path / name for name in _FOLDER_FILES if (path / name).is_file()]
-        if not found:
-            raise FileNotFoundError(f"{path} has no LoRA; expected {' or '.join(_FOLDER_FILES)}.")
-        path = found[0]
+        found = find_lora(path)
+        if found is None:
+            raise FileNotFoundError(
+                f"{path} has no LoRA; expected {' or '.join(_FOLDER_FILES)}; files there: "
+                f"{listed(sorted(each.name for each in path.iterdir()))}."
+            )
+        path = found
     source = open_tensors(path)
     try:
-        config = json.loads(source.metadata.get("lora_adapter_metadata", "{}"))
-        beside = path.with_name("adapter_config.json")
-        if path.name == _FOLDER_FILES[0] and beside.is_file():
-            config = json.loads(beside.read_text("utf-8"))
-        config = {k.removeprefix("transformer."): v for k, v in config.items()}
-        return source, config | fused.settings(source.metadata)
-    except (ValueError, AttributeError) as error:
+        return source, {**settings_of(path, source.metadata), **fused.settings(source.metadata)}
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def find_lora(folder: Path) -> Path | None:
+    """The LoRA in a folder that PEFT or Diffusers wrote."""
+    return next((folder / name for name in _FOLDER_FILES if (folder / name).is_file()), None)
 
 
 def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = None) -> LoRA:
@@ -134,15 +166,26 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
       ValueError: see `read_lora`.
     """
     groups: dict[tuple[Target, ...], dict[Part, str]] = {}
+    differences: dict[Target, Difference] = {}
     layers = _modules(names)
     ignored, unknown = {}, []
     for name in source.tensors:
         for mark, kind in _UNSUPPORTED.items():
             if mark in name:
-                raise ValueError(f"{name!r} belongs to {kind}; only LoRA can be merged.")
+                raise ValueError(f"{name!r} belongs to {kind}; only LoRA can be merged: {WAY_OUT}.")
         reason = next((why for p, why in names.ignored.items() if re.fullmatch(p, name)), None)
         if reason is not None:
             ignored[name] = reason
+            continue
+        if name.rpartition(".")[2] in _DIFFERENCES.values():
+            found = _difference(source, name, names)
+            if found is None:
+                kinds = f" ({listed(sorted({*names.inputs.values()}), 3)}?)" if names.inputs else ""
+                ignored[name] = f"a full difference of a tensor that the model does not have{kinds}"
+            elif found[0] in differences:
+                raise ValueError(f"{name!r} and {differences[found[0]].name!r} are the same.")
+            else:
+                differences[found[0]] = found[1]
             continue
         targets, part = _split(name, layers)
         if not targets or part is None:
@@ -156,10 +199,11 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {len(source.tensors)} entries belong to no layer of {names.model}: "
-            f"{', '.join(map(repr, sorted(unknown)[:3]))}."
+            f"{listed([repr(name) for name in sorted(unknown)], 3)}."
         )
-    if not groups:
+    if not groups and not differences:
         raise ValueError("it holds no LoRA: no entry is called lora_A, lora_down or alike.")
+    _check_inputs(source, groups, names)
     modules: dict[Target, LowRank] = {}
     for targets, parts in groups.items():
         convolution = names.convolutions.get(targets[0].path)
@@ -168,7 +212,57 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
             if target in modules:
                 raise ValueError(f"{target} has two adapters, one of them in a fused layer.")
             modules[target] = one
-    return LoRA(modules, ignored)
+    reasons = listed(dict.fromkeys(ignored.values()), 3, "; ")
+    remarks = [f"{len(ignored)} of its entries are not used: {reasons}; pusa-jax info lists them."]
+    unscaled = [module for module in modules.values() if module.alpha is None]
+    header = getattr(source, "metadata", {}) if unscaled else {}
+    remark = header_remark(header, tuple(module.rank for module in unscaled))
+    return LoRA(
+        modules,
+        ignored,
+        differences=differences,
+        remarks=(*(remarks if ignored else []), *([remark] if remark else [])),
+    )
+
+
+def _check_inputs(
+    source: TensorSource,
+    groups: Mapping[tuple[Target, ...], Mapping[Part, str]],
+    names: LoRANames,
+) -> None:
+    """Raises ValueError if the first layer takes the channels of a model of another kind."""
+    for (target, *_), parts in groups.items():
+        shape = source.tensors[parts["down"]].shape if "down" in parts else ()
+        if target.path in names.convolutions and len(shape) == 5 and shape[1] in names.inputs:
+            raise ValueError(
+                f"it is a LoRA of {names.inputs[shape[1]]} ({parts['down']!r} takes {shape[1]} "
+                f"channels); use the one for {names.model} of text-to-video."
+            )
+
+
+def _difference(
+    source: TensorSource, name: str, names: LoRANames
+) -> tuple[Target, Difference] | None:
+    """Where an entry is added as it is; None if the model has no such tensor."""
+    short = _without_prefixes(name)
+    for pattern, rule in _added(names.tensors):
+        if match := pattern.fullmatch(short):
+            array = source.read(name)
+            if rule.target.removesuffix("/kernel") in names.convolutions:
+                if array.ndim != 5 or array.shape[1] in names.inputs:
+                    return None
+            elif rule.transform is DROP_FIRST and array.shape[:1] != (1,):
+                return None
+            layer = int(match[1]) if match.groups() else None
+            return Target(rule.target, layer), Difference(rule.transform.to_leaf(array), name)
+    return None
+
+
+def _without_prefixes(module: str) -> str:
+    while stripped := next((p for p in PREFIXES if module.startswith(p)), None):
+        module = module.removeprefix(stripped)
+    flat = next((p for p in FLAT_PREFIXES if module.startswith(p)), "")
+    return module.removeprefix(flat)
 
 
 def _split(name: str, modules: Modules) -> tuple[tuple[Target, ...], Part | None]:
@@ -178,10 +272,7 @@ def _split(name: str, modules: Modules) -> tuple[tuple[Target, ...], Part | None
         if match := re.fullmatch(f"(.+?){ending}", name):
             module, part = match[1], kind
             break
-    while stripped := next((p for p in PREFIXES if module.startswith(p)), None):
-        module = module.removeprefix(stripped)
-    flat = next((p for p in FLAT_PREFIXES if module.startswith(p)), "")
-    module = module.removeprefix(flat)
+    module = _without_prefixes(module)
     for pattern, paths in modules:
         if match := pattern.fullmatch(module):
             layer = int(match[1]) if match.groups() else None
@@ -212,26 +303,14 @@ def _adapter(
         raise ValueError(f"{target} has factors of {down.dtype} and {up.dtype}, must be floating.")
     if "alpha" not in names:
         module = re.sub(r"\.lora.*", "", names["down"])
-        return LowRank(down, up, _configured_alpha(module, rank, config))
+        return LowRank(down, up, configured_alpha(module, rank, config), names["down"])
     alpha = source.read(names["alpha"])
     if alpha.size != 1:
         raise ValueError(f"alpha of {target} must be one number, got shape {list(alpha.shape)}.")
-    return LowRank(down, up, float(alpha.reshape(())))
-
-
-def _configured_alpha(module: str, rank: int, config: Config) -> float | None:
-    """Alpha of a layer by PEFT's settings; None if they do not say."""
-    if config.get("use_dora"):
-        raise ValueError("its settings say DoRA; only LoRA can be merged.")
-    alpha = config.get("lora_alpha")
-    for name, value in (config.get("alpha_pattern") or {}).items():
-        if f".{module}".endswith(f".{name}"):
-            alpha = value
-    if alpha is None:
-        return None
-    if not isinstance(alpha, int | float):
-        raise ValueError(f"its settings have lora_alpha={alpha!r:.40}, which must be a number.")
-    return rank_stabilised(float(alpha), rank) if config.get("use_rslora") else float(alpha)
+    value = float(alpha.reshape(()))
+    if not math.isfinite(value):
+        raise ValueError(f"alpha of {target} must be a number, got {value} in {names['alpha']!r}.")
+    return LowRank(down, up, value, names["down"])
 
 
 Naming = Literal["comfy", "pusa_v1", "genmo"]
@@ -252,9 +331,28 @@ def lora_tensors(
 
     alpha / rank is multiplied into B. So strength 1 is as trained for every loader, those that
     ignore an alpha, as Pusa's own, included.
+
+    Raises:
+      ValueError: a value would not be finite, or the model has no layers that `naming` names.
     """
-    if naming == "genmo":
-        return ArrayTensors(fused.tensors(lora, names, dtype))
+    with np.errstate(over="ignore"):  # told below
+        if naming == "genmo":
+            arrays = fused.tensors(lora, names, dtype)
+        else:
+            arrays = _factors(lora, names, naming, dtype)
+            arrays |= _named_differences(lora, names, naming, dtype)
+    for name, array in arrays.items():
+        if count := nonfinite(array):
+            raise ValueError(
+                f"{lora.file or 'the LoRA'}: {count} of {array.size} values of {name} would be NaN "
+                f"or infinite in {array.dtype}; fetch the file again, or make it again."
+            )
+    return ArrayTensors(arrays)
+
+
+def _factors(
+    lora: LoRA, names: LoRANames, naming: Naming, dtype: DTypeLike
+) -> dict[str, np.ndarray]:
     layers = {path: names.numbered(name) for name, *_, path in names.layers}
     arrays = {}
     for target, module in lora.modules.items():
@@ -267,7 +365,22 @@ def lora_tensors(
         for factor, array in (("A", down), ("B", up)):
             key = NAMING[naming].format(prefix=names.prefix, layer=layer, factor=factor)
             arrays[key] = array.astype(dtype)
-    return ArrayTensors(arrays)
+    return arrays
+
+
+def _named_differences(
+    lora: LoRA, names: LoRANames, naming: Naming, dtype: DTypeLike
+) -> dict[str, np.ndarray]:
+    """Full differences under the names that other tools know."""
+    rules = {rule.target: rule for rule in reversed(names.tensors)}
+    prefix = NAMING[naming].partition("{layer}")[0].format(prefix=names.prefix)
+    arrays = {}
+    for target, difference in lora.differences.items():
+        rule = rules[target.path]
+        module, _, last = rule.source.rpartition(".")
+        name = f"{prefix}{module}.{_DIFFERENCES[last]}".replace("{i}", str(target.layer))
+        arrays[name] = rule.transform.to_torch(difference.array).astype(dtype)
+    return arrays
 
 
 def write_lora(

@@ -31,8 +31,10 @@ _POSITIONS = ("pos_embedding.embedding", "layer.0.SelfAttention.relative_attenti
 
 TRANSFORMERS_IGNORED = {
     "encoder.embed_tokens.weight": "a second name of shared.weight, written by some exporters",
+    "spiece_model": "the tokenizer, which ComfyUI puts into the file",
+    "logit_scale": "of a text encoder of another kind, written by ComfyUI for all of them",
 }
-"""Tensors of the transformers layout that are not read, with the reason."""
+"""Tensors of either layout that are not read, with the reason."""
 
 
 def original_rules(config: TextConfig) -> list[Rule]:

@@ -24,12 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from pusa_jax.listing import listed
+from pusa_jax.weights.finite import nonfinite
+
 Shape = tuple[int, ...]
 Index = tuple[slice, ...]
 """One slice per axis: the part of an array that is wanted."""
 
 COPY_BLOCK = 256
 """Columns per step of a transposing copy; about 5 times faster than NumPy's own order."""
+
+SHOWN = 20
+"""Tensors that a message about a checkpoint names; their shapes make them long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +126,11 @@ class Rule:
 
 
 class ConversionError(ValueError):
-    """A checkpoint and a model do not fit together; the message names all that is wrong, in a line.
+    """A checkpoint and a model do not fit together; the message says in a line what is wrong.
 
     Attributes:
-      violations: all of them, sorted, as (kind, what), kind one of "missing", "unexpected",
+      violations: all of them, of which the message shows some, sorted, as (kind, what), kind one of
+        "missing", "unexpected",
         "wrong shape", "wrong dtype" (of the checkpoint), "unfilled", "table" (of the rules).
     """
 
@@ -131,10 +138,11 @@ class ConversionError(ValueError):
         lines = {(kind, _one_line(what)) for kind, what in violations}
         self.violations = sorted(lines, key=lambda v: _natural("\0".join(v)))
         counts = Counter(kind for kind, _ in self.violations)
+        found = [f"{kind}: {what}" for kind, what in self.violations]
         super().__init__(
             f"{where} does not fit the model: "
             + ", ".join(f"{n} {kind}" for kind, n in counts.items())
-            + f" ({'; '.join(f'{kind}: {what}' for kind, what in self.violations)})."
+            + f" ({listed(found, SHOWN, '; ')})."
         )
 
 
@@ -169,6 +177,8 @@ class Leaf:
     def read(self, index: Index | None = None) -> np.ndarray:
         """Reads the leaf, or the part that `index` selects, from its tensors into a new array.
 
+        A value that is NaN or infinite is a ValueError that names file and tensor.
+
         As a callback of `jax.make_array_from_callback` it fills a sharded array with every device
         reading its own part: only the layers concerned, and only the bytes concerned where the
         transform allows it.
@@ -176,13 +186,24 @@ class Leaf:
         index = tuple(slice(None) for _ in self.shape) if index is None else index
         names = self.rule.names(self.shape)
         if not self.rule.is_stacked:
-            return _copied(self._part(names[0], index), self.dtype)
+            whole = _copied(self._part(names[0], index), self.dtype)
+            self._check_finite(names[0], whole)
+            return whole
         names = names[index[0]]
         sizes = [len(range(n)[s]) for n, s in zip(self.shape, index, strict=True)]
         out = np.empty(sizes, self.dtype)
         for layer, name in enumerate(names):
             _copy(self._part(name, index[1:]), out[layer])
+            self._check_finite(name, out[layer])
         return out
+
+    def _check_finite(self, name: str, array: np.ndarray) -> None:
+        if count := nonfinite(array):
+            file_of = getattr(self.source, "file_of", None)
+            raise ValueError(
+                f"{f'{file_of(name)}: ' if file_of else ''}{count} of {array.size} values of "
+                f"{_one_line(name)} are NaN or infinite in {array.dtype}; fetch the file again."
+            )
 
     def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray:
         """Reads some layers of a stack, or all of the leaf for `...`; see `checkpoint.Leaf`."""

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import from floors above its own in this list, and from rooms of its own floor as long
 # as no circle arises among modules.
 FLOORS = [
-    ["typing", "progress"],
+    ["typing", "progress", "listing"],
     ["devices", "files"],
     ["diffusion", "media", "weights"],  # `diffusion` sees a velocity function, never a model
     ["models"],

@@ -73,9 +73,10 @@ class FileTensor:
         else:
             flat = self.file.part(self.offset, self.extent * self.dtype.itemsize)
             strides = [s * self.dtype.itemsize for s in self.strides]
-            array = np.lib.stride_tricks.as_strided(
-                flat.view(self.dtype), self.shape, strides, writeable=False
-            )
+            # NumPy does not know float8_e5m2 by the code that as_strided hands on.
+            bits = flat.view(f"u{self.dtype.itemsize}")
+            array = np.lib.stride_tricks.as_strided(bits, self.shape, strides, writeable=False)
+            array = array.view(self.dtype)
         return array if index is None else array[index]
 
 
@@ -103,6 +104,10 @@ class FileTensors:
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         """One tensor, or a part of it, read-only; copy what must outlive a change of the file."""
         return self.entries[name].read(index)
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self.entries[name].file.path
 
     def sizes(self) -> dict[str, int]:
         """Name and bytes of the files that hold the tensors."""

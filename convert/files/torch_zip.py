@@ -25,6 +25,7 @@ from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile, b
 from pusa_jax.convert.tables import TensorSource
 from pusa_jax.files import claims
 from pusa_jax.files.atomic import replacing
+from pusa_jax.listing import listed
 
 STORAGES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
@@ -34,7 +35,18 @@ STORAGES = {
 }  # fmt: skip
 """Storage classes of the `torch` module -> NumPy types."""
 
-NESTINGS = ("model_state", "state_dict", "model")
+UNTYPED = "UntypedStorage"
+"""Storage class of tensors of newer types, which name their type themselves."""
+
+NEWER_TYPES = {
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2,
+    "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64,
+}  # fmt: skip
+"""Types of the `torch` module that have no storage class -> NumPy types."""
+
+KINDS = STORAGES | NEWER_TYPES
+
+NESTINGS = ("model_state", "state_dict", "model", "module")
 """Entries under which a file may keep its tensors, beside other entries."""
 
 PICKLE_LIMIT = 2**22
@@ -75,7 +87,7 @@ class _Tensor(NamedTuple):
             isinstance(self.storage, _Storage)
             and isinstance(self.storage.key, str)
             and isinstance(self.storage.kind, str)
-            and self.storage.kind in STORAGES
+            and self.storage.kind in KINDS
             and len(self.shape) == len(self.strides) <= 32
             and all(type(n) is int and 0 <= n < 2**60 for n in numbers)
             and math.prod(max(n, 1) for n in self.shape) < 2**60
@@ -93,6 +105,15 @@ class _RebuildTensor:
 
     def __call__(self, storage, offset, shape, strides, *_unused) -> _Tensor:
         return _Tensor(storage, offset, shape, strides)
+
+
+class _RebuildTypedTensor:
+    """Stands in for `torch._utils._rebuild_tensor_v3`."""
+
+    __slots__ = ()
+
+    def __call__(self, storage, offset, shape, strides, _grad, _hooks, kind, *_unused) -> _Tensor:
+        return _Tensor(_Storage(storage.key, kind), offset, shape, strides)
 
 
 class _MakeDict:
@@ -180,6 +201,12 @@ class _Unpickler(_InPython):
         match module, name:
             case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
                 return _RebuildTensor()
+            case "torch._utils", "_rebuild_tensor_v3":
+                return _RebuildTypedTensor()
+            case "torch.storage", "UntypedStorage":
+                return UNTYPED
+            case "torch", _ if name in NEWER_TYPES:
+                return name
             case "torch._utils", "_rebuild_parameter":
                 return _RebuildParameter()
             case "collections", "OrderedDict":
@@ -279,7 +306,7 @@ def _state_dict(content: Any, path: Path) -> Mapping[str, _Tensor]:
     if wrong or not state:
         raise ValueError(
             f"{path} must hold a dict of tensors, alone or under {', '.join(NESTINGS)}; of its "
-            f"{len(state)} entries {len(wrong)} are no tensors: {', '.join(wrong[:5])}."
+            f"{len(state)} entries {len(wrong)} are no tensors: {listed(wrong, 5)}."
         )
     return state
 
@@ -303,7 +330,7 @@ def _entry(
     mapped: MappedFile, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]
 ) -> FileTensor:
     start, size = records[tensor.storage.key]
-    dtype = np.dtype(STORAGES[tensor.storage.kind])
+    dtype = np.dtype(KINDS[tensor.storage.kind])
     offset = start + tensor.offset * dtype.itemsize
     entry = FileTensor(mapped, offset, tensor.shape, tensor.strides, dtype)
     if (tensor.offset + entry.extent) * dtype.itemsize > size:

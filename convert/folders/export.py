@@ -27,6 +27,7 @@ from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
 from pusa_jax.models.family import Family, Name
 from pusa_jax.models.lora import merge_all
+from pusa_jax.weights.finite import nonfinite
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
 Progress = Callable[[str, int, int], None]
@@ -160,6 +161,11 @@ class _Watched:
 
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         tensor = self._source.read(name, index)
+        if count := nonfinite(tensor):
+            raise ValueError(
+                f"{count} of {tensor.size} values of {name} ({self._name}) are NaN or infinite; "
+                "nothing is written."
+            )
         self._done += tensor.nbytes
         self._report(self._name, self._done, self._total)
         return tensor

@@ -1,5 +1,6 @@
 """LoRA files of any dialect, written in one of the forms that are written."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from pusa_jax.convert.foreign import ForeignFamily
 from pusa_jax.convert.lora import Naming, open_lora, parse_lora, write_lora
 from pusa_jax.convert.networks import FOREIGN
-from pusa_jax.models.lora import LoRA
+from pusa_jax.models.lora import LoRA, stored_dtype
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
@@ -23,7 +24,8 @@ def recognise_lora(path: Path) -> tuple[LoRA, ForeignFamily]:
     reasons = []
     for family in FOREIGN.values():
         try:
-            return parse_lora(source, family.lora, config), family
+            found = parse_lora(source, family.lora, config)
+            return dataclasses.replace(found, file=str(path)), family
         except ValueError as error:
             reasons.append(str(error))
     raise ValueError(f"{path}: {'; '.join(dict.fromkeys(reasons))}")
@@ -48,7 +50,8 @@ def check_lora_destination(dst: Path) -> None:
 def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> Path:
     """Writes a LoRA file of any dialect in one of the forms that are written.
 
-    Factors keep their dtype; an alpha is multiplied in. `naming`: see `convert.lora.NAMING`.
+    An alpha is multiplied in; see `models.lora.stored_dtype` for what is stored.
+    `naming`: see `convert.lora.NAMING`.
 
     Raises:
       FileNotFoundError, ValueError: no LoRA, or dst does not end in .safetensors.
@@ -58,7 +61,7 @@ def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> P
     check_lora_destination(dst)
     adapters, family = recognise_lora(src)
     ranks = sorted({module.rank for module in adapters.modules.values()})
-    dtype = next(iter(adapters.modules.values())).down.dtype
+    dtype = stored_dtype(adapters)
     metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), **_origin(src, family)}
     write_lora(dst, adapters, family.lora, dtype=dtype, naming=naming, metadata=metadata)
     return dst

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.lora import open_lora, parse_lora, read_lora
 from pusa_jax.convert.networks import FOREIGN
+from pusa_jax.listing import listed
 from pusa_jax.models import lora as low_rank
 from pusa_jax.models.family import DenoiserConfig, Family, Name
 from pusa_jax.models.lora import LoRA
@@ -99,7 +100,9 @@ def _read(
         raise ValueError(text if str(path) in text else f"{path}: {text}") from None
     # Pusa's loader takes a file without alpha for alpha 1, a scale of 1 / rank: nobody means that.
     is_scaled = all(module.alpha is not None for module in found.modules.values())
-    rule = "lightx2v" if is_distilled and is_scaled else "file_alpha"
+    # It ignores full differences as well, which their authors mean to be added.
+    is_parity = is_distilled and is_scaled and not found.differences
+    rule = "lightx2v" if is_parity else "file_alpha"
     return Adapter(found, strength, rule)
 
 
@@ -143,7 +146,7 @@ def files_of_experts(family: Family, paths: Sequence[str | Path]) -> dict[Name, 
         }
         if all(len(found) == 1 for found in marked.values()):
             return {name: found for name, (found,) in marked.items()}
-        there = ", ".join(file.name for file in files) or "none"
+        there = listed([file.name for file in files])
         raise FileNotFoundError(
             f"{given[0]} must hold one LoRA file for each denoiser of {family.name}, with "
             f"high_noise or low_noise in its name; files there: {there}."

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from pusa_jax.convert.folders.candidates import main_folder
 from pusa_jax.convert.folders.manifest import Converted, is_converted, open_converted
 from pusa_jax.convert.folders.published import Published, open_published
 from pusa_jax.convert.networks import FOREIGN
+from pusa_jax.listing import listed
 from pusa_jax.models.family import Family, Name
 
 Shard = Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.sharding.Sharding]]
@@ -36,7 +38,7 @@ class ModelFolder:
         Raises:
           FileNotFoundError, ValueError: one line saying what is missing or wrong.
         """
-        self.path = Path(path)
+        self.path = main_folder(Path(path))
         self.is_converted = is_converted(self.path)
         self._found: Published | Converted = (
             open_converted(self.path) if self.is_converted else open_published(self.path)
@@ -52,6 +54,21 @@ class ModelFolder:
         if self.boundary is not None:
             levels[next(iter(levels))] = self.boundary
         return levels
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """What is wrong with files in the folder that were passed over."""
+        return getattr(self._found, "unreadable", ())
+
+    def stored(self, name: Name) -> str:
+        """How the tensors of a published network are stored, in words; empty if it is converted."""
+        if not isinstance(self._found, Published):
+            return ""
+        source = self._found.networks[name].source
+        kinds = sorted({str(info.dtype) for info in source.tensors.values()})
+        scaled = len(getattr(source, "scaled", ()))
+        packed = f", {scaled} of them multiplied out of 8 bits" if scaled else ""
+        return f" from {len(source.tensors)} tensors of {', '.join(kinds)}{packed}"
 
     def config(self, name: Name) -> Any:
         """Configuration of one network.
@@ -127,4 +144,7 @@ class ModelFolder:
 
     def _need(self, name: Name) -> None:
         if name not in self.names:
-            raise FileNotFoundError(f"{self.path} has no {name}; it has {', '.join(self.names)}.")
+            why = f" Not readable: {listed(self.unreadable, 3, ' ')}" if self.unreadable else ""
+            raise FileNotFoundError(
+                f"{self.path} has no {name}; it has {', '.join(self.names)}.{why}"
+            )

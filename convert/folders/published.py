@@ -19,17 +19,23 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from pusa_jax.convert.files.mapped import FileTensors
-from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.files.open import Tensors
+from pusa_jax.convert.folders.candidates import (
+    Checkpoint,
+    checkpoints_in,
+    described_files,
+    joined,
+    main_folder,
+)
 from pusa_jax.convert.foreign import BOUNDARY, MODEL_INDEX, ForeignNetwork, Layout
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.convert.tables import ConversionError, Leaf, bind
 from pusa_jax.files.staging import MARKER
+from pusa_jax.listing import listed
 from pusa_jax.models.families import FAMILIES
 from pusa_jax.models.family import Family, Name, Network
+from pusa_jax.progress import PusaWarning
 from pusa_jax.weights.streaming import read_to_devices
-
-SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}\.safetensors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +58,7 @@ class PublishedNetwork:
     foreign: ForeignNetwork
     layout: Layout
     file: Path
-    source: FileTensors
+    source: Tensors
     settings: Mapping[str, Any]
     dit: "PublishedNetwork | None"
     _bound: dict[DTypeLike | None, list[Leaf]] = dataclasses.field(default_factory=dict)
@@ -100,6 +106,7 @@ class Published:
       networks: those found.
       tokenizer: its folder, if there is one.
       boundary: noise level at which its experts change; None is the family's.
+      unreadable: what is wrong with files that were passed over.
     """
 
     path: Path
@@ -107,6 +114,7 @@ class Published:
     networks: Mapping[Name, PublishedNetwork]
     tokenizer: Path | None
     boundary: float | None = None
+    unreadable: tuple[str, ...] = ()
 
     def config(self, name: Name) -> Any:
         """See `PublishedNetwork.config`."""
@@ -173,10 +181,12 @@ def open_published(path: Path) -> Published:
     """
     if not path.exists():
         raise FileNotFoundError(f"no folder or file {path}.")
+    path = main_folder(path)
     if (path / MARKER).is_file():
         raise ValueError(f"{path} is an unfinished conversion; convert again.")
     index = _read_table(path / MODEL_INDEX)
-    opened = _joined(path, {file: open_tensors(file) for file in _checkpoint_files(path)})
+    opened, unreadable = checkpoints_in(path, described_files())
+    opened = joined(path, opened)
     found = {name: dict(_recognise(name, path, opened)) for name in FOREIGN}
     # Of families that share an autoencoder or text encoder, the denoiser tells which it is.
     family = max(
@@ -188,13 +198,17 @@ def open_published(path: Path) -> Published:
             len(found[name]),
         ),
     )
+    missing = FAMILIES[family].networks.keys() - found[family].keys()
+    for stranger in unreadable:
+        if stranger.may_be_needed and missing:
+            raise stranger.error
     if not found[family]:
         raise FileNotFoundError(
             f"{path} has no DiT, VAE or text encoder of {', '.join(FOREIGN)} in original or "
             f"Diffusers layout (checkpoint files there: "
-            f"{', '.join(file.name for file in opened) or 'none'})."
+            f"{listed([one.file.name for one in opened])})."
         )
-    unused: set[Path] = set()
+    unused: set[Checkpoint] = set()
     if FOREIGN[family].in_both_layouts:
         found[family], unused = _preferred(path, found[family])
     _check_candidates(path, family, found, unused)
@@ -203,17 +217,17 @@ def open_published(path: Path) -> Published:
     experts = FAMILIES[family].experts
     settings = {
         folder: _read_table(folder / "config.json")
-        for folder in {file.parent for ((file, _),) in found[family].values()}
+        for folder in {one.file.parent for ((one, _),) in found[family].values()}
     }
-    for name, ((file, layout),) in found[family].items():
+    for name, ((one, layout),) in found[family].items():
         networks[name] = PublishedNetwork(
             name=name,
             network=FAMILIES[family].networks[name],
             foreign=FOREIGN[family].networks[name],
             layout=layout,
-            file=file,
-            source=opened[file],
-            settings=_settings_of(name, family, settings[file.parent], len(found[family]) == 1),
+            file=one.file,
+            source=one.source,
+            settings=_settings_of(name, family, settings[one.file.parent], len(found[family]) == 1),
             dit=next((networks[expert] for expert in experts if expert in networks), None),
         )
     tokenizers = (path / place for place in FOREIGN[family].tokenizer.values())
@@ -223,84 +237,56 @@ def open_published(path: Path) -> Published:
         networks=networks,
         tokenizer=next((t for t in tokenizers if _is_tokenizer(t)), None),
         boundary=_boundary(path / MODEL_INDEX, index) if len(experts) > 1 else None,
+        unreadable=tuple(str(stranger.error) for stranger in unreadable),
     )
 
 
-def _joined(path: Path, opened: Mapping[Path, FileTensors]) -> dict[Path, FileTensors]:
-    """Files of which each holds a piece of one network, seen as one file: that of the first piece.
-
-    Raises:
-      ValueError: a piece is there twice, or not all pieces are there.
-    """
-    left = dict(opened)
-    for network in (n for foreign in FOREIGN.values() for n in foreign.networks.values()):
-        holders = {
-            piece: [file for file, source in left.items() if mark in source.tensors]
-            for piece, mark in network.pieces.items()
-        }
-        if not any(holders.values()):
-            continue
-        for piece, files in holders.items():
-            if len(files) != 1:
-                have = ", ".join(str(file.relative_to(path)) for file in files) or "none"
-                raise ValueError(f"{path} must have one {piece}.safetensors, it has {have}.")
-        pieces = {piece: left.pop(file) for piece, (file,) in holders.items()}
-        ((first,), *_) = holders.values()
-        left[first] = FileTensors(
-            {
-                f"{p}.{name}": entry
-                for p, source in pieces.items()
-                for name, entry in source.entries.items()
-            }
-        )
-    return left
-
-
-Candidates = list[tuple[Path, Layout]]
+Candidates = list[tuple[Checkpoint, Layout]]
 Found = Mapping[Name, Candidates]
 """Network -> the files that hold one."""
 
 
-def _preferred(path: Path, found: Found) -> tuple[dict[Name, Candidates], set[Path]]:
-    """Of a folder that holds a network in both layouts, the original; and the files not used."""
+def _preferred(path: Path, found: Found) -> tuple[dict[Name, Candidates], set[Checkpoint]]:
+    """Of a folder that holds a network in both layouts, the original; and what is not used."""
     kept: dict[Name, Candidates] = {}
-    unused: set[Path] = set()
+    unused: set[Checkpoint] = set()
     for name, candidates in found.items():
         layouts = [layout for _, layout in candidates]
         kept[name] = candidates
         if layouts.count("original") == 1 and len(layouts) > 1:
-            kept[name] = [one for one in candidates if one[1] == "original"]
-            unused |= {file for file, layout in candidates if layout != "original"}
+            kept[name] = [each for each in candidates if each[1] == "original"]
+            unused |= {one for one, layout in candidates if layout != "original"}
     if unused:
-        names = ", ".join(sorted(str(file.relative_to(path)) for file in unused))
+        names = listed(sorted(str(one.file.relative_to(path)) for one in unused))
         warnings.warn(
             f"{path} holds a model in both layouts; the original is taken, not {names}.",
+            PusaWarning,
             stacklevel=2,
         )
     return kept, unused
 
 
 def _check_candidates(
-    path: Path, family: str, found: Mapping[str, Found], unused: Collection[Path]
+    path: Path, family: str, found: Mapping[str, Found], unused: Collection[Checkpoint]
 ) -> None:
     """Raises ValueError if a network is there twice, or beside one of another model."""
     for name, candidates in found[family].items():
         if len(candidates) > 1:
-            paths = (str(file.relative_to(path)) for file, _ in candidates)
+            paths = [str(one.file.relative_to(path)) for one, _ in candidates]
             raise ValueError(
-                f"{path} has {len(candidates)} candidates for the {name}: {', '.join(paths)}; "
+                f"{path} has {len(candidates)} candidates for the {name}: {listed(paths)}; "
                 "keep one, or give the file itself."
             )
-    own = {file: name for name, ((file, _),) in found[family].items()}
+    own = {one: name for name, ((one, _),) in found[family].items()}
     for other, networks in found.items():
         for name, candidates in networks.items():
-            for file, _ in candidates:
-                if file not in own and file not in unused:
+            for one, _ in candidates:
+                if one not in own and one not in unused:
                     ours, kind = next(iter(own.items()))
                     raise ValueError(
-                        f"{path} holds networks of two models: {ours.relative_to(path)} is a "
-                        f"{kind} of {family}, {file.relative_to(path)} a {name} of {other}; keep "
-                        "those of one."
+                        f"{path} holds networks of two models: {ours.file.relative_to(path)} is a "
+                        f"{kind} of {family}, {one.file.relative_to(path)} a {name} of {other}; "
+                        "keep those of one."
                     )
 
 
@@ -331,36 +317,17 @@ def _is_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model"))
 
 
-def _checkpoint_files(path: Path) -> Iterator[Path]:
-    """Checkpoints in a folder and in those of published layouts; shards count as their index."""
-    if path.is_file():
-        yield path
-        return
-    files = (n.files.values() for f in FOREIGN.values() for n in f.networks.values())
-    places = dict.fromkeys([path, *((path / file).parent for one in files for file in one)])
-    for where in places:
-        yield from sorted(where.glob("*.safetensors.index.json"))
-        for file in sorted(
-            f for kind in ("safetensors", "pth", "pt") for f in where.glob(f"*.{kind}")
-        ):
-            shard = SHARD.fullmatch(file.name)
-            if shard is None:
-                yield file
-            elif not (index := where / f"{shard[1]}.safetensors.index.json").is_file():
-                raise FileNotFoundError(f"{file} is one of several shards, but {index} is missing.")
-
-
 def _recognise(
-    family: str, path: Path, opened: Mapping[Path, FileTensors]
-) -> Iterator[tuple[Name, list[tuple[Path, Layout]]]]:
+    family: str, path: Path, opened: Iterable[Checkpoint]
+) -> Iterator[tuple[Name, list[tuple[Checkpoint, Layout]]]]:
     """Networks of a family, each with the files that hold one; denoisers come first."""
     networks, experts = FOREIGN[family].networks, FAMILIES[family].experts
     for name in sorted(networks, key=lambda name: name not in experts):
-        candidates: list[tuple[Path, Layout]] = []
-        for file, source in opened.items():
-            layout = networks[name].layout_of(source)
-            if layout and re.fullmatch(networks[name].place, _place(path, file)):
-                candidates.append((file, layout))
+        candidates: list[tuple[Checkpoint, Layout]] = []
+        for one in opened:
+            layout = networks[name].layout_of(one.source)
+            if layout and re.fullmatch(networks[name].place, _place(path, one.file)):
+                candidates.append((one, layout))
         if candidates:
             yield name, candidates
 
@@ -370,8 +337,7 @@ def _place(path: Path, file: Path) -> str:
     if path.is_file():
         return file.name
     folder = path.absolute().name
-    files = (n.files.values() for f in FOREIGN.values() for n in f.networks.values())
-    is_published = any(folder == str(Path(each).parent) for one in files for each in one)
+    is_published = any(folder == str(Path(each).parent) for each in described_files())
     return str(Path(folder if is_published else "", file.relative_to(path)))
 
 

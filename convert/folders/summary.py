@@ -1,47 +1,82 @@
 """What a model folder or a LoRA file holds, in words."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.folders.lora_files import recognise_lora
 from pusa_jax.convert.folders.merging import EXPERTS, told_experts
 from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.lora import find_lora
+from pusa_jax.listing import LIMIT, listed
 from pusa_jax.models.families import FAMILIES
+from pusa_jax.models.lora import LoRA
 
 
 def summary(path: Path) -> str:
-    """What a model folder or a LoRA file holds, for people.
+    """What a model folder, a file of weights or a LoRA file holds, for people.
 
     Raises:
-      FileNotFoundError, ValueError: neither the one nor the other.
+      FileNotFoundError, ValueError: none of them.
     """
-    if path.is_file():
-        adapters, _ = recognise_lora(path)
-        ranks = sorted({module.rank for module in adapters.modules.values()})
-        alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
-        lines = [
-            f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}",
-            *(
-                f"  looks like one for the {EXPERTS[name]} of {family.name}, by its {how}"
-                for family in FAMILIES.values()
-                for name, how in told_experts(family, path).items()
-            ),
-            *(f"  not used: {name} ({why})" for name, why in sorted(adapters.ignored.items())),
-        ]
-        return "\n".join(lines)
-    folder = ModelFolder(path)
+    try:
+        return "\n".join(_model(ModelFolder(path)))
+    except FileNotFoundError:
+        if not path.exists():
+            raise
+    if path.is_dir() and not find_lora(path):
+        ModelFolder(path)  # says what is missing
+    try:
+        return "\n".join(_lora(path))
+    except ValueError as error:
+        tensors = open_tensors(path).tensors if path.is_file() else {}
+        raise ValueError(
+            f"{path} is neither a network of {', '.join(FAMILIES)} nor a LoRA for one: it holds "
+            f"{len(tensors)} tensors, {listed(list(tensors), 5)} ({error!s:.300})"
+        ) from None
+
+
+def _lora(path: Path) -> Iterator[str]:
+    adapters, _ = recognise_lora(path)
+    ranks = sorted({module.rank for module in adapters.modules.values()})
+    alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
+    yield f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}"
+    for family in FAMILIES.values():
+        for name, how in told_experts(family, path).items():
+            yield f"  looks like one for the {EXPERTS[name]} of {family.name}, by its {how}"
+    yield from _extras(adapters)
+
+
+def _model(folder: ModelFolder) -> Iterator[str]:
     kind = "converted" if folder.is_converted else "published"
-    lines = [f"{kind} folder {path}, {folder.family.name}"]
+    kind = f"{kind} folder" if folder.path.is_dir() else "file"
+    yield f"{kind} {folder.path}, {folder.family.name}"
     for name in folder.names:
         shapes = folder.shapes(name)
         count = sum(leaf.size for leaf in shapes.values())
-        lines.append(
-            f"  {name}: {count:,} parameters in {len(shapes)} leaves; {folder.config(name)}"
+        stored = folder.stored(name)
+        yield (
+            f"  {name}: {count:,} parameters in {len(shapes)} leaves{stored}; {folder.config(name)}"
         )
     if len(folder.family.experts) > 1:
         first = next(iter(folder.first_levels.values()))
-        lines.append(f"  below noise level {first} the expert for low noise takes over")
+        yield f"  below noise level {first} the expert for low noise takes over"
     try:
-        lines.append(f"  tokenizer: {folder.tokenizer()}")
+        yield f"  tokenizer: {folder.tokenizer()}"
     except FileNotFoundError:
-        lines.append("  tokenizer: none")
-    return "\n".join(lines)
+        yield "  tokenizer: none"
+    yield from (f"  passed over: {line}" for line in folder.unreadable[:LIMIT])
+
+
+def _extras(adapters: LoRA) -> Iterator[str]:
+    """What a LoRA has beside its modules."""
+    if count := len(adapters.differences):
+        yield (
+            f"  {count} full differences, which are added to their tensors (Pusa's own loader "
+            "ignores them, as do the merge rules pusa and lightx2v)"
+        )
+    used = sorted(adapters.ignored.items())
+    yield from (f"  not used: {name} ({why})" for name, why in used[:LIMIT])
+    if len(used) > LIMIT:
+        yield f"  not used: {len(used) - LIMIT} more"
+    yield from (f"  careful: {remark}" for remark in adapters.remarks if "info lists" not in remark)

@@ -83,8 +83,9 @@ def patches(patch_size: tuple[int, int, int]) -> Transform:
     )
 
 
-def _rules(config: DiTConfig, column: int) -> list[Rule]:
-    rules = [Rule("patch_embedding.weight", "patch_embedding/kernel", patches(config.patch_size))]
+def rules_of(patch_size: tuple[int, int, int], column: int) -> list[Rule]:
+    """Table of the naming scheme in a column of `LINEARS`; nothing else of a model matters."""
+    rules = [Rule("patch_embedding.weight", "patch_embedding/kernel", patches(patch_size))]
     for row in LINEARS:
         rules.append(Rule(f"{row[column]}.weight", f"{row[2]}/kernel", LINEAR))
         rules.append(Rule(f"{row[column]}.bias", f"{row[2]}/bias"))
@@ -95,12 +96,12 @@ def _rules(config: DiTConfig, column: int) -> list[Rule]:
 
 def original_rules(config: DiTConfig) -> list[Rule]:
     """Table of `Wan-AI/Wan2.1-T2V-*`."""
-    return _rules(config, 0)
+    return rules_of(config.patch_size, 0)
 
 
 def diffusers_rules(config: DiTConfig) -> list[Rule]:
     """Table of the `transformer` folder of `Wan-AI/Wan2.1-T2V-*-Diffusers`."""
-    return _rules(config, 1)
+    return rules_of(config.patch_size, 1)
 
 
 def layout_of(source: TensorSource) -> Layout | None:

@@ -110,11 +110,12 @@ WAN21 = ForeignFamily(
         convolutions={"patch_embedding": dit.patches(DiTConfig.patch_size)},
         # The reference loaders skip these too.
         ignored={
-            r".*\.(diff|diff_b|diff_m)": "a full difference of a weight, bias or modulation",
             r".*(k_img|v_img|img_emb|add_[kv]_proj|image_embedder).*": (
                 "a layer of image-to-video models"
             ),
         },
+        tensors=tuple(r for i in (0, 1) for r in dit.rules_of(DiTConfig.patch_size, i)),
+        inputs={36: "an image-to-video model", 32: "a control model", 52: "a control model"},
     ),
     base="Wan2.1-T2V",
 )

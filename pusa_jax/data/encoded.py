@@ -41,6 +41,7 @@ from pusa_jax.data.shards import (
 from pusa_jax.files import claims
 from pusa_jax.files.atomic import replacing
 from pusa_jax.files.records import differing_fields, rebuild
+from pusa_jax.listing import listed
 
 FORMAT = 1
 """Version of what the card says."""
@@ -327,10 +328,10 @@ class EncodedClips:
         if all(prints) and prints[0] != prints[1]:
             differ.append("fingerprint is {!r} there and {!r} here".format(*prints))
         if differ:
-            named = "; ".join(differ[:40])
             raise ValueError(
-                f"{self.folder} was encoded by another VAE than the run's: {named}; "
-                "name the model it was encoded with, or encode again."
+                f"{self.folder} was encoded by another VAE than the run's: "
+                f"{listed(differ, between='; ')}; name the model it was encoded with, or "
+                "encode again."
             )
 
     def example(self, index: int) -> Example:

@@ -25,6 +25,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from pusa_jax.listing import listed
+
 AXES = ("data", "context", "tensor")
 FSDP = ("data", "context")
 """Axes that parameters are cut over."""
@@ -123,12 +125,12 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
       the same tree with a NamedSharding for every leaf.
 
     Raises:
-      ValueError: leaves without a rule (all of them are listed), or a leaf of more than `SMALL`
+      ValueError: leaves without a rule (which are listed), or a leaf of more than `SMALL`
         elements that no axis of its rule divides.
     """
     unmatched = [path for path, _ in leaf_paths(tree) if _row(path, rules) is None]
     if unmatched:
-        raise ValueError(f"no sharding rule for {len(unmatched)} leaves: {', '.join(unmatched)}.")
+        raise ValueError(f"no sharding rule for {len(unmatched)} leaves: {listed(unmatched)}.")
 
     def place(key_path, leaf):
         path = _path(key_path)

@@ -307,7 +307,8 @@ class Prepared:
     @property
     def cautions(self) -> tuple[str, ...]:
         """What looks like a mistake but is none for certain, a line each."""
-        return tuple(cautions(self.job.settings, self.model.family, self.job.distilled))
+        found = cautions(self.job.settings, self.model.family, self.job.distilled)
+        return (*found, *self.model.remarks)
 
 
 def prepare(

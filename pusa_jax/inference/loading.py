@@ -51,6 +51,13 @@ class Model:
         """Family of the networks."""
         return self.folder.family
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What people should know of the LoRA files before they are merged, a line each."""
+        merged = (adapter.lora for several in self.adapters.values() for adapter in several)
+        lines = (f"{lora.file}: {remark}" for lora in merged for remark in lora.remarks)
+        return tuple(dict.fromkeys(lines))
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """Prompts -> ids of the length that the denoiser takes; read once, when first needed.

@@ -10,7 +10,6 @@ file knows nothing of them.
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from pusa_jax.models.lora import LoRA, LowRank, Target
+from pusa_jax.listing import listed
+from pusa_jax.models.lora import LoRA, LowRank, Target, check_finite, check_fit
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
+
+
+DRAWN = ("kaiming", "gaussian")
+"""What lora_a may be drawn from."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,17 +37,28 @@ class AdapterConfig:
       targets: regular expression on the whole path of a linear layer; a family's published ones
         are `Family.lora_targets`.
       init: of lora_a; "kaiming" is PEFT's default, uniform within 1 / sqrt(I); "gaussian" has
-        standard deviation 1 / R. lora_b starts at zero.
+        standard deviation 1 / R. lora_b starts at zero. Or a LoRA file of this rank and of these
+        layers, from which training goes on at strength 1, as it was trained: what its own alpha /
+        rank and this alpha / rank differ by is multiplied into lora_b.
     """
 
     rank: int = 512
     alpha: float = 512.0
     targets: str
-    init: Literal["kaiming", "gaussian"] = "kaiming"
+    init: str = "kaiming"
 
     def __post_init__(self):
+        if self.init not in DRAWN and not {".", "/"} & {*self.init}:
+            raise ValueError(
+                f"init must be {' or '.join(DRAWN)} or a LoRA file, got {self.init!r:.80}."
+            )
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, got {self.rank}.")
+
+    @property
+    def file(self) -> str | None:
+        """The LoRA file that training starts from, if it does."""
+        return None if self.init in DRAWN else self.init
 
     @property
     def scale(self) -> float:
@@ -74,14 +89,14 @@ def adapted_layers(shapes: Mapping[str, jax.ShapeDtypeStruct], targets: str) -> 
     linears = sorted(p.removesuffix("/kernel") for p in shapes if p.endswith("/kernel"))
     chosen = [path for path in linears if re.fullmatch(targets, path)]
     if not chosen:
-        raise ValueError(f"targets {targets!r} matches no layer; there are {', '.join(linears)}.")
+        raise ValueError(f"targets {targets!r} matches no layer; there are {listed(linears)}.")
     return chosen
 
 
 def init_adapters(
     shapes: Mapping[str, jax.ShapeDtypeStruct], config: AdapterConfig, key: Key[Array, ""]
 ) -> dict[str, jax.Array]:
-    """Fresh adapters in float32 that add nothing.
+    """Fresh adapters in float32 that add nothing; those of a file are made by `from_lora`.
 
     Args:
       shapes: path -> shape of the leaves of the model.
@@ -96,13 +111,70 @@ def init_adapters(
     for path, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
         *stack, into, out = shapes[f"{path}/kernel"].shape
         shape = (*stack, into, config.rank)
-        if config.init == "kaiming":
+        if config.init == "gaussian":
+            a = jax.random.normal(layer_key, shape, jnp.float32) / config.rank
+        else:
             bound = into**-0.5
             a = jax.random.uniform(layer_key, shape, jnp.float32, -bound, bound)
-        else:
-            a = jax.random.normal(layer_key, shape, jnp.float32) / config.rank
         adapters[f"{path}/lora_a"] = a
         adapters[f"{path}/lora_b"] = jnp.zeros((*stack, config.rank, out), jnp.float32)
+    return adapters
+
+
+def from_lora(
+    lora: LoRA, shapes: Mapping[str, jax.ShapeDtypeStruct], config: AdapterConfig
+) -> dict[str, np.ndarray]:
+    """Adapters in float32 that add what a LoRA adds at strength 1.
+
+    Args:
+      lora: of a file.
+      shapes: path -> shape of the leaves of the model.
+      config: see there.
+
+    Raises:
+      ValueError: another rank than the config's, or other layers than its targets; says what to
+        set.
+    """
+    check_fit(shapes, lora)
+    check_finite(lora)
+    stacks = {
+        path: shapes[f"{path}/kernel"].shape for path in adapted_layers(shapes, config.targets)
+    }
+    wanted = {
+        Target(path, layer)
+        for path, shape in stacks.items()
+        for layer in (range(shape[0]) if len(shape) == 3 else [None])
+    }
+    for odd, what, way in (
+        (wanted - lora.modules.keys(), "lacks", "leave them out of adapter.targets"),
+        (lora.modules.keys() - wanted, "has more than", "add them to adapter.targets"),
+        (
+            lora.differences.keys(),
+            "holds full differences beside",
+            "merge it into the weights first",
+        ),
+    ):
+        if odd:
+            raise ValueError(
+                f"it {what} what the run trains: {listed(sorted(map(str, odd)), 3)}; {way}."
+            )
+    ranks = sorted({module.rank for module in lora.modules.values()})
+    if ranks != [config.rank]:
+        raise ValueError(
+            f"it has rank {listed(ranks, 5)}, the run trains adapter.rank={config.rank}"
+            + (f"; set adapter.rank={ranks[0]}." if len(ranks) == 1 else ", which must be one.")
+        )
+    adapters = {}
+    for path, (*stack, into, out) in stacks.items():
+        a = np.zeros((*stack, into, config.rank), np.float32)
+        b = np.zeros((*stack, config.rank, out), np.float32)
+        for layer in range(stack[0]) if stack else [None]:
+            module = lora.modules[Target(path, layer)]
+            own = 1.0 if module.alpha is None else module.alpha / module.rank
+            at = ... if layer is None else layer
+            a[at] = module.down.T
+            b[at] = module.up.T.astype(np.float32) * np.float32(own / config.scale)
+        adapters |= {f"{path}/lora_a": a, f"{path}/lora_b": b}
     return adapters
 
 

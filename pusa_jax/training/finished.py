@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pusa_jax.files.records import rebuild
+from pusa_jax.listing import listed
 from pusa_jax.models.adapters import as_lora
 from pusa_jax.models.lora import LoRA
 from pusa_jax.training.checkpoints import RunCheckpoints
@@ -92,7 +93,7 @@ def read_result(workdir: Path, step: int | None = None, *, average: bool = False
     steps = checkpoints.steps
     if not steps or (step is not None and step not in steps):
         wanted = "" if step is None else f" of step {step}"
-        there = ", ".join(map(str, steps)) or "none"
+        there = listed(steps)
         raise FileNotFoundError(f"{workdir} has no complete checkpoint{wanted}; there: {there}.")
     step = steps[-1] if step is None else step
     info = checkpoints.info(step)

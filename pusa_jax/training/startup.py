@@ -31,15 +31,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from pusa_jax.convert.folders.merging import check_expert
 from pusa_jax.convert.folders.opened import ModelFolder
-from pusa_jax.convert.networks import config_to_json
+from pusa_jax.convert.lora import read_lora
+from pusa_jax.convert.networks import FOREIGN, config_to_json
 from pusa_jax.files.fingerprints import of_placed_weights
 from pusa_jax.files.records import differing_fields, rebuild
+from pusa_jax.listing import listed
+from pusa_jax.models.adapters import from_lora
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
-from pusa_jax.training.step import Frozen, first_state
+from pusa_jax.training.step import Frozen, first_state, model_shapes
 from pusa_jax.training.workdir import CHECKPOINTS
 from pusa_jax.weights.leaves import leaves_of
 
@@ -81,6 +85,7 @@ def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_tex
         np.asarray(no_text).astype(jnp.bfloat16)[None], placed.frozen.no_text.sharding
     )
     saved = _saved(run, checkpoints)
+    given = {} if saved else adapters_of_file(run, placed)
     base: Params = {}
     if is_lora or saved is None:
         base = _weights(run, placed)
@@ -101,9 +106,36 @@ def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_tex
         out_shardings=shardings_of(placed.state),
         donate_argnums=() if is_lora else 0,
     )
-    state = make({} if is_lora else base, jax.random.key(run.seed))
+    state = make({} if is_lora else base, jax.random.key(run.seed), given or None)
     info = {"base_fingerprint": base_fingerprint}
-    return Start(state=state, frozen=frozen, step=0, info=info, source=run.model.weights)
+    source = run.model.weights
+    if run.adapter is not None and run.adapter.file:
+        source += f", with the adapters of {run.adapter.file} at strength 1"
+    return Start(state=state, frozen=frozen, step=0, info=info, source=source)
+
+
+def adapters_of_file(run: RunConfig, placed: Placement) -> Params:
+    """The adapters of the file that a run starts from, placed; none if it starts from fresh ones.
+
+    Raises:
+      FileNotFoundError, ValueError: one line that names the file: no LoRA, or one of another rank,
+        of other layers or for another denoiser than the run trains.
+    """
+    if run.adapter is None or run.adapter.file is None:
+        return {}
+    path, family = Path(run.adapter.file), run.recipe.family
+    check_expert(family, run.model.expert, path)
+    lora = read_lora(path, FOREIGN[family.name].lora)
+    try:
+        found = from_lora(lora, model_shapes(run.recipe), run.adapter)
+    except ValueError as error:
+        text = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"adapter.init: {path}: {text}") from None
+    where = shardings_of(placed.state.params)
+    return {
+        name: jax.make_array_from_callback(array.shape, where[name], array.__getitem__)
+        for name, array in found.items()
+    }
 
 
 def _saved(run: RunConfig, checkpoints: RunCheckpoints):
@@ -143,8 +175,8 @@ def _refuse_others(saved: Any, run: RunConfig, parts: frozenset[str], what: str)
     differences = differing_fields(saved, run.record(), parts, HOW_IT_RUNS)
     if differences:
         raise ValueError(
-            f"{what} is of another config: {'; '.join(differences)}. Give the same settings, or "
-            "another --workdir."
+            f"{what} is of another config: {listed(differences, between='; ')}. Give the "
+            "same settings, or another --workdir."
         )
 
 
@@ -169,7 +201,7 @@ def _weights(run: RunConfig, placed: Placement) -> Params:
     if differences:
         raise ValueError(
             f"{run.model.weights} holds another model than model.preset or model.dit says: "
-            f"{'; '.join(differences)}."
+            f"{listed(differences, between='; ')}."
         )
     return leaves
 

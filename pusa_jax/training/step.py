@@ -119,11 +119,22 @@ def model_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def first_state(recipe: Recipe, base: Params, key: Key[Array, ""]) -> TrainState:
-    """The state before the first step: fresh adapters, or the leaves of the base to be trained."""
+def first_state(
+    recipe: Recipe, base: Params, key: Key[Array, ""], adapters: Params | None = None
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      recipe: what is trained.
+      base: the leaves to be trained, where all are.
+      key: of adapters and of the run.
+      adapters: those of a file; default: fresh ones.
+    """
     init_key, run_key = jax.random.split(key)
     if recipe.adapter is None:
         params = base
+    elif adapters is not None:
+        params = adapters
     else:
         params = init_adapters(model_shapes(recipe), recipe.adapter, init_key)
     return fresh_state(params, recipe.optimizer, recipe.steps, run_key)

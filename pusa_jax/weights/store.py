@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from pusa_jax.devices import processes
 from pusa_jax.files import sums
+from pusa_jax.listing import listed
 from pusa_jax.weights.chunks import Blocks, blocks_along
 from pusa_jax.weights.contents import FORMAT, Summing, files_in, read_contents
 from pusa_jax.weights.streaming import Assembly, row_ranges, with_rows_together
@@ -225,8 +226,9 @@ class SavedTree:
         if odd:
             raise ValueError(
                 f"{self.folder}: {len(odd)} leaves do not fit the model: "
-                + "; ".join(
-                    f"{p} is {_shape(self.shapes, p)}, wanted {_shape(abstract, p)}" for p in odd
+                + listed(
+                    [f"{p} is {_shape(self.shapes, p)}, wanted {_shape(abstract, p)}" for p in odd],
+                    between="; ",
                 )
                 + "."
             )

@@ -128,7 +128,7 @@ def test_bad_requests_are_one_line_and_write_nothing(models, tmp_path, capsys):
     for flags, message in (
         ({"tuned": tmp_path / "small"}, "are models of other sizes: blocks/"),
         ({"tuned": folder / "base"}, "do not differ in the layers"),
-        ({"tuned": nan}, "blocks/ffn/up of layer 0 holds values that are no numbers"),
+        ({"tuned": nan}, "of blocks.0.ffn.0.weight are NaN or infinite"),
         ({"tuned": tmp_path / "absent"}, "absent"),
         ({"tuned": tmp_path / "other.safetensors"}, "other.safetensors has no DiT"),
         ({"rank": 0}, "rank must be 1 to 24 for these layers, got 0"),

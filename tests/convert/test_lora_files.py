@@ -100,21 +100,20 @@ def test_a_pt_file_is_read_like_the_safetensors_one(tmp_path):
     assert_holds_the_factors(read_lora(tmp_path / "x.safetensors", WAN21.lora))
 
 
-def test_full_differences_and_image_layers_are_listed_as_ignored():
+def test_image_layers_are_listed_as_ignored_and_said():
     extra = {
-        "diffusion_model.blocks.0.norm3.diff": "a full difference",
-        "diffusion_model.blocks.0.self_attn.q.diff_b": "a full difference",
-        "diffusion_model.blocks.0.diff_m": "a full difference",
-        "diffusion_model.head.head.diff": "a full difference",
         "diffusion_model.blocks.0.cross_attn.k_img.lora_A.weight": "image-to-video",
         "diffusion_model.img_emb.proj.1.lora_B.weight": "image-to-video",
         "lora_unet_blocks_0_cross_attn_v_img.alpha": "image-to-video",
+        "diffusion_model.blocks.0.norm9.diff": "that the model does not have",
     }
     arrays = DIALECTS["comfy"] | dict.fromkeys(extra, np.zeros(3, np.float32))
     lora = parse_lora(ArrayTensors(arrays), WAN21.lora)
     assert_holds_the_factors(lora)
     assert lora.ignored.keys() == extra.keys()
     assert all(extra[name] in reason for name, reason in lora.ignored.items())
+    (remark,) = lora.remarks
+    assert remark.startswith("4 of its entries are not used: a layer of image-to-video models; a ")
 
 
 def test_the_alpha_of_diffusers_metadata_is_used(tmp_path):

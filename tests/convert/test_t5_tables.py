@@ -60,7 +60,7 @@ def test_the_second_name_of_the_embedding_may_be_there():
         FOREIGN.networks["text_encoder"].ignored,
         WAN21.networks["text_encoder"].shapes(CONFIG),
     )
-    assert ignored.keys() == {"encoder.embed_tokens.weight"}
+    assert "encoder.embed_tokens.weight" in ignored
     assert config_from_source(ArrayTensors(tensors), SETTINGS) == CONFIG
     assert set(LeafTensors(shapes, TABLES["diffusers"](CONFIG)).tensors) == (
         tensors.keys() - ignored.keys()

@@ -9,10 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pusa_jax.convert.files.mapped import ArrayTensors
+from pusa_jax.convert.files.open import open_tensors
+from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.tables import (
     DROP_FIRST,
     LINEAR,
     SAME,
+    SHOWN,
     ConversionError,
     LeafTensors,
     Rule,
@@ -84,11 +87,38 @@ def test_dump_undoes_load_bit_for_bit(sizes, dtype, bits):
     stack = np.frombuffer(raw, dtype).reshape(sizes)  # any bits: NaNs and subnormals as well
     rules = [Rule("w.{i}", "w", LINEAR), Rule("b", "b", SAME)]
     leaves = {"w": stack, "b": stack[0, 0]}
+    dumped = {n: a.tobytes() for n, a in dump(leaves, rules)}
+    placed = {path: jnp.asarray(leaf) for path, leaf in leaves.items()}
+    assert {n: a.tobytes() for n, a in dump(placed, rules)} == dumped
     abstract = {p: jax.ShapeDtypeStruct(a.shape, jnp.float32) for p, a in leaves.items()}
-    again = dict(dump(load(LeafTensors(leaves, rules), rules, abstract), rules))
-    assert {n: a.tobytes() for n, a in again.items()} == {
-        n: a.tobytes() for n, a in dump(leaves, rules)
-    }
+    if np.isfinite(stack.astype(np.float32)).all():
+        again = dict(dump(load(LeafTensors(leaves, rules), rules, abstract), rules))
+        assert {n: a.tobytes() for n, a in again.items()} == dumped
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_value_that_is_no_number_is_found_while_it_is_read(tmp_path, bad, dtype):
+    arrays = {f"w.{i}": np.ones((3, 4), dtype) for i in range(3)}
+    arrays["w.1"][2, 1] = bad
+    write_safetensors(tmp_path / "x.safetensors", ArrayTensors(arrays))
+    source = open_tensors(tmp_path / "x.safetensors")
+    abstract = {"w": jax.ShapeDtypeStruct((3, 4, 3), jnp.float32)}
+    (leaf,) = bind(source, [Rule("w.{i}", "w", LINEAR)], abstract, dtype="bfloat16")
+    leaf.read((slice(0, 1), slice(None), slice(None)))
+    with pytest.raises(ValueError, match=r"x\.safetensors: 1 of 12 values of w\.1 are NaN or inf"):
+        leaf.read()
+
+
+def test_a_message_names_some_of_many_tensors_and_how_many_there_are():
+    source = ArrayTensors({f"layer.{i}.weight": np.zeros(1, np.float32) for i in range(5000)})
+    with pytest.raises(ConversionError) as error:
+        bind(source, [], {})
+    text = str(error.value)
+    assert (
+        text.count("unexpected:") == SHOWN and "5000 unexpected" in text and "and 4980 more" in text
+    )
+    assert len(error.value.violations) == 5000
 
 
 def test_large_matrices_are_transposed_exactly():

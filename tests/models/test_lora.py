@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -133,7 +135,7 @@ def test_several_adapters_are_merged_one_upon_the_other_with_their_own_strengths
     small, large = (LoRA({Target("head"): low_rank(alpha=alpha)}) for alpha in (1.0, 16.0))
     merged, other = (
         merge_all(leaves, adapters)["head/kernel"]
-        for adapters in (((small, 0.5), (large, 2.0)), ((large, 2.0), (small, 0.5)))
+        for adapters in permutations([(small, 0.5, "file_alpha"), (large, 2.0, "file_alpha")])
     )
     expected = merge(merge(leaves, small, 0.5), large, 2.0)["head/kernel"]
     assert np.array_equal(merged, expected) and not np.array_equal(merged, other)

@@ -82,9 +82,14 @@ def test_a_prefix_that_only_some_names_have_stays(tmp_path):
     assert set(open_tensors(tmp_path / "x.safetensors").tensors) == {"model.a", "b"}
 
 
-def test_8_bit_floats_are_known(tmp_path):
-    data = np.arange(4).astype(ml_dtypes.float8_e4m3fn)
-    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+@pytest.mark.parametrize("kind", ["e4m3", "e5m2"])
+def test_8_bit_floats_are_known(tmp_path, kind):
+    data = np.arange(4).astype(
+        {"e4m3": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2}[kind]
+    )
+    header = json.dumps(
+        {"w": {"dtype": f"F8_{kind.upper()}", "shape": [4], "data_offsets": [0, 4]}}
+    ).encode()
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + data.tobytes())
     np.testing.assert_array_equal(open_tensors(path).read("w"), data)
@@ -96,9 +101,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_unknown_ending_lists_the_known_ones(tmp_path):
-    (tmp_path / "x.gguf").write_bytes(b"")
+    (tmp_path / "x.onnx").write_bytes(b"")
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        open_tensors(tmp_path / "x.gguf")
+        open_tensors(tmp_path / "x.onnx")
 
 
 def test_missing_shards_are_named(sharded):

@@ -146,6 +146,15 @@ def test_an_existing_folder_is_not_overwritten(tmp_path):
         export_folder(networks(), tmp_path / "out", family=WAN21)
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_weights_that_are_no_numbers_are_not_written(tmp_path, bad):
+    ((_, config, leaves),) = networks(["dit"])
+    leaves["blocks/ffn/up/kernel"][1, 2, 3] = bad
+    with pytest.raises(ValueError, match=r"1 of 960 values of blocks\.1\.ffn\.0\.weight \(dit\)"):
+        export_folder([("dit", config, leaves)], tmp_path / "out", family=WAN21)
+    assert not list(tmp_path.iterdir())
+
+
 def test_leaves_of_another_model_are_refused_and_nothing_is_left(tmp_path):
     ((_, config, leaves),) = networks(["dit"])
     del leaves["head/linear/bias"]

@@ -1,0 +1,26 @@
+"""Names in messages: some of them and how many there are, however long the list."""
+
+from collections.abc import Collection
+
+LIMIT = 40
+"""Most names in a message."""
+
+LONGEST = 120
+"""Most characters of one name; what is longer is cut."""
+
+
+def listed(names: Collection[object], limit: int = LIMIT, between: str = ", ") -> str:
+    """Names one after the other, as many as `limit`, and the number of the others.
+
+    Args:
+      names: shown by `str`, in their order; none gives "none".
+      limit: most that are shown.
+      between: stands between two of them.
+    """
+    shown = [_cut(str(name)) for _, name in zip(range(limit), names, strict=False)]
+    left = len(names) - len(shown)
+    return between.join([*shown, *([f"and {left} more"] if left else [])]) or "none"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
