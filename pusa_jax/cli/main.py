@@ -12,9 +12,9 @@ from typing import Any
 from pusa_jax.cli import printing, weights
 from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
 from pusa_jax.cli.printing import one_line
-from pusa_jax.cli.signals import ending_tidily
+from pusa_jax.cli.signals import ending_tidily, leave
 
-USAGE_ERROR = 2
+USAGE_ERROR, INTERRUPTED = 2, 130
 
 EPILOG = """examples:
   pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
@@ -31,12 +31,27 @@ it.
 Every flag may be written with hyphens instead of underscores."""
 
 
-@printing.harmless()
-@ending_tidily()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    """Runs a command line and returns its exit code.
+
+    Args:
+      argv: words behind the name of the command; default: those of the process, which ends with it.
+
+    Returns:
+      0 where all went well; 2 with one line on stderr where not; 130 behind Ctrl-C.
+    """
     is_process = argv is None
-    argv = _normalised(sys.argv[1:] if argv is None else argv)
+    try:
+        with printing.harmless(), ending_tidily(for_good=is_process):
+            code = _run(_normalised(sys.argv[1:] if argv is None else argv), is_process)
+            if is_process and code == INTERRUPTED:  # training has saved
+                leave(code)
+            return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(argv: list[str], is_process: bool) -> int:
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
     elif argv[:2] == ["plan", "train"]:
@@ -47,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         printing.quiet_libraries(until_exit=is_process)
     try:
         return args.run(args) or 0
-    except KeyboardInterrupt:
-        print("pusa-jax: interrupted.", file=sys.stderr)
-        return 130
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise

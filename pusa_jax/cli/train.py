@@ -9,6 +9,7 @@ be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from pusa_jax.planning.training import plan_training
 from pusa_jax.progress import Console
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.loop import OnStep, train
+from pusa_jax.training.workdir import StopRequest
 
 USAGE = "usage: pusa-jax train --config=NAME_OR_FILE --workdir=FOLDER [--config.FIELD=VALUE ...]"
 
@@ -69,7 +71,7 @@ def train_main(argv: Sequence[str]) -> int:
       argv: flags, without the name of the command.
 
     Returns:
-      the exit code: 0, also after a SIGTERM, when the state is saved.
+      the exit code: 0, also after SIGTERM and SIGHUP, when the state is saved; 130 after Ctrl-C.
 
     Raises:
       ValueError, FileNotFoundError, ImportError, OSError: one line each, see `loop.train`.
@@ -82,8 +84,9 @@ def train_main(argv: Sequence[str]) -> int:
         raise ValueError(f"--workdir is needed; {USAGE}")
     processes.join()
     clips = open_clips(run)
+    stop = StopRequest(_tell_stop)
     with progress() as on_step:
-        taken = train(run, clips, Path(values.workdir), on_step)
+        taken = train(run, clips, Path(values.workdir), on_step, stop=stop)
     if taken < run.steps and processes.is_first():
         print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
     if taken > run.steps and processes.is_first():
@@ -91,7 +94,14 @@ def train_main(argv: Sequence[str]) -> int:
             f"{values.workdir} is at step {taken} already, behind steps={run.steps}; nothing done.",
             file=sys.stderr,
         )
-    return 0
+    return 130 if stop.number == signal.SIGINT else 0
+
+
+def _tell_stop(number: int) -> None:
+    print(
+        f"{signal.Signals(number).name}: saving behind this step (again: ends at once).",
+        file=sys.stderr,
+    )
 
 
 def plan_main(argv: Sequence[str]) -> int:

@@ -57,8 +57,9 @@ def train(
     workdir: Path,
     on_step: OnStep = lambda step, steps, record: None,
     devices: Sequence[jax.Device] | None = None,
+    stop: StopRequest | None = None,
 ) -> int:
-    """Trains until the last step, or until a SIGTERM, and saves.
+    """Trains until the last step, or until a signal asks to stop, and saves.
 
     Args:
       run: the settings.
@@ -66,9 +67,10 @@ def train(
       workdir: of this run and no other; where it has checkpoints, the run goes on from there.
       on_step: told about every step.
       devices: to run on; all that jax sees, if not given.
+      stop: notes the signals, while there is something to save; default: one of its own.
 
     Returns:
-      steps taken in all; fewer than `run.steps` after a SIGTERM.
+      steps taken in all; fewer than `run.steps` where a signal asked to stop.
 
     Raises:
       ValueError: settings, data, weights and checkpoints that do not go together; the workdir is in
@@ -82,7 +84,7 @@ def train(
     check_clips(run, clips)
     devices = jax.devices() if devices is None else devices
     mesh = make_mesh(run.mesh.shape(len(devices)), devices)
-    with locked(workdir), jax.set_mesh(mesh), StopRequest() as stop:
+    with locked(workdir), jax.set_mesh(mesh):
         placed = placement(
             run.recipe, mesh, run.data.batch_size, clips.clip_shape, clips.text_shape
         )
@@ -101,7 +103,8 @@ def train(
             )
             loop = Loop(run, clips, workdir, placed, start, checkpoints, recorder, on_step)
             try:
-                return loop.run(stop)
+                with stop or StopRequest() as stop:
+                    return loop.run(stop)
             finally:
                 recorder.close()
         finally:
