@@ -25,6 +25,22 @@ from pusa_jax.devices import processes
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in a workdir."""
 
+SAMPLES = "samples"
+"""Folder of the pictures."""
+
+SHOWN = ("t2v", "i2v")
+"""Tasks of the pictures."""
+
+
+def picture_path(folder: Path, task: str, step: int) -> Path:
+    """The picture of a task at a step."""
+    return folder / f"{task}-{step:06}.png"
+
+
+def all_drawn(folder: Path, step: int) -> bool:
+    """Whether all pictures of a step are there."""
+    return all(picture_path(folder, task, step).is_file() for task in SHOWN)
+
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
