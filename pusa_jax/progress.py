@@ -16,6 +16,8 @@ Progress = Callable[[str, int, int], None]
 MANY = 10
 """Parts of a stage from which on they are counted without a terminal."""
 
+BEGINNING = "starting ..."
+
 OFTEN, SELDOM = 1.0, 60.0
 """Seconds between two lines, at least and at most."""
 
@@ -40,7 +42,7 @@ class Console:
         self._quiet, self._clock = quiet, clock
         self._stage: str | None = None
         self._bar: Any = None
-        self._is_open = self._is_told = False
+        self._is_open = self._is_told = self._is_beginning = False
         self._first = self._since = self._last = self._tenth = 0.0
 
     def __enter__(self) -> "Console":
@@ -78,6 +80,12 @@ class Console:
         else:
             self._count(stage, done, total, note)
 
+    def begin(self) -> None:
+        """Shows on a terminal that something goes on; the first that follows takes its place."""
+        if not self._quiet and sys.stderr.isatty():
+            print(BEGINNING, end="", file=sys.stderr, flush=True)
+            self._is_beginning = True
+
     def line(self, text: str) -> None:
         """Prints a line, above the bar if one is open."""
         if self._quiet:
@@ -97,6 +105,10 @@ class Console:
         self._stage, self._bar = None, None
 
     def _break(self) -> None:
+        if self._is_beginning:
+            print("\r" + " " * len(BEGINNING), end="", file=sys.stderr)
+            print("\r", end="", file=sys.stderr, flush=True)
+        self._is_beginning = False
         if self._is_open:
             print(file=sys.stderr, flush=True)
         self._is_open = False

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pusa_jax.cli.programs import add_cache_flag, keep_programs
+
 ENCODE_DESCRIPTION = """encode a folder of captioned clips once, so that training reads latents
 
 Goes on where an earlier call was interrupted; what is done is not done again. Clips that cannot be
@@ -37,6 +39,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the text encoder (default: bfloat16)",
     )
     _add_shard(parser)
+    add_cache_flag(parser)
     parser.set_defaults(run=run_encode)
 
 
@@ -99,10 +102,11 @@ def _share_of(args: argparse.Namespace) -> tuple[int, int]:
 
 def run_encode(args: argparse.Namespace) -> int:
     """Encodes a folder of clips, or this process's share of it."""
+    args.console.begin()
     from pusa_jax.data.encode import EncodeConfig, encode_folder
-    from pusa_jax.progress import Console
 
-    console = Console()
+    if not args.no_compilation_cache:
+        keep_programs(args.console)
     config = EncodeConfig(
         height=args.height,
         width=args.width,
@@ -111,16 +115,15 @@ def run_encode(args: argparse.Namespace) -> int:
         dtype=args.dtype,
     )
     outcome = encode_folder(
-        args.model, args.src, args.dst, config, share=_share_of(args), on_progress=console
+        args.model, args.src, args.dst, config, share=_share_of(args), on_progress=args.console
     )
-    console.close()
+    args.console.close()
     return _report(args.dst, outcome)
 
 
 def run_import(args: argparse.Namespace) -> int:
     """Imports clips that are encoded already."""
     from pusa_jax.data.pusa_v1 import import_folder
-    from pusa_jax.progress import Console
 
     def no_text():
         if args.model is None:
@@ -130,11 +133,10 @@ def run_import(args: argparse.Namespace) -> int:
 
         return TextEncoder(ModelFolder(args.model), "bfloat16")("")
 
-    console = Console()
     outcome = import_folder(
-        args.src, args.dst, no_text=no_text, share=_share_of(args), on_progress=console
+        args.src, args.dst, no_text=no_text, share=_share_of(args), on_progress=args.console
     )
-    console.close()
+    args.console.close()
     return _report(args.dst, outcome)
 
 

@@ -6,6 +6,7 @@ import secrets
 from typing import Any
 
 from pusa_jax.cli import weights
+from pusa_jax.cli.programs import add_cache_flag
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -98,15 +99,6 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add_cache_flag(sub)
     add("--output", default=f"outputs/{task}.mp4", help="file to write")
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
-
-
-def add_cache_flag(sub: argparse.ArgumentParser) -> None:
-    """Adds the flag that leaves compiled programs nowhere."""
-    sub.add_argument(
-        "--no_compilation_cache",
-        action="store_true",
-        help="do not keep compiled programs for later runs (JAX_COMPILATION_CACHE_DIR: where)",
-    )
 
 
 def _integers(text: str) -> tuple[int, ...]:

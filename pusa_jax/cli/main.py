@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pusa_jax.cli import printing, weights
-from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
+from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
 from pusa_jax.cli.printing import one_line
+from pusa_jax.cli.programs import add_cache_flag, keep_programs
 from pusa_jax.cli.signals import ending_tidily, leave
+from pusa_jax.progress import Console
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 
@@ -61,7 +62,8 @@ def _run(argv: list[str], is_process: bool) -> int:
     if not args.debug:
         printing.quiet_libraries(until_exit=is_process)
     try:
-        return args.run(args) or 0
+        with Console(quiet=getattr(args, "quiet", False)) as args.console:
+            return args.run(args) or 0
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
@@ -119,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         sub.add_argument("--debug", action="store_true", help="show where an error came from")
+        sub.add_argument("--quiet", action="store_true", help="show no progress")
         sub.set_defaults(run=run)
         return sub
 
@@ -166,11 +169,13 @@ def build_parser() -> argparse.ArgumentParser:
         "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
     )
     sub.add_argument("--output", default="demo", help="folder to write to")
+    add_cache_flag(sub)
     return parser
 
 
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
+    args.console.begin()
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
 
@@ -178,32 +183,27 @@ def run_task(args: argparse.Namespace) -> int:
     job, model = job_of(args)
     prepared = jobs.prepare(job, args.output, model)
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
-    _caution([*prepared.cautions, *(missing if args.fast and not job.distilled else [])])
+    if not processes.is_first():
+        args.console = Console(quiet=True)
+    for line in (*prepared.cautions, *(missing if args.fast and not job.distilled else [])):
+        args.console.line(f"pusa-jax: careful: {line}")
     if args.dry_run:
+        args.console.close()
         if processes.is_first():
             print(json.dumps(jobs.describe_plan(prepared), indent=2))
         return 0
-    return make_video(prepared, keep_compiled=not args.no_compilation_cache)
+    return make_video(prepared, args)
 
 
-def _caution(lines: Sequence[str]) -> None:
-    from pusa_jax.devices import processes
-
-    for line in lines if processes.is_first() else ():
-        print(f"pusa-jax: careful: {line}", file=sys.stderr)
-
-
-def make_video(prepared: Any, *, keep_compiled: bool, expect: str | None = None) -> int:
+def make_video(prepared: Any, args: argparse.Namespace, expect: str | None = None) -> int:
     """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
-    from pusa_jax.progress import Console, no_progress
 
-    if keep_compiled:
-        _keep_compiled()
-    console = Console()
-    result, record = jobs.run(prepared, console if processes.is_first() else no_progress)
-    console.close()
+    if not args.no_compilation_cache:
+        keep_programs(args.console)
+    result, record = jobs.run(prepared, args.console)
+    args.console.close()
     same = expect in (None, record["latents_sha256"])
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
@@ -216,44 +216,31 @@ def make_video(prepared: Any, *, keep_compiled: bool, expect: str | None = None)
     return 0 if same else 1
 
 
-def _keep_compiled() -> None:
-    from pusa_jax.devices import processes
-    from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
-
-    folder = cache_folder(os.environ)
-    try:
-        keep_compiled(folder)
-    except OSError as error:
-        message = f"compiled programs are not kept: {one_line(error)}"
-    else:
-        message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
-    if processes.is_first():
-        print(message, file=sys.stderr)
-
-
 def run_rerun(args: argparse.Namespace) -> int:
     """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
+    args.console.begin()
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
     from pusa_jax.media import video
 
     processes.join()
+    if not processes.is_first():
+        args.console = Console(quiet=True)
     record = video.read_metadata(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
-    return make_video(
-        jobs.prepare(jobs.Job.from_record(record["job"]), output),
-        keep_compiled=not args.no_compilation_cache,
-        expect=record["latents_sha256"],
-    )
+    prepared = jobs.prepare(jobs.Job.from_record(record["job"]), output)
+    return make_video(prepared, args, expect=record["latents_sha256"])
 
 
 def run_train(args: argparse.Namespace) -> int:
     """Trains as a config file says."""
+    if not {"--help", "-h", "--quiet"} & set(args.flags):
+        args.console.begin()
     from pusa_jax.cli.train import train_main
 
-    return train_main([flag for flag in args.flags if flag != "--debug"])
+    return train_main([flag for flag in args.flags if flag != "--debug"], args.console)
 
 
 def run_plan_train(args: argparse.Namespace) -> int:
@@ -278,8 +265,11 @@ def run_info(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Runs the whole chain on a tiny model."""
+    args.console.begin()
     from pusa_jax.demo import demo
     from pusa_jax.files.atomic import check_writable
 
     check_writable(Path(args.output) / "sheet.png")
-    return demo.run_demo(Path(args.output))
+    if not args.no_compilation_cache:
+        keep_programs(args.console)
+    return demo.run_demo(Path(args.output), args.console)

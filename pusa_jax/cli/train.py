@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 import pusa_jax
+from pusa_jax.cli.programs import FLAG, keep_programs
 from pusa_jax.data.batches import Clips, NoiseClips
 from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import parse_topology, prepare_process
@@ -44,7 +45,8 @@ HELP = f"""{USAGE}
 
 Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
 any of its values can be set on the command line. The same command goes on where a stopped run
-ended. Where model.weights is a folder, the model in it says its sizes. Configs that come along go by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
+ended. Where model.weights is a folder, the model in it says its sizes. Configs that come along go
+by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
 pusa_wan22_high_14b, pusa_wan22_low_14b, pusa_lora_ti2v_5b, fvdm_ptss_1.3b.
 
   pusa-jax train --config=debug --workdir=runs/debug                      (CPU, under a minute)
@@ -67,11 +69,12 @@ sense. Chips are named as in `pusa-jax plan infer --help`.
 mesh.data times optimizer.accumulate must divide data.batch_size; mesh.context splits a clip."""
 
 
-def train_main(argv: Sequence[str]) -> int:
+def train_main(argv: Sequence[str], console: Console | None = None) -> int:
     """Runs the command.
 
     Args:
       argv: flags, without the name of the command.
+      console: shows what is going on.
 
     Returns:
       the exit code: 0, also after SIGTERM and SIGHUP, when the state is saved; 130 after Ctrl-C.
@@ -87,7 +90,10 @@ def train_main(argv: Sequence[str]) -> int:
         raise ValueError(f"--workdir is needed; {USAGE}")
     processes.join()
     workdir = Path(values.workdir)
-    with Console(quiet=values.quiet or not processes.is_first()) as console:
+    is_quiet = values.quiet or not processes.is_first()
+    with Console(quiet=True) if is_quiet else console or Console() as console:
+        if not values.no_compilation_cache:
+            keep_programs(console)
         weights = open_weights(run)
         if weights is not None:
             sized, run = run, sized_by(run, weights)
@@ -191,6 +197,8 @@ def plan_main(argv: Sequence[str]) -> int:
     run, values = parse(argv)
     topology = parse_topology(values.topology)
     prepare_process(topology)
+    if not values.no_compilation_cache:
+        keep_programs(Console(quiet=True))
     report = plan_training(run, topology)
     print(json.dumps(report.record()) if values.json else report.text())
     return 0 if report.fits else 3
@@ -245,6 +253,7 @@ def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("topology", "local", "Chips to plan for.", flag_values=values)
+    flags.DEFINE_bool(FLAG, False, "Do not keep compiled programs.", flag_values=values)
     flags.DEFINE_bool("quiet", False, "Say nothing but errors.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print one JSON object.", flag_values=values)
     return values, values(argv)[1:]

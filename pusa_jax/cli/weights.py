@@ -150,10 +150,9 @@ def run_convert(args: argparse.Namespace) -> int:
     import jax
 
     from pusa_jax.convert.folders.converted import convert_folder
-    from pusa_jax.progress import Console
 
     jax.config.update("jax_platforms", "cpu")  # started on every host, it needs no accelerator
-    console = Console()
+    console = args.console
     convert_folder(
         args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console
     )
@@ -167,7 +166,6 @@ def run_export(args: argparse.Namespace) -> int:
     from pusa_jax.convert.folders.export import export_model
     from pusa_jax.convert.folders.lora_files import export_lora
     from pusa_jax.convert.folders.opened import ModelFolder
-    from pusa_jax.progress import Console
     from pusa_jax.training.finished import is_workdir
 
     src, dst = Path(args.src), Path(args.dst)
@@ -183,7 +181,7 @@ def run_export(args: argparse.Namespace) -> int:
     elif src.is_file():
         written = [export_lora(src, dst, args.naming)]
     else:
-        console = Console()
+        console = args.console
         folder = ModelFolder(src)
         merged = all_loras_of(args, len(folder.family.experts))
         written = export_model(folder, dst, args.layout, on_progress=console, **merged)
@@ -199,9 +197,8 @@ def run_extract(args: argparse.Namespace) -> int:
     from pusa_jax.convert.folders.opened import ModelFolder
     from pusa_jax.convert.lora import write_lora
     from pusa_jax.convert.networks import FOREIGN
-    from pusa_jax.progress import Console
 
-    dst, console = Path(args.dst), Console()
+    dst, console = Path(args.dst), args.console
     check_lora_destination(dst)
     tuned = ModelFolder(args.tuned)
     found = extract_lora(

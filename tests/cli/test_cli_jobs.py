@@ -77,7 +77,9 @@ def seen(monkeypatch):
     monkeypatch.setattr(jobs, "prepare", prepare)
     monkeypatch.setattr(jobs, "run", run)
     monkeypatch.setattr(jobs, "describe_plan", lambda prepared: {"task": prepared.job.task})
-    monkeypatch.setattr(compile_cache, "keep_compiled", seen.kept.append)
+    monkeypatch.setattr(
+        compile_cache, "keep_compiled", lambda folder, on_damage: seen.kept.append(folder)
+    )
     return seen
 
 
@@ -298,9 +300,8 @@ def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
     monkeypatch.setattr(processes, "is_first", lambda: False)
     assert main(["t2v", "--prompt", ""]) == 0
     assert capsys.readouterr() == ("", "")
-    from pusa_jax.progress import no_progress
-
-    assert seen.progress == [no_progress] and len(seen.kept) == 1
+    seen.progress[0]("load", 0, 1)
+    assert capsys.readouterr() == ("", "") and len(seen.kept) == 1
 
 
 def made(folder, latents=PRINT, **changes):
@@ -325,7 +326,7 @@ def test_programs_are_kept_unless_told_otherwise(seen, monkeypatch, capsys, tmp_
 
 
 def test_programs_that_cannot_be_kept_stop_nothing(seen, monkeypatch, capsys):
-    def refuse(folder):
+    def refuse(folder, on_damage):
         raise PermissionError("no room")
 
     monkeypatch.setattr(compile_cache, "keep_compiled", refuse)
@@ -374,7 +375,7 @@ def test_a_file_without_a_whole_job_is_not_rerun(seen, capsys, tmp_path, changes
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_every_error_is_one_line_and_a_code(monkeypatch, capsys, error, code, line):
-    def fail(output):
+    def fail(output, on_progress):
         raise error
 
     monkeypatch.setattr(demo, "run_demo", fail)
@@ -387,7 +388,7 @@ def test_every_error_is_one_line_and_a_code(monkeypatch, capsys, error, code, li
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_command_s_code_is_the_exit_code(monkeypatch, code):
-    monkeypatch.setattr(demo, "run_demo", lambda output: code)
+    monkeypatch.setattr(demo, "run_demo", lambda output, on_progress: code)
     assert main(["demo"]) == code
 
 
@@ -414,7 +415,7 @@ def test_the_flags_of_a_training_run_are_handed_on(monkeypatch):
     from pusa_jax.cli import train
 
     seen = []
-    monkeypatch.setattr(train, "train_main", lambda flags: seen.append(("train", flags)) or 0)
+    monkeypatch.setattr(train, "train_main", lambda flags, _: seen.append(("train", flags)) or 0)
     monkeypatch.setattr(train, "plan_main", lambda flags: seen.append(("plan", flags)) or 0)
     assert main(["train", "--config=x", "--debug", "--config.steps=3"]) == 0
     assert main(["plan", "train", "--config=x", "--debug"]) == 0
@@ -426,7 +427,7 @@ def test_the_flags_of_a_training_run_are_handed_on(monkeypatch):
 def test_debug_shows_errors_of_training_too(monkeypatch, command, flags):
     from pusa_jax.cli import train
 
-    def fail(flags):
+    def fail(flags, console=None):
         raise ValueError("no")
 
     monkeypatch.setattr(train, "train_main", fail)

@@ -121,3 +121,13 @@ def test_training_saves_before_it_ends(tmp_path, name, code):
     (step,) = (int(one.name) for one in (tmp_path / "run" / "checkpoints").iterdir())
     assert step in (4, 5)  # the host is a step behind the devices
     assert f"stopped and saved at step {step}; the same command goes on" in done.stderr
+
+
+def test_a_command_without_a_terminal_prints_a_line_per_stage_and_nothing_else(tmp_path):
+    words = [*f"t2v {CLIP}".split(), "--output", str(tmp_path / "x.mp4"), "--no_compilation_cache"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pusa_jax", *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    stages = [line.partition(" ... ")[0] for line in done.stderr.splitlines()]
+    assert stages == ["load", "text", "compile", "denoise", "decode"], done.stderr
