@@ -25,7 +25,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = ENCODE_DESCRIPTION, ENCODE_EPILOG
     add = parser.add_argument
-    add("--model", required=True, help="folder with VAE, text encoder and tokenizer")
+    add("--model", required=True, help="folder with VAE, text encoder and tokenizer, or tiny")
     add("--src", required=True, help="folder of clips, or its list")
     add("--dst", required=True, help="folder of the dataset")
     add("--height", type=int, default=480, help="pixels, divisible by 16 (default: 480)")
@@ -104,6 +104,7 @@ def run_encode(args: argparse.Namespace) -> int:
     """Encodes a folder of clips, or this process's share of it."""
     args.console.begin()
     from pusa_jax.data.encode import EncodeConfig, encode_folder
+    from pusa_jax.inference import packaged
 
     if not args.no_compilation_cache:
         keep_programs(args.console)
@@ -115,7 +116,12 @@ def run_encode(args: argparse.Namespace) -> int:
         dtype=args.dtype,
     )
     outcome = encode_folder(
-        args.model, args.src, args.dst, config, share=_share_of(args), on_progress=args.console
+        packaged.found(args.model),
+        args.src,
+        args.dst,
+        config,
+        share=_share_of(args),
+        on_progress=args.console,
     )
     args.console.close()
     return _report(args.dst, outcome)
@@ -129,9 +135,10 @@ def run_import(args: argparse.Namespace) -> int:
         if args.model is None:
             return None
         from pusa_jax.convert.folders.opened import ModelFolder
+        from pusa_jax.inference import packaged
         from pusa_jax.inference.text_encoder import TextEncoder
 
-        return TextEncoder(ModelFolder(args.model), "bfloat16")("")
+        return TextEncoder(ModelFolder(packaged.found(args.model)), "bfloat16")("")
 
     outcome = import_folder(
         args.src, args.dst, no_text=no_text, share=_share_of(args), on_progress=args.console
@@ -168,9 +175,10 @@ def run_inspect(args: argparse.Namespace) -> int:
     show = inspection.colours
     if args.model is not None:
         from pusa_jax.convert.folders.opened import ModelFolder
+        from pusa_jax.inference import packaged
         from pusa_jax.inference.networks import LoadedNetwork
 
-        vae = LoadedNetwork(ModelFolder(args.model), "vae", "float32")
+        vae = LoadedNetwork(ModelFolder(packaged.found(args.model)), "vae", "float32")
         clips.check_fits(clips.clip_shape, clips.text_shape, vae.record)
         show = inspection.decoded_by(vae.autoencoder())
     examples, record = inspection.measured(clips, args.count)

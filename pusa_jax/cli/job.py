@@ -34,8 +34,8 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add = sub.add_argument
     add(
         "--model",
-        help="folder: published (original or Diffusers) or converted (default: the tiny model "
-        "that comes along, with its own LoRA and sizes)",
+        help="folder: published (original or Diffusers) or converted; tiny: the model that comes "
+        "along, with its own LoRA and sizes (default: tiny)",
     )
     add("--prompt", required=True, help="what happens; may be empty")
     add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
@@ -124,17 +124,18 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     """
     from pusa_jax.convert.folders.merging import files_of_experts
     from pusa_jax.convert.folders.opened import ModelFolder
-    from pusa_jax.demo import shipped
+    from pusa_jax.demo import shipped, words
     from pusa_jax.devices import processes
     from pusa_jax.devices.sharding import parse_mesh
     from pusa_jax.diffusion.config import in_few_steps
-    from pusa_jax.inference import jobs
+    from pusa_jax.inference import jobs, packaged
     from pusa_jax.inference.loading import open_model
 
-    folder = ModelFolder(shipped.FOLDER if args.model is None else args.model)
+    is_tiny = args.model in (None, packaged.NAME)
+    folder = ModelFolder(packaged.found(args.model or packaged.NAME))
     family = folder.family
     merged = weights.all_loras_of(args, len(family.experts))
-    if args.model is None:
+    if is_tiny:
         merged["lora"] = merged["lora"] or (shipped.LORA,)
         best, negative, dtype = shipped.SETTINGS, shipped.NEGATIVE_PROMPT, "float32"
     elif args.preset == "official":
@@ -166,7 +167,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     job = jobs.Job(
         task=args.task,
         model=str(folder.path),
-        prompt=args.prompt,
+        prompt=words.normalised(args.prompt) if is_tiny else args.prompt,
         negative_prompt=negative if args.negative_prompt is None else args.negative_prompt,
         **merged,
         inputs=tuple(inputs),

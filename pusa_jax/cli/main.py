@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
 from pusa_jax.cli.printing import one_line
 from pusa_jax.cli.programs import add_cache_flag, keep_programs
 from pusa_jax.cli.signals import ending_tidily, leave
+from pusa_jax.cli.variations import add_variation_flags, varied_job
 from pusa_jax.progress import Console
 
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -162,7 +163,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4 written by pusa-jax")
-    sub.add_argument("--output", help="file to write (default: NAME.rerun.mp4)")
+    add_variation_flags(sub)
+    sub.add_argument(
+        "--output", help="file to write (default: NAME.rerun.mp4, or NAME.variation.mp4)"
+    )
     add_cache_flag(sub)
 
     sub = command(
@@ -176,8 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
     args.console.begin()
+    from pusa_jax.demo import words
     from pusa_jax.devices import processes
-    from pusa_jax.inference import jobs
+    from pusa_jax.inference import jobs, packaged
 
     processes.join()
     job, model = job_of(args)
@@ -185,7 +190,13 @@ def run_task(args: argparse.Namespace) -> int:
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
     if not processes.is_first():
         args.console = Console(quiet=True)
-    for line in (*prepared.cautions, *(missing if args.fast and not job.distilled else [])):
+    if args.model is None:
+        args.console.line(f"pusa-jax: {words.NOTE}")
+    odd: Iterable[str] = ()
+    if args.model in (None, packaged.NAME):
+        odd = words.oddities(job.prompt, [given.frames for given in prepared.conditions])
+    few = missing if args.fast and not job.distilled else ()
+    for line in (*prepared.cautions, *few, *odd):
         args.console.line(f"pusa-jax: careful: {line}")
     if args.dry_run:
         args.console.close()
@@ -195,8 +206,10 @@ def run_task(args: argparse.Namespace) -> int:
     return make_video(prepared, args)
 
 
-def make_video(prepared: Any, args: argparse.Namespace, expect: str | None = None) -> int:
-    """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
+def make_video(
+    prepared: Any, args: argparse.Namespace, before: Mapping[str, Any] | None = None
+) -> int:
+    """Runs a job and tells what was made; `before` is the record of a run to be met."""
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
 
@@ -204,20 +217,26 @@ def make_video(prepared: Any, args: argparse.Namespace, expect: str | None = Non
         keep_programs(args.console)
     result, record = jobs.run(prepared, args.console)
     args.console.close()
-    same = expect in (None, record["latents_sha256"])
+    is_same = before is None or before["latents_sha256"] == record["latents_sha256"]
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
         made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
         print(f"{prepared.output}: {made}; {seconds}")
-        if expect is not None:
+        if before is not None:
+            reasons = "; ".join(jobs.what_differs(before, record)) or "nothing known has changed"
             print(
-                f"latents are {'the same to the last bit' if same else 'NOT the same'} as before."
+                "latents are the same to the last bit as before."
+                if is_same
+                else f"latents are NOT the same as before: {reasons}."
             )
-    return 0 if same else 1
+    return 0 if is_same else 1
 
 
 def run_rerun(args: argparse.Namespace) -> int:
-    """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
+    """Makes a video again from the settings inside it; exit code 1 if its latents differ.
+
+    With other settings it makes a variation, which has nothing to meet.
+    """
     args.console.begin()
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
@@ -229,9 +248,11 @@ def run_rerun(args: argparse.Namespace) -> int:
     record = video.read_metadata(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
-    output = args.output or str(Path(args.path).with_suffix(".rerun.mp4"))
-    prepared = jobs.prepare(jobs.Job.from_record(record["job"]), output)
-    return make_video(prepared, args, expect=record["latents_sha256"])
+    job = jobs.Job.from_record(record["job"], Path(args.path).absolute().parent)
+    varied = varied_job(job, args)
+    ending = ".rerun.mp4" if varied == job else ".variation.mp4"
+    output = args.output or str(Path(args.path).with_suffix(ending))
+    return make_video(jobs.prepare(varied, output), args, record if varied == job else None)
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -253,9 +274,10 @@ def run_plan_train(args: argparse.Namespace) -> int:
 def run_info(args: argparse.Namespace) -> int:
     """Prints what a file or folder holds."""
     from pusa_jax.convert.folders.summary import summary
+    from pusa_jax.inference import packaged
     from pusa_jax.media import video
 
-    path = Path(args.path)
+    path = Path(packaged.found(args.path))
     if path.is_file() and path.suffix.lower() == ".mp4":
         print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
     else:

@@ -150,11 +150,16 @@ def run_convert(args: argparse.Namespace) -> int:
     import jax
 
     from pusa_jax.convert.folders.converted import convert_folder
+    from pusa_jax.inference import packaged
 
     jax.config.update("jax_platforms", "cpu")  # started on every host, it needs no accelerator
     console = args.console
     convert_folder(
-        args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console
+        packaged.found(args.src),
+        args.dst,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        on_progress=console,
     )
     console.close()
     print(f"{args.dst}: ready; use it as --model {args.dst}")
@@ -166,9 +171,10 @@ def run_export(args: argparse.Namespace) -> int:
     from pusa_jax.convert.folders.export import export_model
     from pusa_jax.convert.folders.lora_files import export_lora
     from pusa_jax.convert.folders.opened import ModelFolder
+    from pusa_jax.inference import packaged
     from pusa_jax.training.finished import is_workdir
 
-    src, dst = Path(args.src), Path(args.dst)
+    src, dst = Path(packaged.found(args.src)), Path(args.dst)
     loras = [*args.lora_path, *args.high_lora_path, *args.low_lora_path, *args.lightx2v]
     of_runs = {"--step": args.step, "--average": args.average, "--dtype": args.dtype}
     given = [flag for flag, value in (of_runs | {"--with_base": args.with_base}).items() if value]
@@ -197,13 +203,14 @@ def run_extract(args: argparse.Namespace) -> int:
     from pusa_jax.convert.folders.opened import ModelFolder
     from pusa_jax.convert.lora import write_lora
     from pusa_jax.convert.networks import FOREIGN
+    from pusa_jax.inference import packaged
 
     dst, console = Path(args.dst), args.console
     check_lora_destination(dst)
-    tuned = ModelFolder(args.tuned)
+    tuned = ModelFolder(packaged.found(args.tuned))
     found = extract_lora(
         tuned,
-        ModelFolder(args.base),
+        ModelFolder(packaged.found(args.base)),
         args.rank,
         targets=args.targets,
         expert=EXPERT_NAMES.get(args.expert),

@@ -5,7 +5,7 @@ of the file and runs it again.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -24,6 +24,7 @@ from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
+from pusa_jax.inference import packaged
 from pusa_jax.inference.cautions import cautions
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import (
@@ -93,9 +94,22 @@ class Job:
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with fingerprints of its input files."""
         files = (*self.inputs, *self.lora_files)
-        return dataclasses.asdict(self) | {
-            "sha256": {path: fingerprints.of_file(path) for path in files}
-        }
+        prints = {packaged.named(path): fingerprints.of_file(path) for path in files}
+        return dataclasses.asdict(self._with_paths(packaged.named)) | {"sha256": prints}
+
+    def _with_paths(self, change: Callable[[str], str]) -> "Job":
+        """The job with every path of model and LoRA files changed."""
+
+        def merged(loras: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+            return tuple((change(file), strength) for file, strength in loras)
+
+        return dataclasses.replace(
+            self,
+            model=change(self.model),
+            lora=merged(self.lora),
+            low_lora=merged(self.low_lora),
+            lightx2v=tuple(map(change, self.lightx2v)),
+        )
 
     @property
     def lora_files(self) -> tuple[str, ...]:
@@ -109,8 +123,13 @@ class Job:
         return tuple(dict.fromkeys((*self.lightx2v, *named)))
 
     @classmethod
-    def from_record(cls, record: Any) -> "Job":
+    def from_record(cls, record: Any, beside: Path | None = None) -> "Job":
         """The inverse of `as_record`.
+
+        Args:
+          record: what a video holds.
+          beside: folder where inputs and LoRA files are looked for that are not where they were,
+            under their names or, among files of the same ending, by what is in them.
 
         Raises:
           ValueError: a field is missing or unknown, or an input file is missing or has changed.
@@ -128,12 +147,41 @@ class Job:
             message = "the file describes no job: it has no fingerprints of input files."
             raise ValueError(message) from None
         check_claims(job)
-        for path, known in expected.items():
-            if not Path(path).is_file():
-                raise ValueError(f"input {path} is not there any more; put it back to rerun.")
-            if fingerprints.of_file(path) != known:
-                raise ValueError(f"input {path} has changed since the video was made.")
-        return job
+
+        def here(path: str) -> str:
+            return packaged.found(packaged.named(path))
+
+        job = job._with_paths(here)
+        moved = {
+            here(path): _file_of(here(path), known, beside) for path, known in expected.items()
+        }
+        job = job._with_paths(lambda path: moved.get(path, path))
+        inputs = tuple(moved.get(path, path) for path in job.inputs)
+        return dataclasses.replace(job, inputs=inputs)
+
+
+def _file_of(path: str, known: str, beside: Path | None) -> str:
+    """Where the file of a fingerprint is: in its place, else in a folder.
+
+    Raises:
+      ValueError: it is not there any more, or has changed.
+    """
+    if Path(path).is_file():
+        if fingerprints.of_file(path) != known:
+            raise ValueError(f"input {path} has changed since the video was made.")
+        return path
+    name = Path(path.replace("\\", "/"))
+    files = [] if beside is None else [file for file in beside.iterdir() if file.is_file()]
+    alike = [file for file in files if file.suffix == name.suffix]
+    for file in sorted(alike, key=lambda file: (file.name != name.name, file.name))[:MOST_ALIKE]:
+        if fingerprints.of_file(file) == known:
+            return str(file)
+    where = "put it back" if beside is None else f"put it back, or into {beside},"
+    raise ValueError(f"input {path} is not there any more; {where} to rerun.")
+
+
+MOST_ALIKE = 64
+"""Files of a folder that are looked into for one that is missing."""
 
 
 def check_claims(job: Job) -> None:
@@ -313,7 +361,9 @@ def run(
     )
     record = embedded_record(job, result, prepared.mesh)
     if processes.is_first():
-        video.write_video(prepared.output, result.frames, job.settings.fps, record)
+        is_tiny = Path(job.model) == packaged.FOLDER
+        frames = packaged.enlarged(result.frames) if is_tiny else result.frames
+        video.write_video(prepared.output, frames, job.settings.fps, record)
     return result, record
 
 
@@ -341,6 +391,16 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
         "backend": f"{device.platform} {device.device_kind}",
         "mesh": dict(mesh.shape),
     }
+
+
+def what_differs(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """What may be why two runs of a job do not agree to the last bit, in words."""
+    names = {"pusa_jax": "pusa_jax", "jax": "jax", "backend": "device", "mesh": "mesh"}
+    return [
+        f"{word} {record[name]} then, {again.get(name)} now"
+        for name, word in names.items()
+        if name in record and record[name] != again.get(name)
+    ]
 
 
 def describe_plan(prepared: Prepared) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices.sharding import shardings
+from pusa_jax.inference import packaged
 from pusa_jax.inference.experts import Expert, waiting
 from pusa_jax.inference.mesh_choice import (
     MeshLike,
@@ -70,7 +71,7 @@ def open_model(
     """Opens a folder and LoRA files, and finds out whether they belong together.
 
     Args:
-      path: published or converted, or opened already.
+      path: published or converted, or opened already; "tiny" is the model that comes along.
       lora: files and strengths, for the only denoiser or the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for a few steps, see `convert.folders.merging`.
@@ -79,7 +80,7 @@ def open_model(
       FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
         or with networks that do not belong together.
     """
-    folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
+    folder = path if isinstance(path, ModelFolder) else ModelFolder(packaged.found(path))
     family = folder.family
     names: tuple[Name, ...] = (*family.experts, "vae", "text_encoder")
     configs: dict[Name, Any] = {name: folder.config(name) for name in names}

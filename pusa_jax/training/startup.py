@@ -37,6 +37,7 @@ from pusa_jax.convert.networks import config_to_json
 from pusa_jax.devices import processes
 from pusa_jax.files.fingerprints import of_placed_weights
 from pusa_jax.files.records import differing_fields, rebuild
+from pusa_jax.inference import packaged
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
@@ -74,7 +75,7 @@ def open_weights(run: RunConfig) -> ModelFolder | None:
     """
     if run.model.weights == RANDOM:
         return None
-    folder, family = ModelFolder(run.model.weights), run.recipe.family
+    folder, family = ModelFolder(packaged.found(run.model.weights)), run.recipe.family
     if folder.family is not family:
         raise ValueError(
             f"{run.model.weights} is a {folder.family.name} model, the run trains {family.name}; "

@@ -59,7 +59,7 @@ def seen(monkeypatch):
         assert model is None or str(model.folder.path) == job.model
         seen.job = job
         seen.prepared.append((job, str(output)))
-        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions)
+        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions, conditions=())
 
     def run(prepared, on_progress):
         seen.progress.append(on_progress)
@@ -216,7 +216,7 @@ def test_flags_of_another_model_are_refused_in_one_line(seen, capsys, line, word
 
 def test_what_looks_like_a_mistake_is_said_once_and_not_refused(seen, monkeypatch, capsys):
     seen.cautions = ("this is odd.", "that as well.")
-    line = ["t2v", "--prompt", "", "--dry_run"]
+    line = ["t2v", "--model", "m", "--prompt", "", "--dry_run"]
     assert main(line) == 0
     said = "pusa-jax: careful: this is odd.\npusa-jax: careful: that as well.\n"
     assert capsys.readouterr().err == said
@@ -317,7 +317,8 @@ def made(folder, latents=PRINT, **changes):
 @pytest.mark.parametrize("command", ["t2v", "rerun"])
 def test_programs_are_kept_unless_told_otherwise(seen, monkeypatch, capsys, tmp_path, command):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
-    line = ["t2v", "--prompt", ""] if command == "t2v" else ["rerun", str(made(tmp_path))]
+    line = ["t2v", "--model", "m", "--prompt", ""]
+    line = line if command == "t2v" else ["rerun", str(made(tmp_path))]
     assert main([*line, "--no_compilation_cache"]) == 0
     assert seen.kept == [] and capsys.readouterr().err == ""
     assert main(line) == 0
@@ -347,8 +348,9 @@ def test_a_rerun_makes_the_job_of_the_file(seen, capsys, tmp_path):
 
 
 def test_a_rerun_with_other_latents_says_so_and_exits_with_1(seen, capsys, tmp_path):
-    assert main(["rerun", str(made(tmp_path, latents="0" * 64))]) == 1
-    assert "latents are NOT the same as before." in capsys.readouterr().out
+    assert main(["rerun", str(made(tmp_path, latents="0" * 64, jax="0.1"))]) == 1
+    out = capsys.readouterr().out
+    assert "latents are NOT the same as before: jax 0.1 then, None now." in out
 
 
 @pytest.mark.parametrize("changes", [{"latents_sha256": None}, {"job": None}])
