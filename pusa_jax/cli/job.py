@@ -29,8 +29,33 @@ INPUT_FLAGS = {
 }
 
 
+GIVEN = {
+    "i2v": ("0", "0.2"),
+    "start-end": ("0 and the last", "0.2,0.5"),
+    "interpolate": ("evenly spread", "0.2, then 0.5"),
+    "complete": ("0 and the last", "0.3,0.3"),
+    "extend": ("0,1,2,3", "0,0.3,0.4,0.5"),
+    "transition": ("the first three and the last three", "0"),
+    "loop": ("0 and the last", "0.2,0.5"),
+}
+"""Task -> its places and multipliers, where none are asked for."""
+
+EXAMPLES = {
+    "t2v": 't2v --prompt "a red circle moves right on black"',
+    "i2v": 'i2v --image_paths start.png --prompt "a red circle moves right on black"',
+    "start-end": 'start-end --image_paths a.png b.png --prompt "a blue square moves up on white"',
+    "interpolate": 'interpolate --image_paths a.png b.png c.png --prompt "..."',
+    "complete": 'complete --video_path a.mp4 --prompt "..." --cond_position 0,8',
+    "extend": 'extend --video_path a.mp4 --prompt "..." --output longer.mp4',
+    "transition": 'transition --video_path a.mp4 b.mp4 --prompt "..."',
+    "loop": 'loop --image_paths a.png --prompt "..."',
+}
+"""Task -> a command line with the tiny model."""
+
+
 def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     """Adds the flags of a task to its parser."""
+    sub.epilog = f"example:\n  pusa-jax {EXAMPLES[task]}"
     add = sub.add_argument
     add(
         "--model",
@@ -42,8 +67,17 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     if task in INPUT_FLAGS:
         flag, text = INPUT_FLAGS[task]
         add(flag, nargs="+", required=True, metavar="FILE", help=text)
-        add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
-        add("--noise_multipliers", type=_numbers, help="one per given frame, 0 to 1, as in 0.2,0.5")
+        places, multipliers = GIVEN[task]
+        add(
+            "--cond_position",
+            type=_integers,
+            help=f"places of the given frames, as in 0,20 (default: {places})",
+        )
+        add(
+            "--noise_multipliers",
+            type=_numbers,
+            help=f"one per given frame, 0 to 1, as in 0.2,0.5 (default: {multipliers})",
+        )
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")

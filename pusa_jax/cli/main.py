@@ -10,13 +10,14 @@ from typing import Any
 
 from pusa_jax.cli import printing, weights
 from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
+from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser
 from pusa_jax.cli.printing import one_line
 from pusa_jax.cli.programs import add_cache_flag, keep_programs
 from pusa_jax.cli.signals import ending_tidily, leave
 from pusa_jax.cli.variations import add_variation_flags, varied_job
 from pusa_jax.progress import Console
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 
 EPILOG = """examples:
   pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
@@ -92,15 +93,6 @@ def _normalised(argv: Sequence[str]) -> list[str]:
     return out
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
-
-    def error(self, message: str):
-        """Exits with one line and the code of a usage error."""
-        message = one_line(ValueError(message))
-        self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from pusa_jax import __version__
@@ -119,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Help,
         )
         sub.add_argument("--debug", action="store_true", help="show where an error came from")
         sub.add_argument("--quiet", action="store_true", help="show no progress")
@@ -182,7 +174,7 @@ def run_task(args: argparse.Namespace) -> int:
     args.console.begin()
     from pusa_jax.demo import words
     from pusa_jax.devices import processes
-    from pusa_jax.inference import jobs, packaged
+    from pusa_jax.inference import job_plan, jobs, packaged
 
     processes.join()
     job, model = job_of(args)
@@ -201,7 +193,7 @@ def run_task(args: argparse.Namespace) -> int:
     if args.dry_run:
         args.console.close()
         if processes.is_first():
-            print(json.dumps(jobs.describe_plan(prepared), indent=2))
+            print(json.dumps(job_plan.describe_plan(prepared), indent=2))
         return 0
     return make_video(prepared, args)
 

@@ -35,7 +35,7 @@ from pusa_jax.inference.mesh_choice import (
     device_limit,
 )
 from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import check_experts, guidance_scales, latent_shape, plan_run
+from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision
@@ -401,60 +401,3 @@ def what_differs(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[st
         for name, word in names.items()
         if name in record and record[name] != again.get(name)
     ]
-
-
-def describe_plan(prepared: Prepared) -> dict[str, Any]:
-    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, mesh, model."""
-    job, configs, mesh = prepared.job, prepared.model.configs, prepared.mesh
-    shape = latent_shape(job.settings, configs)
-    _, f, h, w, _ = shape
-    _, ph, pw = configs.dit.patch_size
-    given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
-    return {
-        "task": job.task,
-        "latents": list(shape),
-        "tokens": f * (h // ph) * (w // pw),
-        "given": {str(place): multiplier for place, multiplier in sorted(given)},
-        "steps": job.settings.num_steps,
-        "solver": job.settings.solver,
-        "passes_per_step": 2 if job.settings.is_guided else 1,
-        **describe_experts(prepared),
-        "mesh": dict(mesh.shape),
-        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
-        "dit": dataclasses.asdict(configs.dit),
-        "lora": [list(pair) for pair in job.lora],
-        "lightx2v": list(job.lightx2v),
-    }
-
-
-def describe_experts(prepared: Prepared) -> dict[str, Any]:
-    """Which steps each of several experts takes, with which guidance, and where they lie."""
-    job, model = prepared.job, prepared.model
-    if len(model.family.experts) == 1:
-        return {}
-    levels = model.folder.first_levels
-    first = next(iter(levels))
-    boundary = levels[first] if job.settings.boundary is None else job.settings.boundary
-    table = plan_run(model.family, job.settings, prepared.conditions, model.configs)
-    served = [int(level < boundary) for level in table.levels]
-    scales = guidance_scales(job.settings, served)
-    return {
-        "boundary": boundary,
-        "experts": {
-            name: {
-                "steps": served.count(i),
-                "guidance": sorted(
-                    {scale for scale, j in zip(scales, served, strict=True) if j == i}
-                ),
-            }
-            for i, name in enumerate(levels)
-        },
-        "experts_on_devices": ON_DEVICES[prepared.resident],
-        "low_lora": [list(pair) for pair in job.low_lora],
-    }
-
-
-ON_DEVICES: Mapping[Resident, str] = {
-    "all": "all",
-    "one": "one, the other waits in the host's memory",
-}

@@ -108,7 +108,7 @@ def choose_resident(
         return "all"
     if asked is not None:
         return asked
-    needed = len(family.experts) * _weight_bytes(mesh, family, config, dtype)
+    needed = len(family.experts) * weight_bytes(mesh, family, config, dtype)
     return "all" if limit is None or needed <= (1 - ROOM) * limit else "one"
 
 
@@ -124,7 +124,7 @@ def check_memory(
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
     count = len(family.experts) if resident == "all" else 1
-    needed, limit = count * _weight_bytes(mesh, family, config, dtype), device_limit(mesh)
+    needed, limit = count * weight_bytes(mesh, family, config, dtype), device_limit(mesh)
     if limit is not None and needed > limit:
         what = f"of {count} experts " if count > 1 else ""
         instead = (
@@ -137,7 +137,7 @@ def check_memory(
         )
 
 
-def _weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> int:
+def weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> int:
     """What one denoiser takes of each device."""
     network = family.networks["dit"]
     leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))

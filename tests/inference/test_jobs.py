@@ -20,7 +20,7 @@ from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.solvers import SOLVERS
-from pusa_jax.inference import jobs
+from pusa_jax.inference import job_plan, jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
 from pusa_jax.inference.pipeline import Output, PusaPipeline
@@ -341,11 +341,20 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
     conditions = jobs.read_conditions(full, 4)
-    plan = jobs.describe_plan(prepared_of(full, tmp_path / "out.mp4", conditions))
+    plan = job_plan.describe_plan(prepared_of(full, tmp_path / "out.mp4", conditions))
     assert plan["dit"] == dataclasses.asdict(CONFIGS.dit)
     assert plan["lora"] == [[str(media / "1.png"), 1.4], [str(media / "2.png"), 2.0]]
-    assert {k: v for k, v in plan.items() if k not in ("dit", "lora")} == {
+    assert plan["memory"]["denoisers_gib_per_device"] < plan["memory"]["device_gib"]
+    assert {k: v for k, v in plan.items() if k not in ("dit", "lora", "memory")} == {
         "task": "extend",
+        "prompt": full.prompt,
+        "negative_prompt": full.negative_prompt,
+        "pixels": [32, 48],
+        "frames": 17,
+        "fps": full.settings.fps,
+        "seed": full.settings.seed,
+        "guidance": full.settings.guidance_scale,
+        "output": str(tmp_path / "out.mp4"),
         "latents": [1, 5, 4, 6, 16],
         "tokens": 5 * 2 * 3,
         "given": {"0": 0.1, "1": 0.0},
@@ -353,17 +362,18 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "solver": "euler",
         "lightx2v": [],
         "passes_per_step": 2,
+        "passes": 6,
         "mesh": MESH,
         "devices": "1 x cpu",
     }
     alone = job_of(settings=dataclasses.replace(SMALL, guidance_scale=1.0))
-    assert jobs.describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
+    assert job_plan.describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
 
 
 def test_a_plan_lists_given_frames_in_order(media, tmp_path):
     job = job_of("start-end", media / "1.png", media / "2.png", at=(7, 2))
     prepared = prepared_of(job, tmp_path, jobs.read_conditions(job, 4))
-    assert [*jobs.describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
+    assert [*job_plan.describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.MP4"])
@@ -435,22 +445,3 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
     assert (prepared.model, prepared.mesh) == (model, mesh)
-
-
-def test_inputs_are_found_beside_the_video_by_name_or_by_what_is_in_them(tmp_path):
-    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
-    elsewhere.mkdir(), here.mkdir()
-    files = [elsewhere / "a.png", elsewhere / "b.png"]
-    for i, file in enumerate(files):
-        video.write_png(file, np.full((16, 16, 3), i, np.uint8))
-    job = Job(
-        task="start-end", model="m", prompt="", negative_prompt="", inputs=tuple(map(str, files))
-    )
-    record = job.as_record()
-    files[0].rename(here / "a.png")
-    files[1].rename(here / "another name.png")
-    moved = Job.from_record(record, here)
-    assert moved.inputs == (str(here / "a.png"), str(here / "another name.png"))
-    with pytest.raises(ValueError, match=r"b\.png is not there any more; put it back, or into"):
-        (here / "another name.png").unlink()
-        Job.from_record(record, here)

@@ -1,0 +1,91 @@
+"""What a run would do, in words and numbers, for `--dry_run`: nothing is read or made."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pusa_jax.devices.topologies import GIB
+from pusa_jax.inference.jobs import Prepared
+from pusa_jax.inference.mesh_choice import Resident, device_limit, weight_bytes
+from pusa_jax.inference.settings import guidance_scales, latent_shape, plan_run
+
+
+def describe_plan(prepared: Prepared) -> dict[str, Any]:
+    """What a run would do, for `--dry_run`: shapes, tokens, places and multipliers, mesh, model."""
+    job, configs, mesh = prepared.job, prepared.model.configs, prepared.mesh
+    shape = latent_shape(job.settings, configs)
+    _, f, h, w, _ = shape
+    _, ph, pw = configs.dit.patch_size
+    passes = 2 if job.settings.is_guided else 1
+    given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
+    return {
+        "task": job.task,
+        "prompt": job.prompt,
+        "negative_prompt": job.negative_prompt,
+        "pixels": [job.settings.height, job.settings.width],
+        "frames": job.settings.num_frames,
+        "fps": job.settings.fps,
+        "seed": job.settings.seed,
+        "guidance": job.settings.guidance_scale,
+        "output": str(prepared.output),
+        "latents": list(shape),
+        "tokens": f * (h // ph) * (w // pw),
+        "given": {str(place): multiplier for place, multiplier in sorted(given)},
+        "steps": job.settings.num_steps,
+        "solver": job.settings.solver,
+        "passes_per_step": passes,
+        "passes": passes * job.settings.num_steps,
+        **describe_experts(prepared),
+        "mesh": dict(mesh.shape),
+        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "memory": _memory(prepared),
+        "dit": dataclasses.asdict(configs.dit),
+        "lora": [list(pair) for pair in job.lora],
+        "lightx2v": list(job.lightx2v),
+    }
+
+
+def _memory(prepared: Prepared) -> dict[str, Any]:
+    """GiB of each device that the denoisers take, and that there are; None where not known."""
+    mesh, family = prepared.mesh, prepared.model.family
+    resident = len(family.experts) if prepared.resident == "all" else 1
+    one = weight_bytes(mesh, family, prepared.model.configs.dit, prepared.job.dtype)
+    limit = device_limit(mesh)
+    return {
+        "denoisers_gib_per_device": round(resident * one / GIB, 3),
+        "device_gib": None if limit is None else round(limit / GIB, 3),
+        "all_of_a_step": "pusa-jax plan infer",
+    }
+
+
+def describe_experts(prepared: Prepared) -> dict[str, Any]:
+    """Which steps each of several experts takes, with which guidance, and where they lie."""
+    job, model = prepared.job, prepared.model
+    if len(model.family.experts) == 1:
+        return {}
+    levels = model.folder.first_levels
+    first = next(iter(levels))
+    boundary = levels[first] if job.settings.boundary is None else job.settings.boundary
+    table = plan_run(model.family, job.settings, prepared.conditions, model.configs)
+    served = [int(level < boundary) for level in table.levels]
+    scales = guidance_scales(job.settings, served)
+    return {
+        "boundary": boundary,
+        "experts": {
+            name: {
+                "steps": served.count(i),
+                "guidance": sorted(
+                    {scale for scale, j in zip(scales, served, strict=True) if j == i}
+                ),
+            }
+            for i, name in enumerate(levels)
+        },
+        "experts_on_devices": ON_DEVICES[prepared.resident],
+        "low_lora": [list(pair) for pair in job.low_lora],
+    }
+
+
+ON_DEVICES: Mapping[Resident, str] = {
+    "all": "all",
+    "one": "one, the other waits in the host's memory",
+}
