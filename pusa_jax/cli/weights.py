@@ -1,6 +1,7 @@
 """The commands that read and write weights: `pusa-jax convert`, `export` and `extract-lora`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,9 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_extract(args: argparse.Namespace) -> int:
     """Makes a LoRA of the difference between two models."""
+    # Before numpy comes in: many small decompositions, whose threads would wait for each other, and
+    # for those of jax, 60 times as long as one of them computes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pusa_jax.convert.extract import extract_lora
     from pusa_jax.convert.folders.lora_files import check_lora_destination
     from pusa_jax.convert.folders.opened import ModelFolder
