@@ -131,7 +131,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
     add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
     add_cache_flag(sub)
-    add("--output", default=f"outputs/{task}.mp4", help="file to write")
+    add(
+        "--output",
+        default=f"outputs/{task}.mp4",
+        help="to write: .mp4, .gif, .webm, .png (a strip), .npz (latents), or NAME/ (all frames)",
+    )
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
 
 

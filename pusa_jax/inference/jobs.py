@@ -37,6 +37,7 @@ from pusa_jax.inference.mesh_choice import (
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
+from pusa_jax.media.outputs import check_ending, write_clip
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision
 
@@ -363,19 +364,20 @@ def run(
     if processes.is_first():
         is_tiny = Path(job.model) == packaged.FOLDER
         frames = packaged.enlarged(result.frames) if is_tiny else result.frames
-        video.write_video(prepared.output, frames, job.settings.fps, record)
+        write_clip(prepared.output, frames, result.latents, job.settings.fps, record)
     return result, record
 
 
 def check_output(output: str | Path) -> None:
-    """Makes sure, before any work, that the video can be written.
+    """Makes sure, before any work, that the clip can be written.
 
     Raises:
-      ValueError: not an .mp4.
-      OSError: the folder cannot be written.
+      ValueError: its ending says no form, see `media.outputs`.
+      OSError: the folder cannot be written, or one for pictures is there already.
     """
-    if Path(output).suffix.lower() != ".mp4":
-        raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
+    check_ending(str(output))
+    if not Path(output).suffix and Path(output).exists():
+        raise FileExistsError(f"{output} is there already; name a new folder.")
     check_writable(output)
 
 

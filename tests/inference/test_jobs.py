@@ -379,7 +379,7 @@ def test_a_plan_lists_given_frames_in_order(media, tmp_path):
 @pytest.mark.parametrize("name", ["out.mp4", "out.MP4"])
 def test_an_output_is_an_mp4(tmp_path, name):
     jobs.check_output(tmp_path / name)
-    with pytest.raises(ValueError, match=r"the output must end in \.mp4, got '.*out\.avi'"):
+    with pytest.raises(ValueError, match=r"must end in \.mp4, .* pictures\), got '.*out\.avi'"):
         jobs.check_output(tmp_path / "out.avi")
 
 
