@@ -9,14 +9,14 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.devices.topologies import GIB
-from pusa_jax.models.family import DenoiserConfig, Family
+from pusa_jax.models.family import DenoiserConfig, Family, Name
 from pusa_jax.typing import Precision
 
 PASSES = 2
@@ -137,9 +137,11 @@ def check_memory(
         )
 
 
-def weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> int:
-    """What one denoiser takes of each device."""
-    network = family.networks["dit"]
+def weight_bytes(
+    mesh: Mesh, family: Family, config: Any, dtype: Precision, name: Name = "dit"
+) -> int:
+    """What a network, if nothing else is said one denoiser, takes of each device."""
+    network = family.networks[name]
     leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))
     placed = shardings(leaves, network.sharding, mesh)
     return sum(
