@@ -38,6 +38,7 @@ help:
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/pusa-jax demo --output demo
+	@echo 'next: . $(VENV)/bin/activate, then pusa-jax t2v --prompt "a red circle moves right on black"'
 
 tiny-world: $(VENV)/test.stamp
 	$(VENV)/bin/python -m experiments.tiny_world --workdir runs/tiny-world

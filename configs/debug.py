@@ -26,6 +26,6 @@ def get_config():
     config.optimizer.learning_rate = 1e-3
     config.data.update(batch_size=8, height=32, width=48, num_frames=9)
     config.checkpoint.update(every=5, keep_every=10)
-    config.log.every = 5
+    config.log.update(every=5, tensorboard=False)
     config.samples.update(every=10, num_steps=4)
     return config

@@ -16,9 +16,10 @@ from experiments.tiny.measuring import Row, image_to_video
 from experiments.tiny_world import dataset, settings
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model
-from pusa_jax.cli.train import open_clips, parse, progress
+from pusa_jax.cli.train import Watch, open_clips, parse
 from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.models.wan.dit import WanDiT
+from pusa_jax.progress import Console
 from pusa_jax.training.export import export_adapters
 from pusa_jax.training.finished import is_workdir, read_result
 from pusa_jax.training.loop import train
@@ -81,8 +82,9 @@ def trained(lab: Lab, recipe: Recipe, seed: int) -> Path:
     stage = "base" if recipe.full else "pusa"
     argv = [f"--config=configs/tiny_world.py:{stage}"]
     run, _ = parse(argv + [f"--config.{name}={value}" for name, value in flags.items()])
-    with progress() as on_step:
-        train(run, open_clips(run), workdir, on_step)
+    with Console() as console:
+        watch = Watch(run, console)
+        train(run, open_clips(run), workdir, watch.on_step, on_progress=watch.on_progress)
     return workdir
 
 

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pusa_jax.cli.programs import add_cache_flag, keep_programs
+
 ENCODE_DESCRIPTION = """encode a folder of captioned clips once, so that training reads latents
 
 Goes on where an earlier call was interrupted; what is done is not done again. Clips that cannot be
@@ -24,7 +26,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = ENCODE_DESCRIPTION, ENCODE_EPILOG
     add = parser.add_argument
-    add("--model", required=True, help="folder with VAE, text encoder and tokenizer")
+    add("--model", required=True, help="folder with VAE, text encoder and tokenizer, or tiny")
     add("--src", required=True, help="folder of clips, or its list")
     add("--dst", required=True, help="folder of the dataset")
     add("--height", type=int, default=480, help="pixels, divisible by 16 (default: 480)")
@@ -44,6 +46,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the text encoder (default: bfloat16)",
     )
     _add_shard(parser)
+    add_cache_flag(parser)
     parser.set_defaults(run=run_encode)
 
 
@@ -107,10 +110,12 @@ def _share_of(args: argparse.Namespace) -> tuple[int, int]:
 
 def run_encode(args: argparse.Namespace) -> int:
     """Encodes a folder of clips, or this process's share of it."""
+    args.console.begin()
     from pusa_jax.data.encode import EncodeConfig, encode_folder
-    from pusa_jax.progress import Console
+    from pusa_jax.inference import packaged
 
-    console = Console()
+    if not args.no_compilation_cache:
+        keep_programs(args.console)
     config = EncodeConfig(
         height=args.height,
         width=args.width,
@@ -120,34 +125,38 @@ def run_encode(args: argparse.Namespace) -> int:
         source_fps=args.source_fps,
     )
     outcome = encode_folder(
-        args.model, args.src, args.dst, config, share=_share_of(args), on_progress=console
+        packaged.found(args.model),
+        args.src,
+        args.dst,
+        config,
+        share=_share_of(args),
+        on_progress=args.console,
     )
-    console.close()
+    args.console.close()
     return _report(args.dst, outcome)
 
 
 def run_import(args: argparse.Namespace) -> int:
     """Imports clips that are encoded already."""
     from pusa_jax.data import pusa_v05, pusa_v1
-    from pusa_jax.progress import Console
 
     def no_text():
         if args.model is None:
             return None
         from pusa_jax.convert.folders.opened import ModelFolder
+        from pusa_jax.inference import packaged
         from pusa_jax.inference.text_encoder import TextEncoder
 
-        return TextEncoder(ModelFolder(args.model), "bfloat16")("")
+        return TextEncoder(ModelFolder(packaged.found(args.model)), "bfloat16")("")
 
-    console = Console()
     share, src = _share_of(args), Path(args.src)
     if pusa_v05.is_such(src):
-        outcome = pusa_v05.import_folder(src, args.dst, share=share, on_progress=console)
+        outcome = pusa_v05.import_folder(src, args.dst, share=share, on_progress=args.console)
     else:
         outcome = pusa_v1.import_folder(
-            src, args.dst, no_text=no_text, share=share, on_progress=console
+            src, args.dst, no_text=no_text, share=share, on_progress=args.console
         )
-    console.close()
+    args.console.close()
     return _report(args.dst, outcome)
 
 
@@ -179,9 +188,10 @@ def run_inspect(args: argparse.Namespace) -> int:
     show = inspection.colours
     if args.model is not None:
         from pusa_jax.convert.folders.opened import ModelFolder
+        from pusa_jax.inference import packaged
         from pusa_jax.inference.networks import LoadedNetwork
 
-        vae = LoadedNetwork(ModelFolder(args.model), "vae", "float32")
+        vae = LoadedNetwork(ModelFolder(packaged.found(args.model)), "vae", "float32")
         clips.check_fits(clips.clip_shape, clips.text_shape, vae.record)
         show = inspection.decoded_by(vae.autoencoder())
     examples, record = inspection.measured(clips, args.count)

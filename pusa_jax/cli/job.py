@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from pusa_jax.cli import weights
+from pusa_jax.cli.programs import add_cache_flag
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -28,28 +29,57 @@ INPUT_FLAGS = {
     "transition": ("--video_path", "the two videos"),
     "loop": ("--image_paths", "the image"),
 }
-GIVEN = {"i2v": 1, "start-end": 2, "interpolate": 2, "complete": 2, "extend": 4, "loop": 2}
+GIVEN_FRAMES = {"i2v": 1, "start-end": 2, "interpolate": 2, "complete": 2, "extend": 4, "loop": 2}
 """Task -> latent frames it is given by default, where their multipliers are not 0 already."""
+
+GIVEN = {
+    "i2v": ("0", "0.2"),
+    "start-end": ("0 and the last", "0.2,0.5"),
+    "interpolate": ("evenly spread", "0.2, then 0.5"),
+    "complete": ("0 and the last", "0.3,0.3"),
+    "extend": ("0,1,2,3", "0,0.3,0.4,0.5"),
+    "transition": ("the first three and the last three", "0"),
+    "loop": ("0 and the last", "0.2,0.5"),
+}
+"""Task -> its places and multipliers, where none are asked for."""
+
+EXAMPLES = {
+    "t2v": 't2v --prompt "a red circle moves right on black"',
+    "i2v": 'i2v --image_paths start.png --prompt "a red circle moves right on black"',
+    "start-end": 'start-end --image_paths a.png b.png --prompt "a blue square moves up on white"',
+    "interpolate": 'interpolate --image_paths a.png b.png c.png --prompt "..."',
+    "complete": 'complete --video_path a.mp4 --prompt "..." --cond_position 0,8',
+    "extend": 'extend --video_path a.mp4 --prompt "..." --output longer.mp4',
+    "transition": 'transition --video_path a.mp4 b.mp4 --prompt "..."',
+    "loop": 'loop --image_paths a.png --prompt "..."',
+}
+"""Task -> a command line with the tiny model."""
 
 
 def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     """Adds the flags of a task to its parser."""
+    sub.epilog = f"example:\n  pusa-jax {EXAMPLES[task]}"
     add = sub.add_argument
     add(
         "--model",
-        help="folder: published (original or Diffusers) or converted (default: the tiny model "
-        "that comes along, with its own LoRA and sizes)",
+        help="folder: published (original or Diffusers) or converted; tiny: the model that comes "
+        "along, with its own LoRA and sizes (default: tiny)",
     )
     add("--prompt", required=True, help="what happens; may be empty")
     add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
     if task in INPUT_FLAGS:
         flag, text = INPUT_FLAGS[task]
         add(flag, nargs="+", required=True, metavar="FILE", help=text)
-        add("--cond_position", type=_integers, help="places of the given frames, as in 0,20")
+        places, multipliers = GIVEN[task]
+        add(
+            "--cond_position",
+            type=_integers,
+            help=f"places of the given frames, as in 0,20 (default: {places})",
+        )
         add(
             "--noise_multipliers",
             type=_numbers,
-            help="one per given frame, 0 to 1, as in 0.2,0.5",
+            help=f"one per given frame, 0 to 1, as in 0.2,0.5 (default: {multipliers})",
         )
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
     if task in ("complete", "extend", "transition"):
@@ -134,19 +164,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add_cache_flag(sub)
     add(
         "--output",
-        help="file to write, replaced if it exists, unless it is an input (default: "
-        f"outputs/{task}.mp4 or, if that exists, {task}-2.mp4 and so on)",
+        help="to write: .mp4, .gif, .webm, .png (a strip), .npz (latents), or NAME/ (all frames); "
+        f"replaced if it exists, unless it is an input (default: outputs/{task}.mp4 or, if that "
+        f"exists, {task}-2.mp4 and so on)",
     )
     add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
-
-
-def add_cache_flag(sub: argparse.ArgumentParser) -> None:
-    """Adds the flag that leaves compiled programs nowhere."""
-    sub.add_argument(
-        "--no_compilation_cache",
-        action="store_true",
-        help="do not keep compiled programs for later runs (JAX_COMPILATION_CACHE_DIR: where)",
-    )
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -177,7 +199,7 @@ def _rate(text: str) -> int | float:
 def _multipliers(args: argparse.Namespace) -> tuple[float, ...] | None:
     """Those asked for; base models were made to keep given frames exactly, so theirs are 0."""
     asked = getattr(args, "noise_multipliers", None)
-    usual = GIVEN.get(args.task)
+    usual = GIVEN_FRAMES.get(args.task)
     if asked is not None or args.preset != "official" or usual is None:
         return asked
     images = getattr(args, "image_paths", None) or ()
@@ -192,16 +214,17 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     """
     from pusa_jax.convert.folders.merging import files_of_experts
     from pusa_jax.convert.folders.opened import ModelFolder
-    from pusa_jax.demo import shipped
+    from pusa_jax.demo import shipped, words
     from pusa_jax.devices import processes
     from pusa_jax.devices.sharding import parse_mesh
-    from pusa_jax.inference import jobs
+    from pusa_jax.inference import jobs, packaged
     from pusa_jax.inference.loading import open_model
 
-    folder = ModelFolder(shipped.FOLDER if args.model is None else args.model)
+    is_tiny = args.model in (None, packaged.NAME)
+    folder = ModelFolder(packaged.found(args.model or packaged.NAME))
     family = folder.family
     merged = weights.all_loras_of(args, len(family.experts))
-    if args.model is None:
+    if is_tiny:
         merged["lora"] = merged["lora"] or (shipped.LORA,)
         best, negative, dtype = shipped.SETTINGS, shipped.NEGATIVE_PROMPT, "float32"
     elif args.preset == "official":
@@ -236,7 +259,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     job = jobs.Job(
         task=args.task,
         model=str(folder.path),
-        prompt=args.prompt,
+        prompt=words.normalised(args.prompt) if is_tiny else args.prompt,
         negative_prompt=negative if args.negative_prompt is None else args.negative_prompt,
         **merged,
         inputs=tuple(inputs),

@@ -2,21 +2,23 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pusa_jax.cli import printing, weights
-from pusa_jax.cli.job import TASK_HELP, add_cache_flag, add_sampling_flags, job_of
+from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
+from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser
 from pusa_jax.cli.printing import one_line
-from pusa_jax.cli.signals import ending_tidily
-from pusa_jax.progress import PusaWarning
+from pusa_jax.cli.programs import add_cache_flag, keep_programs
+from pusa_jax.cli.signals import ending_tidily, leave
+from pusa_jax.cli.variations import add_variation_flags, varied_job
+from pusa_jax.progress import Console, PusaWarning
 
-USAGE_ERROR = 2
+INTERRUPTED = 130
 
 EPILOG = """examples:
   pusa-jax i2v --model Wan2.1-T2V-14B --lora_path pusa_v1.safetensors \\
@@ -33,12 +35,27 @@ it.
 Every flag may be written with hyphens instead of underscores."""
 
 
-@printing.harmless()
-@ending_tidily()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code: 0, or 2 with one line on stderr."""
+    """Runs a command line and returns its exit code.
+
+    Args:
+      argv: words behind the name of the command; default: those of the process, which ends with it.
+
+    Returns:
+      0 where all went well; 2 with one line on stderr where not; 130 behind Ctrl-C.
+    """
     is_process = argv is None
-    argv = _normalised(sys.argv[1:] if argv is None else argv)
+    try:
+        with printing.harmless(), ending_tidily(for_good=is_process):
+            code = _run(_normalised(sys.argv[1:] if argv is None else argv), is_process)
+            if is_process and code == INTERRUPTED:  # training has saved
+                leave(code)
+            return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(argv: list[str], is_process: bool) -> int:
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
     elif argv[:2] == ["plan", "train"]:
@@ -57,10 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     warnings.showwarning = show
     try:
-        return args.run(args) or 0
-    except KeyboardInterrupt:
-        print("pusa-jax: interrupted.", file=sys.stderr)
-        return 130
+        with Console(quiet=getattr(args, "quiet", False)) as args.console:
+            return args.run(args) or 0
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
@@ -88,15 +103,6 @@ def _normalised(argv: Sequence[str]) -> list[str]:
     return out
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
-
-    def error(self, message: str):
-        """Exits with one line and the code of a usage error."""
-        message = one_line(ValueError(message))
-        self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from pusa_jax import __version__
@@ -115,9 +121,10 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Help,
         )
         sub.add_argument("--debug", action="store_true", help="show where an error came from")
+        sub.add_argument("--quiet", action="store_true", help="show no progress")
         sub.set_defaults(run=run)
         return sub
 
@@ -158,8 +165,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4 written by pusa-jax")
+    add_variation_flags(sub)
     sub.add_argument(
-        "--output", help="file to write (default: NAME.rerun.mp4, or NAME.rerun-2.mp4 and so on)"
+        "--output",
+        help="file to write (default: NAME.rerun.mp4 or NAME.variation.mp4; if that exists, "
+        "NAME.rerun-2.mp4 and so on)",
     )
     add_cache_flag(sub)
 
@@ -167,14 +177,17 @@ def build_parser() -> argparse.ArgumentParser:
         "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
     )
     sub.add_argument("--output", default="demo", help="folder to write to")
+    add_cache_flag(sub)
     return parser
 
 
 def run_task(args: argparse.Namespace) -> int:
     """Makes one video."""
+    args.console.begin()
+    from pusa_jax.demo import words
     from pusa_jax.devices import processes
     from pusa_jax.diffusion.config import in_few_steps
-    from pusa_jax.inference import describe, jobs
+    from pusa_jax.inference import job_plan, jobs, packaged
 
     processes.join()
     job, model = job_of(args)
@@ -182,87 +195,86 @@ def run_task(args: argparse.Namespace) -> int:
     prepared = jobs.prepare(job, output, model, numbered=args.output is None)
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
     is_for_lora = args.fast and model.family.few_steps is in_few_steps
-    _caution([*prepared.cautions, *(missing if is_for_lora and not job.distilled else [])])
+    if not processes.is_first():
+        args.console = Console(quiet=True)
+    if args.model is None:
+        args.console.line(f"pusa-jax: {words.NOTE}")
+    odd: Iterable[str] = ()
+    if args.model in (None, packaged.NAME):
+        odd = words.oddities(job.prompt, [given.frames for given in prepared.conditions])
+    few = missing if is_for_lora and not job.distilled else ()
+    for line in (*prepared.cautions, *few, *odd):
+        args.console.line(f"pusa-jax: careful: {line}")
     if args.dry_run:
+        args.console.close()
         if processes.is_first():
-            print(json.dumps(describe.describe_plan(prepared), indent=2))
+            print(json.dumps(job_plan.describe_plan(prepared), indent=2))
         return 0
-    return make_video(prepared, keep_compiled=not args.no_compilation_cache)
+    return make_video(prepared, args)
 
 
-def _caution(lines: Sequence[str]) -> None:
-    from pusa_jax.devices import processes
-
-    for line in lines if processes.is_first() else ():
-        print(f"pusa-jax: careful: {line}", file=sys.stderr)
-
-
-def make_video(prepared: Any, *, keep_compiled: bool, expect: str | None = None) -> int:
-    """Runs a job and tells what was made; `expect` is the fingerprint a rerun must meet."""
+def make_video(
+    prepared: Any, args: argparse.Namespace, before: Mapping[str, Any] | None = None
+) -> int:
+    """Runs a job and tells what was made; `before` is the record of a run to be met."""
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
-    from pusa_jax.progress import Console, no_progress
 
-    if keep_compiled:
-        _keep_compiled()
-    console = Console()
-    result, record, path = jobs.run(prepared, console if processes.is_first() else no_progress)
-    console.close()
-    same = expect in (None, record["latents_sha256"])
+    if not args.no_compilation_cache:
+        keep_programs(args.console)
+    result, record, path = jobs.run(prepared, args.console)
+    args.console.close()
+    is_same = before is None or before["latents_sha256"] == record["latents_sha256"]
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
         made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
         print(f"{path}: {made}; {seconds}")
-        if expect is not None:
+        if before is not None:
+            reasons = "; ".join(jobs.what_differs(before, record)) or "nothing known has changed"
             print(
-                f"latents are {'the same to the last bit' if same else 'NOT the same'} as before."
+                "latents are the same to the last bit as before."
+                if is_same
+                else f"latents are NOT the same as before: {reasons}."
             )
-    return 0 if same else 1
-
-
-def _keep_compiled() -> None:
-    from pusa_jax.devices import processes
-    from pusa_jax.devices.compile_cache import cache_folder, keep_compiled
-
-    folder = cache_folder(os.environ)
-    try:
-        keep_compiled(folder)
-    except OSError as error:
-        message = f"compiled programs are not kept: {one_line(error)}"
-    else:
-        message = f"compiled programs are kept in {folder} (--no_compilation_cache: they are not)"
-    if processes.is_first():
-        print(message, file=sys.stderr)
+    return 0 if is_same else 1
 
 
 def run_rerun(args: argparse.Namespace) -> int:
-    """Makes a video again from the settings inside it; exit code 1 if its latents differ."""
+    """Makes a video again from the settings inside it; exit code 1 if its latents differ.
+
+    With other settings it makes a variation, which has nothing to meet.
+    """
+    args.console.begin()
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
+    from pusa_jax.inference.job_files import check_output
     from pusa_jax.media import video
 
     processes.join()
+    if not processes.is_first():
+        args.console = Console(quiet=True)
     record = video.read_metadata(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
-    output = args.output or Path(args.path).with_suffix(".rerun.mp4")
+    job = jobs.Job.from_record(record["job"], Path(args.path).absolute().parent)
+    for then, now in jobs.moved(record["job"], job):
+        args.console.line(f"{then} is taken from {now}")
+    varied = varied_job(job, args)
+    ending = ".rerun.mp4" if varied == job else ".variation.mp4"
+    output = args.output or Path(args.path).with_suffix(ending)
     if args.output is not None:
-        jobs.check_output(output, [args.path])
-    job = jobs.Job.from_record(record["job"], Path(args.path).parent)
-    for then, now in jobs.moved(record["job"], job) if processes.is_first() else ():
-        print(f"{then} is taken from {now}", file=sys.stderr)
-    return make_video(
-        jobs.prepare(job, output, numbered=args.output is None),
-        keep_compiled=not args.no_compilation_cache,
-        expect=record["latents_sha256"],
-    )
+        check_output(output, [args.path])
+    prepared = jobs.prepare(varied, output, numbered=args.output is None)
+    return make_video(prepared, args, record if varied == job else None)
 
 
 def run_train(args: argparse.Namespace) -> int:
     """Trains as a config file says."""
+    if not {"--help", "-h", "--quiet"} & set(args.flags):
+        args.console.begin()
     from pusa_jax.cli.train import train_main
 
-    return train_main([flag for flag in args.flags if flag != "--debug"])
+    return train_main([flag for flag in args.flags if flag != "--debug"], args.console)
 
 
 def run_plan_train(args: argparse.Namespace) -> int:
@@ -275,9 +287,10 @@ def run_plan_train(args: argparse.Namespace) -> int:
 def run_info(args: argparse.Namespace) -> int:
     """Prints what a file or folder holds."""
     from pusa_jax.convert.folders.summary import summary
+    from pusa_jax.inference import packaged
     from pusa_jax.media import video
 
-    path = Path(args.path)
+    path = Path(packaged.found(args.path))
     if path.is_file() and path.suffix.lower() == ".mp4":
         print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
     else:
@@ -287,8 +300,11 @@ def run_info(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Runs the whole chain on a tiny model."""
+    args.console.begin()
     from pusa_jax.demo import demo
     from pusa_jax.files.atomic import check_writable
 
     check_writable(Path(args.output) / "sheet.png")
-    return demo.run_demo(Path(args.output))
+    if not args.no_compilation_cache:
+        keep_programs(args.console)
+    return demo.run_demo(Path(args.output), args.console)

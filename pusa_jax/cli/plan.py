@@ -10,6 +10,9 @@ import json
 import sys
 from typing import Any
 
+from pusa_jax.cli.programs import add_cache_flag, keep_programs
+from pusa_jax.progress import Console
+
 FITS, DOES_NOT_FIT = 0, 3
 
 DESCRIPTION = """compile the real program for chips that need not be here and say what fits
@@ -77,6 +80,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--topology", default="local", help="what to compile for (default: local)")
     add("--mesh", help="like data=2,context=4 (default: try the sensible ones)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
+    add_cache_flag(infer)
     infer.set_defaults(run=run_infer)
     # Its flags are those of a config file: `cli.main` hands them to `cli_train` as they are.
     what.add_parser("train", help="one step of training; --config=FILE --topology=CHIPS")
@@ -97,6 +101,8 @@ def run_infer(args: argparse.Namespace) -> int:
     topology = topologies.parse_topology(args.topology)
     topologies.prepare_process(topology)
 
+    if not args.no_compilation_cache:
+        keep_programs(Console(quiet=True))
     from pusa_jax.planning import inference
 
     given = {name: getattr(args, name) for name in ("height", "width", "num_frames")}

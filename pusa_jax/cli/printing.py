@@ -6,6 +6,7 @@ command runs, both streams show control characters, direction marks and the like
 
 import contextlib
 import logging
+import os
 import re
 import sys
 import threading
@@ -78,6 +79,15 @@ def harmless() -> Iterator[None]:
         sys.stdout, sys.stderr = streams
 
 
+NO_CHATTER = {
+    "TRANSFORMERS_VERBOSITY": "error",  # that there is no PyTorch
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # what the compiler thinks of a mesh
+    "TPU_MIN_LOG_LEVEL": "3",  # that there is no TPU
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+"""Variables that silence libraries when they are imported; what the user has set stays."""
+
+
 def quiet_libraries(*, until_exit: bool) -> None:
     """Silences what libraries say beside the errors they raise, which are told in one line.
 
@@ -86,6 +96,9 @@ def quiet_libraries(*, until_exit: bool) -> None:
     Args:
       until_exit: whether the process ends with the command, so that nobody else's hooks are lost.
     """
+    if until_exit:
+        for name, value in NO_CHATTER.items():
+            os.environ.setdefault(name, value)
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message=".*was never awaited")

@@ -1,35 +1,121 @@
-"""Signals that end a command let it clean up first, as an error would."""
+"""Signals that end a command let it clean up first, as an error would, and then end it for sure.
+
+    Ctrl-C, SIGTERM, SIGHUP --> KeyboardInterrupt or SystemExit where Python runs next
+             a second one,
+             or GRACE seconds -> what is half-written is removed, the process ends at once
+
+Python sees a signal only when native code returns, which compiling does after minutes. A thread
+that the signal wakes takes care of that. The process ends without tearing down the interpreter:
+threads of jax that still compile or compute would crash in it.
+"""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+from pusa_jax.files import temporary
+
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+"""Handlers that are taken over; a signal that is ignored, as by nohup, stays so."""
+
+GRACE = 5.0
+"""Seconds that a command has to clean up."""
 
 
 @contextlib.contextmanager
-def ending_tidily() -> Iterator[None]:
-    """Ends by SystemExit where SIGTERM or SIGHUP would kill; may decorate a function.
+def ending_tidily(*, for_good: bool = False) -> Iterator[None]:
+    """Turns a signal that would kill into an exception; may decorate a function.
 
-    A signal that is ignored, as by nohup, stays so. Training takes signals over for itself.
+    Training takes the signals over for itself while it has something to save.
+
+    Args:
+      for_good: whether the process is to end with the command; then it does, whatever happens.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked: list[int] = []
 
     def end(number: int, frame: object) -> None:
-        for other in before:  # a second one must not interrupt cleaning up
-            signal.signal(other, signal.SIG_IGN)
-        print(f"pusa-jax: ended by {signal.Signals(number).name}.", file=sys.stderr)
+        if asked:  # a second one must not interrupt cleaning up
+            return
+        asked.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) == signal.SIG_DFL}
+    before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) in DEFAULTS}
     for number in before:
         signal.signal(number, end)
     try:
-        yield
+        with _watched(end) if for_good else contextlib.nullcontext():
+            yield
+    except KeyboardInterrupt:
+        asked.append(signal.SIGINT)  # however it came about
+        raise
     finally:
+        if asked:
+            say_ended(asked[0])
+            if for_good:
+                leave(128 + asked[0])
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watched(ours: object) -> Iterator[None]:
+    """Ends the process from a thread if the main one does not, while `ours` handles signals."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        first = _next(reader, ours)
+        if first:
+            timer = threading.Timer(GRACE, _end_now, [first])
+            timer.daemon = True
+            timer.start()
+            if _next(reader, ours):
+                _end_now(first)
+
+    former = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+
+
+def _next(reader: int, ours: object) -> int:
+    """Waits for a signal that `ours` handles and returns its number."""
+    while True:
+        number = os.read(reader, 1)[0]
+        if number in ENDING and signal.getsignal(number) is ours:
+            return number
+
+
+def _end_now(number: int) -> None:
+    temporary.remove_all_of_this_process()
+    say_ended(number)
+    leave(128 + number)
+
+
+def say_ended(number: int) -> None:
+    """Says in one line which signal has ended the command."""
+    how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    with contextlib.suppress(OSError, RuntimeError):  # a closed terminal, a stream in use
+        print(f"pusa-jax: {how}.", file=sys.stderr, flush=True)
+
+
+def leave(code: int) -> None:
+    """Ends the process without tearing down the interpreter; what was printed is printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            stream.flush()
+    os._exit(code)

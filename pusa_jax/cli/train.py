@@ -7,10 +7,10 @@ Config files follow ml_collections: `get_config()` returns nested values, and ev
 be set on the command line, as in `--config.optimizer.learning_rate=3e-5`.
 """
 
-import contextlib
 import json
-import sys
-from collections.abc import Iterator, Sequence
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,22 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 import pusa_jax
+from pusa_jax.cli.programs import FLAG, keep_programs
 from pusa_jax.data.batches import Clips, NoiseClips
 from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import parse_topology, prepare_process
 from pusa_jax.files.records import build, unknown
 from pusa_jax.planning.training import plan_training
-from pusa_jax.progress import Console
+from pusa_jax.progress import Console, in_words
 from pusa_jax.training.config import RANDOM, RunConfig
-from pusa_jax.training.loop import OnStep, train
+from pusa_jax.training.loop import train
+from pusa_jax.training.startup import open_weights, sized_by
+from pusa_jax.training.workdir import StopRequest
 
-USAGE = "usage: pusa-jax train --config=NAME_OR_FILE --workdir=FOLDER [--config.FIELD=VALUE ...]"
+USAGE = (
+    "usage: pusa-jax train --config=NAME_OR_FILE --workdir=FOLDER [--quiet] "
+    "[--no_compilation_cache] [--config.FIELD=VALUE ...]"
+)
 
 CONFIGS = Path(pusa_jax.__file__).parent / "configs"
 """Configs that come along; in a checkout a link to the folder `configs` at its top."""
@@ -39,9 +45,9 @@ HELP = f"""{USAGE}
 
 Trains a DiT with one timestep per latent frame, by LoRA or in full. A config file says everything;
 any of its values can be set on the command line. The same command goes on where a stopped run
-ended. Configs that come along go by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
-pusa_wan22_high_14b, pusa_wan22_low_14b, pusa_lora_ti2v_5b, pusa_v05_full_mochi,
-fvdm_ptss_1.3b.
+ended. Where model.weights is a folder, the model in it says its sizes. Configs that come along go
+by name: debug, pusa_v1_lora_14b, pusa_full_14b, pusa_lora_1.3b,
+pusa_wan22_high_14b, pusa_wan22_low_14b, pusa_lora_ti2v_5b, pusa_v05_full_mochi, fvdm_ptss_1.3b.
 
   pusa-jax train --config=debug --workdir=runs/debug                      (CPU, under a minute)
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p
@@ -63,14 +69,15 @@ sense. Chips are named as in `pusa-jax plan infer --help`.
 mesh.data times optimizer.accumulate must divide data.batch_size; mesh.context splits a clip."""
 
 
-def train_main(argv: Sequence[str]) -> int:
+def train_main(argv: Sequence[str], console: Console | None = None) -> int:
     """Runs the command.
 
     Args:
       argv: flags, without the name of the command.
+      console: shows what is going on.
 
     Returns:
-      the exit code: 0, also after a SIGTERM, when the state is saved.
+      the exit code: 0, also after SIGTERM and SIGHUP, when the state is saved; 130 after Ctrl-C.
 
     Raises:
       ValueError, FileNotFoundError, ImportError, OSError: one line each, see `loop.train`.
@@ -82,17 +89,94 @@ def train_main(argv: Sequence[str]) -> int:
     if not values.workdir:
         raise ValueError(f"--workdir is needed; {USAGE}")
     processes.join()
-    clips = open_clips(run)
-    with progress() as on_step:
-        taken = train(run, clips, Path(values.workdir), on_step)
-    if taken < run.steps and processes.is_first():
-        print(f"stopped and saved at step {taken}; the same command goes on.", file=sys.stderr)
-    if taken > run.steps and processes.is_first():
-        print(
-            f"{values.workdir} is at step {taken} already, behind steps={run.steps}; nothing done.",
-            file=sys.stderr,
+    workdir = Path(values.workdir)
+    is_quiet = values.quiet or not processes.is_first()
+    with Console(quiet=True) if is_quiet else console or Console() as console:
+        if not values.no_compilation_cache:
+            keep_programs(console)
+        weights = open_weights(run)
+        if weights is not None:
+            sized, run = run, sized_by(run, weights)
+            if sized is not run:
+                console.line(f"sizes are those of the model in {weights.path}.")
+        clips = open_clips(run)
+        watch = Watch(run, console)
+        stop = StopRequest(watch.on_stop)
+        taken = train(
+            run,
+            clips,
+            workdir,
+            watch.on_step,
+            weights=weights,
+            stop=stop,
+            on_progress=watch.on_progress,
+            tell=watch.tell,
         )
-    return 0
+        watch.end(workdir, taken, stop)
+    return 130 if stop.number == signal.SIGINT else 0
+
+
+class Watch:
+    """Says what a run is doing."""
+
+    def __init__(self, run: RunConfig, console: Console):
+        """Says nothing before something goes on: until then the run may be refused, in a line."""
+        self._run, self._console = run, console
+        self._said, self._since, self._first = False, time.perf_counter(), run.steps
+        self._loss = ""
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Shows a stage before the first step."""
+        self._say_what_is_random()
+        self._console(stage, done, total)
+
+    def on_step(self, step: int, steps: int, record: Mapping[str, float]) -> None:
+        """Shows a step."""
+        if step <= self._first:
+            self._first = step
+            self._console("train", step - 1, steps)
+        self._loss = f"loss {record['loss']:.4f}"
+        self._console("train", step, steps, self._loss)
+
+    def tell(self, line: str) -> None:
+        """Shows a line."""
+        self._say_what_is_random()
+        self._console.line(line)
+
+    def on_stop(self, number: int) -> None:
+        """Answers a signal."""
+        name = signal.Signals(number).name
+        self._console.line(f"{name}: saves behind this step and ends (again: ends at once).")
+
+    def end(self, workdir: Path, taken: int, stop: StopRequest) -> None:
+        """Says how the run has ended."""
+        self._console.close()
+        if taken > self._run.steps:
+            self._console.line(
+                f"{workdir} is at step {taken} already, behind steps={self._run.steps}; nothing "
+                "done."
+            )
+        elif taken < self._run.steps:
+            self._console.line(f"stopped and saved at step {taken}; the same command goes on.")
+        elif self._loss:
+            spent = in_words(time.perf_counter() - self._since)
+            self._console.line(
+                f"{workdir}: {taken} steps, {self._loss}, {spent}; next: "
+                f"pusa-jax export --src {workdir} --dst FOLDER"
+            )
+
+    def _say_what_is_random(self) -> None:
+        drawn = [
+            f"{name}=random: {what}"
+            for name, value, what in (
+                ("model.weights", self._run.model.weights, "the weights are drawn, not read"),
+                ("data.folder", self._run.data.folder, "the clips are noise"),
+            )
+            if value == RANDOM
+        ]
+        if drawn and not self._said:
+            self._console.line(f"careful: {'; '.join(drawn)}. Nothing of use is learned.")
+        self._said = True
 
 
 def plan_main(argv: Sequence[str]) -> int:
@@ -113,6 +197,8 @@ def plan_main(argv: Sequence[str]) -> int:
     run, values = parse(argv)
     topology = parse_topology(values.topology)
     prepare_process(topology)
+    if not values.no_compilation_cache:
+        keep_programs(Console(quiet=True))
     report = plan_training(run, topology)
     print(json.dumps(report.record()) if values.json else report.text())
     return 0 if report.fits else 3
@@ -167,6 +253,8 @@ def _flags(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("topology", "local", "Chips to plan for.", flag_values=values)
+    flags.DEFINE_bool(FLAG, False, "Do not keep compiled programs.", flag_values=values)
+    flags.DEFINE_bool("quiet", False, "Say nothing but errors.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print one JSON object.", flag_values=values)
     return values, values(argv)[1:]
 
@@ -216,24 +304,3 @@ def open_clips(run: RunConfig) -> Clips:
     from pusa_jax.data.encoded import EncodedClips
 
     return EncodedClips(run.data.folder)
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[OnStep]:
-    """Shows steps, loss and the time left, on the first process; lines without a terminal."""
-    console = Console()
-
-    def show(step: int, steps: int, record: dict[str, float]) -> None:
-        if not processes.is_first():
-            return
-        loss = f"loss {record['loss']:.4f}"
-        if sys.stderr.isatty():
-            console("train", step, steps, loss)
-        elif "seconds/step" in record:
-            seconds = record["seconds/step"]
-            left = (steps - step) * seconds / 60
-            rate = f"{seconds:.3g} s/step, {left:.1f} min left"
-            print(f"step {step}/{steps}: {loss}, {rate}", file=sys.stderr)
-
-    yield show
-    console.close()

@@ -1,6 +1,7 @@
 """The commands that read and write weights: `pusa-jax convert`, `export` and `extract-lora`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,12 +156,16 @@ def run_convert(args: argparse.Namespace) -> int:
     import jax
 
     from pusa_jax.convert.folders.converted import convert_folder
-    from pusa_jax.progress import Console
+    from pusa_jax.inference import packaged
 
     jax.config.update("jax_platforms", "cpu")  # started on every host, it needs no accelerator
-    console = Console()
+    console = args.console
     convert_folder(
-        args.src, args.dst, dtype=args.dtype, overwrite=args.overwrite, on_progress=console
+        packaged.found(args.src),
+        args.dst,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        on_progress=console,
     )
     console.close()
     print(f"{args.dst}: ready; use it as --model {args.dst}")
@@ -172,10 +177,10 @@ def run_export(args: argparse.Namespace) -> int:
     from pusa_jax.convert.folders.export import export_model
     from pusa_jax.convert.folders.lora_files import export_lora
     from pusa_jax.convert.folders.opened import ModelFolder
-    from pusa_jax.progress import Console
+    from pusa_jax.inference import packaged
     from pusa_jax.training.finished import is_workdir
 
-    src, dst = Path(args.src), Path(args.dst)
+    src, dst = Path(packaged.found(args.src)), Path(args.dst)
     loras = [*args.lora_path, *args.high_lora_path, *args.low_lora_path, *args.lightx2v]
     of_runs = {"--step": args.step, "--average": args.average, "--dtype": args.dtype}
     given = [flag for flag, value in (of_runs | {"--with_base": args.with_base}).items() if value]
@@ -188,7 +193,7 @@ def run_export(args: argparse.Namespace) -> int:
     elif src.is_file():
         written = [export_lora(src, dst, args.naming)]
     else:
-        console = Console()
+        console = args.console
         folder = ModelFolder(src)
         merged = all_loras_of(args, len(folder.family.experts))
         written = export_model(folder, dst, args.layout, on_progress=console, **merged)
@@ -199,19 +204,22 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_extract(args: argparse.Namespace) -> int:
     """Makes a LoRA of the difference between two models."""
+    # Before numpy comes in: many small decompositions, whose threads would wait for each other, and
+    # for those of jax, 60 times as long as one of them computes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pusa_jax.convert.extract import extract_lora
     from pusa_jax.convert.folders.lora_files import check_lora_destination
     from pusa_jax.convert.folders.opened import ModelFolder
     from pusa_jax.convert.lora import write_lora
     from pusa_jax.convert.networks import FOREIGN
-    from pusa_jax.progress import Console
+    from pusa_jax.inference import packaged
 
-    dst, console = Path(args.dst), Console()
+    dst, console = Path(args.dst), args.console
     check_lora_destination(dst)
-    tuned = ModelFolder(args.tuned)
+    tuned = ModelFolder(packaged.found(args.tuned))
     found = extract_lora(
         tuned,
-        ModelFolder(args.base),
+        ModelFolder(packaged.found(args.base)),
         args.rank,
         targets=args.targets,
         expert=EXPERT_NAMES.get(args.expert),
@@ -219,7 +227,7 @@ def run_extract(args: argparse.Namespace) -> int:
         on_progress=console,
     )
     console.close()
-    denoiser = next(name for name in tuned.names if name in tuned.family.experts)
+    denoiser = next(name for name in tuned.family.experts if name in tuned.names)
     names = {"made_from": Path(args.tuned).name, "base": Path(args.base).name}
     numbers = {"rank": str(args.rank), "captured_energy": f"{found.captured:.6f}"}
     write_lora(

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from pusa_jax.demo import shipped
+from pusa_jax.demo.judge import judge
+from pusa_jax.demo.world import WIDE, Scene, draw, render
 from pusa_jax.inference import jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import load_parts, open_model
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.media import video
-from pusa_jax.progress import Console, no_progress
-from pusa_jax.demo import shipped
-from pusa_jax.demo.world import WIDE, Scene, draw, render
-from pusa_jax.demo.judge import judge
+from pusa_jax.progress import Progress, no_progress
 
 SEED = 3_000_000
 """Of the scenes: far from those of any training."""
@@ -92,14 +92,14 @@ def given_pixels(latents: Sequence[int]) -> tuple[int, ...]:
     return tuple(frame for span in spans for frame in span)
 
 
-def run_demo(output: Path) -> int:
+def run_demo(output: Path, on_progress: Progress = no_progress) -> int:
     """Makes a clip per task, `sheet.png` and `report.json` in `output`."""
     began = time.perf_counter()
     inputs = output / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
     folder, lora = str(shipped.FOLDER), (shipped.LORA,)
     model = open_model(folder, lora)
-    parts_of_model = load_parts(model, dtype="float32", mesh=None, on_progress=no_progress)
+    parts_of_model = load_parts(model, dtype="float32", mesh=None, on_progress=on_progress)
     pipeline = PusaPipeline(**vars(parts_of_model))
     rows, verdicts = [], {}
     for i, (task, part) in enumerate(parts().items()):
@@ -121,10 +121,8 @@ def run_demo(output: Path) -> int:
             dtype="float32",
             settings=dataclasses.replace(shipped.SETTINGS, seed=i),
         )
-        console = Console()
         prepared = jobs.prepare(job, output / f"{task}.mp4", model)
-        result, *_ = jobs.run(prepared, console, pipeline)
-        console.close()
+        result, *_ = jobs.run(prepared, _under(task, on_progress), pipeline)
         verdicts[task] = verdict(part, result.frames)
         rows.append(row(f"{task}: {part.scene.caption}", result.frames, part.given))
         print(f"{output / task}.mp4: {json.dumps(verdicts[task])}")
@@ -135,6 +133,11 @@ def run_demo(output: Path) -> int:
     print(f"{output / 'sheet.png'}: all at a glance, given frames marked; {seconds} s in all")
     print(NOTICE)
     return 0
+
+
+def _under(task: str, on_progress: Progress) -> Progress:
+    """Progress with the name of a task before that of each stage."""
+    return lambda stage, done, total: on_progress(f"{task}: {stage}", done, total)
 
 
 def verdict(part: Part, frames: UInt8[np.ndarray, "T H W 3"]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """The models that come along with the package, and how they are best sampled."""
 
-from pathlib import Path
-
 from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.inference import packaged
 
-FOLDER = Path(__file__).parent / "weights"
+FOLDER = packaged.FOLDER
 """In the published layout; its README.md says how the weights came about and what they can do."""
 
 LORA = (str(FOLDER / "pusa_lora.safetensors"), 1.0)

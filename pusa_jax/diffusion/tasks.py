@@ -266,7 +266,7 @@ def transition(
 
 def joined_transition(
     first: Frames,
-    second: UInt8[np.ndarray, "T2 H W 3"],
+    second: Frames,
     num_latent_frames: int,
     stride: int,
     at: Sequence[int] | None = None,
@@ -280,6 +280,7 @@ def joined_transition(
     Raises:
       ValueError: see `transition`.
     """
+    first, second = as_clip(first), as_clip(second)
     opening, closing = _split_places(num_latent_frames, at)
     head, tail = joined_frames(num_latent_frames, stride)
     for name, frames, needed in (("first", first, head), ("second", second, tail)):

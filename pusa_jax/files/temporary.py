@@ -22,6 +22,9 @@ STALE_SECONDS = 24 * 3600
 TRIES, PAUSE = 40, 0.05
 """How often it is tried to remove a folder, and seconds between."""
 
+_HELD: set[Path] = set()
+"""What this process is making."""
+
 _NAME = re.compile(r"\.(?P<of>.+)\.(?P<host>[A-Za-z0-9]+)-\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
@@ -51,12 +54,14 @@ def claimed(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
             locks.take(descriptor, wait=True)
             if not locks.is_at(descriptor, temporary):  # taken for a leftover before it was locked
                 continue
+            _HELD.add(temporary)
             try:
                 with named(path):
                     yield temporary
                 return
             finally:
                 remove(temporary)
+                _HELD.discard(temporary)
         finally:
             os.close(descriptor)
 
@@ -86,6 +91,12 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
             if path.is_dir():
                 time.sleep(PAUSE)
+
+
+def remove_all_of_this_process() -> None:
+    """Removes what this process is making; to be called from any thread, just before its end."""
+    for path in tuple(_HELD):
+        remove(path)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -5,16 +5,16 @@ of the file and runs it again.
 """
 
 import dataclasses
-import itertools
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float, UInt8
 
 import pusa_jax
 from pusa_jax.convert.folders.merging import is_for_few_steps
@@ -25,9 +25,11 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import rows_of
 from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.files import claims, fingerprints
-from pusa_jax.files.atomic import check_writable
 from pusa_jax.files.records import FieldError, convert, rebuild
+from pusa_jax.inference import packaged
 from pusa_jax.inference.cautions import cautions
+from pusa_jax.inference.job_files import check_output, free_number, located, unused
+from pusa_jax.inference.job_files import numbered as numbered_name
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import (
     Resident,
@@ -39,6 +41,7 @@ from pusa_jax.inference.mesh_choice import (
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
+from pusa_jax.media.outputs import write_clip
 from pusa_jax.progress import Progress, no_progress
 from pusa_jax.typing import Precision, SourceRate
 
@@ -101,10 +104,23 @@ class Job:
     def as_record(self) -> dict[str, Any]:
         """The job as JSON values, with the folder it was made in and fingerprints of its files."""
         files = (*self.inputs, *self.lora_files)
-        return dataclasses.asdict(self) | {
-            "folder": os.getcwd(),
-            "sha256": {path: fingerprints.of_file(path) for path in files},
-        }
+        prints = {packaged.named(path): fingerprints.of_file(path) for path in files}
+        plain = dataclasses.asdict(self._with_paths(packaged.named))
+        return plain | {"folder": os.getcwd(), "sha256": prints}
+
+    def _with_paths(self, change: Callable[[str], str]) -> "Job":
+        """The job with every path of model and LoRA files changed."""
+
+        def merged(loras: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+            return tuple((change(file), strength) for file, strength in loras)
+
+        return dataclasses.replace(
+            self,
+            model=change(self.model),
+            lora=merged(self.lora),
+            low_lora=merged(self.low_lora),
+            lightx2v=tuple(map(change, self.lightx2v)),
+        )
 
     @property
     def lora_files(self) -> tuple[str, ...]:
@@ -122,7 +138,7 @@ class Job:
         """The inverse of `as_record`.
 
         Args:
-          record: plain values.
+          record: what a video holds.
           beside: folder that files are looked for in as well, after the one that the job was made
             in; inputs and LoRA files are known by their fingerprints. The job names what was found.
 
@@ -144,16 +160,19 @@ class Job:
             raise ValueError(message) from None
         check_claims(job)
         folders = tuple(Path(f) for f in (made_in, beside) if isinstance(f, str | Path))
-        found = {path: located(path, known, folders) for path, known in expected.items()}
+        found = {path: located(_here(path), known, folders) for path, known in expected.items()}
+        job = job._with_paths(lambda path: found.get(path, _here(path)))
         models = (p for f in (Path(), *folders) if os.path.exists(p := f / job.model))
         return dataclasses.replace(
             job,
             model=str(next(models, job.model)),
             inputs=tuple(found.get(path, path) for path in job.inputs),
-            lora=tuple((found.get(path, path), strength) for path, strength in job.lora),
-            low_lora=tuple((found.get(path, path), strength) for path, strength in job.low_lora),
-            lightx2v=tuple(found.get(path, path) for path in job.lightx2v),
         )
+
+
+def _here(path: str) -> str:
+    """A path of this machine, also for files that come along."""
+    return packaged.found(packaged.named(path))
 
 
 def check_claims(job: Job) -> None:
@@ -186,25 +205,7 @@ def moved(record: Mapping[str, Any], job: Job) -> list[tuple[str, str]]:
         then += [path for path, _ in record.get(name) or ()]
         now += [path for path, _ in getattr(job, name)]
     pairs = zip(then, now, strict=True)
-    return [(old, new) for old, new in dict.fromkeys(pairs) if old != new]
-
-
-def located(path: str, fingerprint: str, folders: Sequence[Path] = ()) -> str:
-    """Where a file of an earlier run is now: at its path, or in one of the folders.
-
-    Raises:
-      ValueError: it is at none of these places, or has changed.
-    """
-    name = re.split(r"[/\\]", path)[-1]
-    places = [Path(path), *(folder / part for folder in folders for part in (path, name))]
-    there = list(dict.fromkeys(place for place in places if os.path.isfile(place)))
-    for place in there:
-        if fingerprints.of_file(place) == fingerprint:
-            return path if place == Path(path) else str(place)
-    if there:
-        raise ValueError(f"input {there[0]} has changed since the video was made.")
-    other = "".join(f", nor in {folder.absolute()}" for folder in dict.fromkeys(folders))
-    raise ValueError(f"input {path} is not there any more{other}; put it back to rerun.")
+    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, _here(old))]
 
 
 def read_conditions(
@@ -328,7 +329,7 @@ def prepare(
     """
     unnumbered = Path(output) if numbered else None
     if unnumbered is not None:
-        output = _numbered(unnumbered, processes.agree_on(_free_number(unnumbered)))
+        output = numbered_name(unnumbered, processes.agree_on(free_number(unnumbered)))
     check_output(output, (*job.inputs, *job.lora_files))
     check_claims(job)
     if model is None:
@@ -391,51 +392,29 @@ def run(
         on_progress=on_progress,
     )
     record = embedded_record(job, result, prepared.mesh)
-    path = _written(prepared, result, record) if processes.is_first() else prepared.output
-    return result, record, path
+    if not processes.is_first():
+        return result, record, prepared.output
+    is_tiny = Path(job.model) == packaged.FOLDER
+    frames = packaged.enlarged(result.frames) if is_tiny else result.frames
+    return result, record, _written(prepared, frames, result.latents, record)
 
 
-def _written(prepared: Prepared, result: Output, record: dict[str, Any]) -> Path:
+def _written(
+    prepared: Prepared,
+    frames: UInt8[np.ndarray, "T H W 3"],
+    latents: Float[np.ndarray, "1 F h w C"],
+    record: dict[str, Any],
+) -> Path:
+    """Writes the clip, of a numbered output under the first number that is free by now."""
     path, unnumbered, fps = prepared.output, prepared.unnumbered, prepared.job.settings.fps
     while True:
         try:
-            video.write_video(path, result.frames, fps, record, only_new=unnumbered is not None)
+            write_clip(path, frames, latents, fps, record, only_new=unnumbered is not None)
             return path
         except FileExistsError:
             if unnumbered is None:
                 raise
             path = unused(unnumbered)
-
-
-def check_output(output: str | Path, inputs: Sequence[str] = ()) -> None:
-    """Makes sure, before any work, that the video can be written and replaces no input.
-
-    Raises:
-      ValueError: not an .mp4, or it is one of the inputs, also by another name.
-      OSError: the folder cannot be written.
-    """
-    if Path(output).suffix.lower() != ".mp4":
-        raise ValueError(f"the output must end in .mp4, got {str(output)!r}.")
-    check_writable(output)
-    for path in inputs:
-        is_there = os.path.exists(output) and os.path.exists(path)
-        # Through a folder that is made only when the video is written a name leads there as well.
-        is_same = os.path.realpath(output) == os.path.realpath(path)
-        if is_same or (is_there and os.path.samefile(output, path)):
-            raise ValueError(f"the output {output} is the input {path}; choose another name.")
-
-
-def unused(output: str | Path) -> Path:
-    """The name itself, or the first of NAME-2.mp4, NAME-3.mp4, ... that is free."""
-    return _numbered(Path(output), _free_number(Path(output)))
-
-
-def _free_number(path: Path) -> int:
-    return next(n for n in itertools.count(1) if not os.path.lexists(_numbered(path, n)))
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
 
 
 def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
@@ -450,3 +429,13 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
         "backend": f"{device.platform} {device.device_kind}",
         "mesh": dict(mesh.shape),
     }
+
+
+def what_differs(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """What may be why two runs of a job do not agree to the last bit, in words."""
+    names = {"pusa_jax": "pusa_jax", "jax": "jax", "backend": "device", "mesh": "mesh"}
+    return [
+        f"{word} {record[name]} then, {again.get(name)} now"
+        for name, word in names.items()
+        if name in record and record[name] != again.get(name)
+    ]

@@ -15,14 +15,17 @@ from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices.sharding import shardings
+from pusa_jax.inference import packaged
 from pusa_jax.inference.experts import Expert, waiting
 from pusa_jax.inference.mesh_choice import (
+    ROOM,
     MeshLike,
     Resident,
     check_memory,
     choose_mesh,
     choose_resident,
     device_limit,
+    weight_bytes,
 )
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models.family import Family, Name, Tokenizer
@@ -77,7 +80,7 @@ def open_model(
     """Opens a folder and LoRA files, and finds out whether they belong together.
 
     Args:
-      path: published or converted, or opened already.
+      path: published or converted, or opened already; "tiny" is the model that comes along.
       lora: files and strengths, for the only denoiser or the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for a few steps, see `convert.folders.merging`.
@@ -86,7 +89,7 @@ def open_model(
       FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
         or with networks that do not belong together.
     """
-    folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
+    folder = path if isinstance(path, ModelFolder) else ModelFolder(packaged.found(path))
     family = folder.family
     names: tuple[Name, ...] = (*family.experts, "vae", "text_encoder")
     configs: dict[Name, Any] = {name: folder.config(name) for name in names}
@@ -155,6 +158,16 @@ class Loaded:
     one_at_a_time: bool
 
 
+def has_room_for_text(model: Model, mesh: Mesh, dtype: Precision, resident: int) -> bool:
+    """Whether the text encoder fits beside so many denoisers and leaves `ROOM` for the rest."""
+    limit = device_limit(mesh)
+    if limit is None:
+        return False
+    size = functools.partial(weight_bytes, mesh, model.family)
+    text = size(model.folder.config("text_encoder"), dtype, "text_encoder")
+    return text + resident * size(model.configs.dit, dtype) <= (1 - ROOM) * limit
+
+
 def load_parts(
     model: Model,
     *,
@@ -163,7 +176,9 @@ def load_parts(
     resident: Resident | None = None,
     on_progress: Progress,
 ) -> Loaded:
-    """Loads denoisers and autoencoder; the text encoder is loaded when a prompt is met, not kept.
+    """Loads denoisers and autoencoder; the text encoder is loaded when a new prompt is met.
+
+    It stays on the devices where it has room beside the denoisers, and is loaded anew where not.
 
     Args:
       model: opened.
@@ -191,11 +206,14 @@ def load_parts(
         dit = waiting(dit) if resident == "one" else dit  # before the next one is read
         experts.append(Expert(dit=dit, first_level=level))
     on_progress("load", total, total)
+    text_encoder = functools.partial(load_module, model, "text_encoder", dtype, mesh)
+    if has_room_for_text(model, mesh, dtype, len(experts) if resident == "all" else 1):
+        text_encoder = functools.cache(text_encoder)
     return Loaded(
         family=model.family,
         dit=experts,
         autoencoder=autoencoder,
-        text_encoder=functools.partial(load_module, model, "text_encoder", dtype, mesh),
+        text_encoder=text_encoder,
         tokenizer=model.tokenizer,
         mesh=mesh,
         one_at_a_time=resident == "one",

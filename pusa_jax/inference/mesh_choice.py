@@ -9,14 +9,14 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.devices.topologies import GIB
-from pusa_jax.models.family import DenoiserConfig, Family
+from pusa_jax.models.family import DenoiserConfig, Family, Name
 from pusa_jax.typing import Precision
 
 PASSES = 2
@@ -108,7 +108,7 @@ def choose_resident(
         return "all"
     if asked is not None:
         return asked
-    needed = len(family.experts) * _weight_bytes(mesh, family, config, dtype)
+    needed = len(family.experts) * weight_bytes(mesh, family, config, dtype)
     return "all" if limit is None or needed <= (1 - ROOM) * limit else "one"
 
 
@@ -124,7 +124,7 @@ def check_memory(
     What else a run needs is known once it is compiled: that is what `pusa-jax plan` is for.
     """
     count = len(family.experts) if resident == "all" else 1
-    needed, limit = count * _weight_bytes(mesh, family, config, dtype), device_limit(mesh)
+    needed, limit = count * weight_bytes(mesh, family, config, dtype), device_limit(mesh)
     if limit is not None and needed > limit:
         what = f"of {count} experts " if count > 1 else ""
         instead = (
@@ -137,9 +137,11 @@ def check_memory(
         )
 
 
-def _weight_bytes(mesh: Mesh, family: Family, config: DenoiserConfig, dtype: Precision) -> int:
-    """What one denoiser takes of each device."""
-    network = family.networks["dit"]
+def weight_bytes(
+    mesh: Mesh, family: Family, config: Any, dtype: Precision, name: Name = "dit"
+) -> int:
+    """What a network, if nothing else is said one denoiser, takes of each device."""
+    network = family.networks[name]
     leaves = network.shapes(dataclasses.replace(config, param_dtype=dtype))
     placed = shardings(leaves, network.sharding, mesh)
     return sum(

@@ -37,6 +37,7 @@ from pusa_jax.inference.mesh_choice import MeshLike, Resident
 from pusa_jax.inference.settings import (
     Configs,
     Given,
+    check_call,
     guidance_scales,
     latent_shape,
     plan_run,
@@ -50,7 +51,7 @@ from pusa_jax.typing import Latents, Text
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Output:
     """A finished run.
 
@@ -67,6 +68,14 @@ class Output:
     seed: int
     settings: dict[str, Any]
     seconds: dict[str, float]
+
+    def __repr__(self) -> str:
+        """In short: no arrays."""
+        frames, height, width, _ = self.frames.shape
+        return (
+            f"Output({frames} frames of {height}x{width}, latents {[*self.latents.shape]}, "
+            f"seed {self.seed}, {sum(self.seconds.values()):.1f} s)"
+        )
 
     def latents_sha256(self) -> str:
         """Fingerprint of the latents, to tell whether two runs agree to the last bit."""
@@ -196,7 +205,9 @@ class PusaPipeline:
 
         Raises:
           ValueError: settings or conditions that cannot be sampled, before any work is done.
+          TypeError: several prompts, or bare pictures; says the right call.
         """
+        check_call(prompt, conditions)
         settings = self.family.sampling if settings is None else settings
         negative = self.family.negative_prompt if negative_prompt is None else negative_prompt
         configs = Configs(dit=self.config, vae=self.autoencoder.config)
@@ -352,7 +363,16 @@ class PusaPipeline:
         tiled: bool,
         on_progress: Progress = no_progress,
     ) -> np.ndarray:
-        """Latents [1, F, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1], on the host."""
+        """Latents [1, F, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1], on the host.
+
+        Raises:
+          ValueError: several clips; says the right call.
+        """
+        if len(latents) != 1:
+            raise ValueError(
+                f"one clip is decoded at a time, got {len(latents)}: [pipe.decode(latents[i : i + "
+                "1], tiled) for i in range(len(latents))]."
+            )
         on_progress("decode", 0, 1)
 
         def on_part(done: int, total: int) -> None:

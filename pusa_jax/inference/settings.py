@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,23 @@ def check_experts(settings: SamplingConfig, family: Family) -> None:
             raise ValueError(
                 f"{name.replace('_', ' ')} {value:g} is for a model with two experts, "
                 f"{family.name} has one denoiser."
+            )
+
+
+def check_call(prompt: Any, conditions: Any) -> None:
+    """Raises TypeError, with the right call, for what other libraries take and we do not."""
+    if not isinstance(prompt, str):
+        raise TypeError(
+            f"one prompt makes one clip, got {type(prompt).__name__}: "
+            "[pipe(prompt) for prompt in prompts]."
+        )
+    bare = conditions if isinstance(conditions, list | tuple) else [conditions]
+    for given in bare:
+        if not isinstance(given, Condition | FrameCondition):
+            raise TypeError(
+                f"conditions are given frames with their places, got {type(given).__name__}: "
+                "conditions=pj.tasks.image_to_video(image), where image = "
+                'pj.fit(numpy.asarray(picture.convert("RGB")), height, width, "crop").'
             )
 
 

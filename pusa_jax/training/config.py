@@ -161,7 +161,7 @@ class LogConfig:
 
     Attributes:
       every: steps between records.
-      tensorboard: whether to write event files, if tensorboardX is there.
+      tensorboard: whether to write event files, for which the package tensorboardX must be there.
       wandb: project in Weights & Biases, whose package must be there; empty for none.
     """
 

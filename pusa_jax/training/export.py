@@ -15,6 +15,7 @@ from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.lora import Naming, write_lora
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.files.staging import staged
+from pusa_jax.inference import packaged
 from pusa_jax.models.family import Name
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.finished import Result
@@ -85,7 +86,7 @@ def export_model(
         raise ValueError("this run trained adapters; export them, or merge them into their base.")
     if with_base and run.model.weights == RANDOM:
         raise ValueError("this run began with random weights: there is no VAE to come along.")
-    base = ModelFolder(run.model.weights) if with_base else None
+    base = ModelFolder(packaged.found(run.model.weights)) if with_base else None
     trained, dit = run.recipe.expert, run.recipe.dit
     others: list[Name] = [name for name in base.names if name != trained] if base else []
 

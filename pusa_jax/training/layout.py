@@ -7,6 +7,7 @@ and its plan.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pusa_jax.devices.sharding import shardings
+from pusa_jax.devices.topologies import GIB
+from pusa_jax.inference.mesh_choice import device_limit
 from pusa_jax.training.state import TrainState
 from pusa_jax.training.step import Frozen, Recipe, first_state, model_shapes
 
@@ -118,6 +121,28 @@ def placement(
             for name, shape in (("latents", clip_shape), ("text", text_shape))
         },
     )
+
+
+def check_memory(placed: Placement) -> None:
+    """Makes sure that what stays on the devices all the time has room there; makes no array.
+
+    What else a step needs is known once it is compiled: that is what `pusa-jax plan train` is for.
+
+    Raises:
+      ValueError: one line that says how much is needed and how much there is.
+    """
+    leaves = jax.tree.leaves((placed.state, placed.frozen))
+    needed = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves
+    )
+    limit = device_limit(placed.mesh)
+    if limit is not None and needed > limit:
+        what = "adapters and their frozen base" if placed.frozen.base else "the weights"
+        raise ValueError(
+            f"{what}, with the optimizer's state, take {needed / GIB:.1f} GiB of each of "
+            f"{placed.mesh.size} devices, which have {limit / GIB:.1f}, before any step: use more "
+            "devices or a smaller model; pusa-jax plan train says what fits."
+        )
 
 
 def shardings_of(tree: Any) -> Any:

@@ -26,16 +26,20 @@ from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.files.atomic import replacing
 from pusa_jax.inference.networks import vae_record
+from pusa_jax.progress import Progress, no_progress
 from pusa_jax.training.checkpoints import RunCheckpoints
-from pusa_jax.training.config import RANDOM, RunConfig
-from pusa_jax.training.layout import Placement, placement, shardings_of
+from pusa_jax.training.config import RunConfig
+from pusa_jax.training.layout import Placement, check_memory, placement, shardings_of
 from pusa_jax.training.metrics import Meter, Recorder, check_services, step_flops
-from pusa_jax.training.startup import Start, begin
+from pusa_jax.training.startup import Start, begin, is_finished, open_weights
 from pusa_jax.training.step import Recipe, train_step
-from pusa_jax.training.workdir import CHECKPOINTS, StopRequest, git_commit, locked
+from pusa_jax.training.workdir import CHECKPOINTS, SAMPLES, StopRequest, git_commit, locked
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the newest record."""
+
+Tell = Callable[[str], None]
+"""Called with a line for people."""
 
 
 class NonFiniteLossError(ValueError):
@@ -57,8 +61,13 @@ def train(
     workdir: Path,
     on_step: OnStep = lambda step, steps, record: None,
     devices: Sequence[jax.Device] | None = None,
+    *,
+    weights: ModelFolder | None = None,
+    stop: StopRequest | None = None,
+    on_progress: Progress = no_progress,
+    tell: Tell = lambda line: None,
 ) -> int:
-    """Trains until the last step, or until a SIGTERM, and saves.
+    """Trains until the last step, or until a signal asks to stop, and saves.
 
     Args:
       run: the settings.
@@ -66,9 +75,13 @@ def train(
       workdir: of this run and no other; where it has checkpoints, the run goes on from there.
       on_step: told about every step.
       devices: to run on; all that jax sees, if not given.
+      weights: `run.model.weights`, where it is open already.
+      stop: notes the signals, while there is something to save; default: one of its own.
+      on_progress: told about what takes long before the first step.
+      tell: told in a line what people want to know.
 
     Returns:
-      steps taken in all; fewer than `run.steps` after a SIGTERM.
+      steps taken in all; fewer than `run.steps` where a signal asked to stop.
 
     Raises:
       ValueError: settings, data, weights and checkpoints that do not go together; the workdir is in
@@ -78,50 +91,60 @@ def train(
       NonFiniteLossError: names the step and its clips.
       OSError: a checkpoint or record could not be written.
     """
-    check_services(run.log.wandb)
-    check_clips(run, clips)
+    check_services(run.log.tensorboard, run.log.wandb)
+    weights = open_weights(run) if weights is None else weights
+    check_clips(run, clips, weights)
     devices = jax.devices() if devices is None else devices
     mesh = make_mesh(run.mesh.shape(len(devices)), devices)
-    with locked(workdir), jax.set_mesh(mesh), StopRequest() as stop:
+    with locked(workdir), jax.set_mesh(mesh):
         placed = placement(
             run.recipe, mesh, run.data.batch_size, clips.clip_shape, clips.text_shape
         )
+        check_memory(placed)
         keep = run.checkpoint
         checkpoints = RunCheckpoints(
             workdir / CHECKPOINTS, keep_last=keep.keep_last, keep_every=keep.keep_every
         )
         try:
+            if is_finished(run, checkpoints, workdir / SAMPLES):
+                tell(f"nothing is left to do: {workdir} is at step {run.steps} of {run.steps}.")
+                return run.steps
             no_text = clips.no_text if run.needs_no_text else np.zeros(clips.text_shape)
-            start = begin(run, placed, checkpoints, no_text)
+            start = begin(run, placed, checkpoints, no_text, weights, on_progress)
+            if start.step:
+                tell(f"goes on at step {start.step} of {run.steps}, from {start.source}.")
             if processes.is_first():
                 with replacing(workdir / "config.json") as part:
                     part.write_text(json.dumps(run.record(), indent=1) + "\n", "utf-8")
             recorder = Recorder(
                 workdir, step=start.step, tensorboard=run.log.tensorboard, wandb=run.log.wandb
             )
-            loop = Loop(run, clips, workdir, placed, start, checkpoints, recorder, on_step)
+            on_progress("compile", 0, 1)
+            loop = Loop(
+                run, clips, workdir, placed, start, checkpoints, recorder, on_step, weights, tell
+            )
+            on_progress("compile", 1, 1)
             try:
-                return loop.run(stop)
+                with stop or StopRequest() as stop:
+                    return loop.run(stop)
             finally:
                 recorder.close()
         finally:
             checkpoints.close()
 
 
-def check_clips(run: RunConfig, clips: Clips) -> None:
+def check_clips(run: RunConfig, clips: Clips, weights: ModelFolder | None) -> None:
     """Makes sure that there are clips, of the shape and for the networks of the run.
 
     Raises:
       ValueError: there are none, or they are of another shape or another VAE.
-      FileNotFoundError: there are no weights.
     """
     if not len(clips):
         raise ValueError(f"{run.data.folder} holds no clips; encode some first.")
-    if run.model.weights == RANDOM:
+    if weights is None:
         vae = {"config": config_to_json(run.model.networks().vae), "fingerprint": ""}
     else:
-        folder = ModelFolder(run.model.weights)
-        vae = vae_record(folder) if "vae" in folder.names else None
+        vae = vae_record(weights) if "vae" in weights.names else None
     clips.check_fits(run.clip_shape, run.text_shape, vae)
 
 
@@ -147,7 +170,10 @@ class Loop:
         checkpoints: RunCheckpoints,
         recorder: Recorder,
         on_step: OnStep,
+        weights: ModelFolder | None = None,
+        tell: Tell = lambda line: None,
     ):
+        self._tell = tell
         self._settings, self._workdir, self._placed = run, workdir, placed
         self._checkpoints, self._recorder, self._on_step = checkpoints, recorder, on_step
         self._state, self._frozen, self._first = start.state, start.frozen, start.step
@@ -169,7 +195,7 @@ class Loop:
         if run.samples.every:
             from pusa_jax.training.samples import Renderer  # needs codecs, which training does not
 
-            self._render = Renderer(run, clips, placed, workdir / "samples")
+            self._render = Renderer(run, clips, placed, workdir / SAMPLES, weights)
         self._since, self._waited = time.perf_counter(), 0.0
 
     def run(self, stop: StopRequest) -> int:
@@ -204,6 +230,7 @@ class Loop:
         self._settle(keep=0)
         for task, image in self._render(step, self._state, self._frozen):
             self._recorder.picture(step, f"samples/{task}", image)
+        self._tell(f"step {step} is shown in {self._workdir / SAMPLES}.")
         self._since = time.perf_counter()
 
     def _fetch(self) -> tuple[dict[str, jax.Array], list[str], dict[str, Any]]:
@@ -252,4 +279,5 @@ class Loop:
             return
         info = self._info | {"step": step, "data": position, "meter": self._meter.state()}
         self._checkpoints.save(step, self._state, info)
+        self._tell(f"step {step} is saved in {self._workdir / CHECKPOINTS / str(step)}.")
         self._since = time.perf_counter()

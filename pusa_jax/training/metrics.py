@@ -1,6 +1,6 @@
 """What is recorded of a run: its steps added up, and where the numbers go.
 
-`metrics.jsonl` always; TensorBoard and Weights & Biases where their packages are. One record covers
+`metrics.jsonl` always; TensorBoard and Weights & Biases where they are asked for. One record covers
 the steps since the last one. Values that depend on the run alone (loss, gradient norm, learning
 rate) are the same to the last bit however often the run was interrupted; timings are not.
 """
@@ -128,12 +128,18 @@ TIMINGS = ("seconds/", "tflops", "mfu", "memory")
 """Beginnings of the names of values that differ from one execution of a run to the next."""
 
 
-def check_services(wandb: str) -> None:
+def check_services(tensorboard: bool, wandb: str) -> None:
     """Makes sure that what a run is to be recorded with is there, before anything is made.
 
     Raises:
-      ImportError: the run names a project in Weights & Biases, but its package is missing.
+      ImportError: TensorBoard or a project in Weights & Biases is asked for, but its package is
+        missing.
     """
+    if tensorboard and not importlib.util.find_spec("tensorboardX"):
+        raise ImportError(
+            "log.tensorboard needs the package tensorboardX: pip install tensorboardX, or "
+            "--config.log.tensorboard=False."
+        )
     if wandb and not importlib.util.find_spec("wandb"):
         raise ImportError(
             f"log.wandb={wandb!r} needs the package wandb: pip install wandb, or leave it empty."
@@ -149,7 +155,7 @@ class Recorder:
         Args:
           workdir: of the run.
           step: the run goes on from.
-          tensorboard: whether to write event files, if tensorboardX is there.
+          tensorboard: whether to write event files; needs tensorboardX.
           wandb: project in Weights & Biases; empty for none.
         """
         self._writers: list[Any] = []
@@ -161,7 +167,7 @@ class Recorder:
         with replacing(self._path) as part:
             part.write_text("".join(kept), "utf-8")
         self._lines = self._path.open("a", encoding="utf-8")
-        if tensorboard and importlib.util.find_spec("tensorboardX"):
+        if tensorboard:
             from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
             # Its own queue is shorter than one record: every record would wait for the disk.

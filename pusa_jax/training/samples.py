@@ -24,10 +24,12 @@ from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.step import sample_at_once
 from pusa_jax.media.pixels import to_uint8
 from pusa_jax.media.video import frame_strip, write_png
-from pusa_jax.training.config import RANDOM, RunConfig, SampleConfig
+from pusa_jax.training.config import RunConfig, SampleConfig
 from pusa_jax.training.layout import Placement
+from pusa_jax.training.startup import open_weights
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
+from pusa_jax.training.workdir import all_drawn, picture_path
 from pusa_jax.typing import Latents, Text
 from pusa_jax.weights.leaves import assemble
 
@@ -91,26 +93,34 @@ def as_trained(run: RunConfig, latents: np.ndarray) -> np.ndarray:
     return recipe.family.given(latents, run.model.networks().vae)
 
 
-def load_vae(run: RunConfig) -> Autoencoder:
-    """The autoencoder beside the weights of a run, or a random one.
+def load_vae(run: RunConfig, weights: ModelFolder | None = None) -> Autoencoder:
+    """The autoencoder beside the weights of a run, which may be open already, or a random one.
 
     Raises:
       FileNotFoundError: the weights have no VAE beside them.
     """
+    weights = open_weights(run) if weights is None else weights
     networks = run.model.networks()
     network, codec = networks.family.networks["vae"], networks.family.codec
-    if run.model.weights == RANDOM:
+    if weights is None:
         module = network.build(networks.vae, rngs=nnx.Rngs(run.seed))
         return Autoencoder(module, codec, networks.vae)
-    config, leaves = ModelFolder(run.model.weights).load("vae", "float32")
+    config, leaves = weights.load("vae", "float32")
     return Autoencoder(assemble(lambda: network.build(config), leaves), codec, config)
 
 
 class Renderer:
     """Samples the fixed set of clips and shows them."""
 
-    def __init__(self, run: RunConfig, clips: Clips, placed: Placement, folder: Path):
-        """Loads the VAE and the clips; `folder` is where pictures go."""
+    def __init__(
+        self,
+        run: RunConfig,
+        clips: Clips,
+        placed: Placement,
+        folder: Path,
+        weights: ModelFolder | None = None,
+    ):
+        """Loads the VAE, see `load_vae`, and the clips; `folder` is where pictures go."""
         self._config, self._folder = run.samples, folder
         examples = clips.examples(run.samples.count)
         clean = as_trained(run, examples["latents"].astype(np.float32))
@@ -124,7 +134,7 @@ class Renderer:
         self._autoencoder = None
         if processes.is_first():
             with self._one_device():
-                self._autoencoder = load_vae(run)
+                self._autoencoder = load_vae(run, weights)
 
     def __call__(
         self, step: int, state: TrainState, frozen: Frozen
@@ -145,16 +155,12 @@ class Renderer:
                 with self._one_device():
                     frames = shown(self._autoencoder, here, self._config.strip)
                 image = picture(frames)
-                write_png(self._path(task, step), image)
+                write_png(picture_path(self._folder, task, step), image)
                 yield task, image
 
     def has_drawn(self, step: int) -> bool:
         """Whether all pictures of a step are there; every process gets the same answer."""
-        there = all(self._path(task, step).is_file() for task in self._tables)
-        return bool(processes.agree_on(int(there)))
-
-    def _path(self, task: str, step: int) -> Path:
-        return self._folder / f"{task}-{step:06}.png"
+        return bool(processes.agree_on(int(all_drawn(self._folder, step))))
 
     @staticmethod
     def _one_device():

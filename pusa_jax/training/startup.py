@@ -11,8 +11,9 @@ model.weights is "random"      -> weights as drawn from the seed
 #
 #    1  packages that the run is to be recorded with       missing ones are named
 #    2  clips against the run's shapes and its VAE         reads one VAE
-#    3  mesh, lock of the workdir, layout of all arrays    shapes only, no array is made
-#    4  settings against those of the checkpoint           plain values only
+#    3  mesh, lock of the workdir, layout of all arrays    shapes only, no array is made; held
+#                                                          against the memory there is
+#    4  settings against those of the checkpoint           plain values only; a finished run ends
 #    5  the base, read to where it lies                    minutes at full size
 #    6  its fingerprint against the checkpoint's           one pass over the base
 #    7  the state: restored, or made where it lies         most of a device's memory
@@ -35,16 +36,19 @@ from pusa_jax.convert.folders.merging import check_expert
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.lora import read_lora
 from pusa_jax.convert.networks import FOREIGN, config_to_json
+from pusa_jax.devices import processes
 from pusa_jax.files.fingerprints import of_placed_weights
 from pusa_jax.files.records import differing_fields, rebuild
+from pusa_jax.inference import packaged
 from pusa_jax.listing import listed
 from pusa_jax.models.adapters import from_lora
+from pusa_jax.progress import Progress, no_progress
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state, model_shapes
-from pusa_jax.training.workdir import CHECKPOINTS
+from pusa_jax.training.workdir import CHECKPOINTS, all_drawn
 from pusa_jax.weights.leaves import leaves_of
 
 
@@ -67,7 +71,64 @@ class Start:
     source: str
 
 
-def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_text: Any) -> Start:
+def open_weights(run: RunConfig) -> ModelFolder | None:
+    """The folder of a run's weights; None where they are drawn.
+
+    Raises:
+      FileNotFoundError, ValueError: it is not there, or of another family than the run.
+    """
+    if run.model.weights == RANDOM:
+        return None
+    folder, family = ModelFolder(packaged.found(run.model.weights)), run.recipe.family
+    if folder.family is not family:
+        raise ValueError(
+            f"{run.model.weights} is a {folder.family.name} model, the run trains {family.name}; "
+            "set model.preset or model.family to the model in the folder."
+        )
+    return folder
+
+
+def sized_by(run: RunConfig, weights: ModelFolder) -> RunConfig:
+    """The run with the sizes of the model in a folder, where its own are others.
+
+    Raises:
+      FileNotFoundError, ValueError: the folder has no such denoiser, or it is not understood.
+    """
+    given, model = run.model.networks(), run.model
+    found: dict[str, Any] = {"dit": weights.config(model.expert), "vae": given.vae}
+    if "vae" in weights.names:
+        found["vae"] = weights.config("vae")
+    own = {name: config_to_json(getattr(given, name)) for name in found}
+    theirs = {name: config_to_json(config) for name, config in found.items()}
+    if not differing_fields(theirs, own, frozenset(found)):
+        return run
+    sized = dataclasses.replace(model, preset="", family=weights.family.name, **found)
+    return dataclasses.replace(run, model=sized)
+
+
+def is_finished(run: RunConfig, checkpoints: RunCheckpoints, samples: Path) -> bool:
+    """Whether the last step of a run is saved and its pictures, if any, are drawn.
+
+    Every process gets the same answer.
+
+    Raises:
+      ValueError: the checkpoint is of other settings.
+    """
+    if not checkpoints.steps or checkpoints.steps[-1] != run.steps:
+        return False
+    _saved(run, checkpoints)
+    is_shown = bool(run.samples.every) and run.steps % run.samples.every == 0
+    return bool(processes.agree_on(int(not is_shown or all_drawn(samples, run.steps))))
+
+
+def begin(
+    run: RunConfig,
+    placed: Placement,
+    checkpoints: RunCheckpoints,
+    no_text: Any,
+    weights: ModelFolder | None = None,
+    on_progress: Progress = no_progress,
+) -> Start:
     """Finds or makes the state a run goes on from.
 
     Args:
@@ -75,11 +136,14 @@ def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_tex
       placed: where the arrays will lie.
       checkpoints: those of this run.
       no_text: features of the empty prompt, [L, E].
+      weights: `run.model.weights`, where it is open already.
+      on_progress: told about the stages "load" and "restore".
 
     Raises:
       ValueError: a checkpoint of other settings, or weights of another model; says what differs.
       FileNotFoundError: no checkpoint or weights where they should be.
     """
+    weights = open_weights(run) if weights is None else weights
     recipe, is_lora = run.recipe, run.adapter is not None
     empty_prompt = jax.device_put(
         np.asarray(no_text).astype(jnp.bfloat16)[None], placed.frozen.no_text.sharding
@@ -88,7 +152,9 @@ def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_tex
     given = {} if saved else adapters_of_file(run, placed)
     base: Params = {}
     if is_lora or saved is None:
-        base = _weights(run, placed)
+        on_progress("load", 0, 1)
+        base = jax.block_until_ready(_weights(run, placed, weights))
+        on_progress("load", 1, 1)
     frozen = Frozen(base=base if is_lora else {}, no_text=empty_prompt)
     base_fingerprint = int(jax.jit(of_placed_weights)(base)) if is_lora else 0
     if saved is not None:
@@ -98,9 +164,10 @@ def begin(run: RunConfig, placed: Placement, checkpoints: RunCheckpoints, no_tex
                 f"the weights in {run.model.weights} are not those that {source} was trained on; "
                 "set model.weights to the folder it started from."
             )
-        return Start(
-            state=restore(placed.state), frozen=frozen, step=step, info=info, source=source
-        )
+        on_progress("restore", 0, 1)
+        state = restore(placed.state)
+        on_progress("restore", 1, 1)
+        return Start(state=state, frozen=frozen, step=step, info=info, source=source)
     make = jax.jit(
         functools.partial(first_state, recipe),
         out_shardings=shardings_of(placed.state),
@@ -180,21 +247,21 @@ def _refuse_others(saved: Any, run: RunConfig, parts: frozenset[str], what: str)
         )
 
 
-def _weights(run: RunConfig, placed: Placement) -> Params:
+def _weights(run: RunConfig, placed: Placement, weights: ModelFolder | None) -> Params:
     """Leaves of the model a run starts from: the frozen base, or what is trained in float32."""
     dit: Any = run.recipe.dit
     if run.adapter is not None:
         dtype, where = dit.compute_dtype, shardings_of(placed.frozen.base)
     else:
         dtype, where = "float32", shardings_of(placed.state.params)
-    if run.model.weights == RANDOM:
+    if weights is None:
 
         def draw(key):
             drawn = leaves_of(run.recipe.network.build(dit, rngs=nnx.Rngs(key)))
             return {path: leaf.astype(dtype) for path, leaf in drawn.items()}
 
         return jax.jit(draw, out_shardings=where)(jax.random.key(run.seed))
-    found, leaves = _open(run).load(run.model.expert, dtype, shard=lambda _: where)
+    found, leaves = weights.load(run.model.expert, dtype, shard=lambda _: where)
     differences = differing_fields(
         {"dit": config_to_json(found)}, {"dit": config_to_json(dit)}, frozenset({"dit"})
     )
@@ -204,14 +271,3 @@ def _weights(run: RunConfig, placed: Placement) -> Params:
             f"{listed(differences, between='; ')}."
         )
     return leaves
-
-
-def _open(run: RunConfig) -> ModelFolder:
-    """The folder of the weights, which must be of the run's family and hold its denoiser."""
-    folder, family = ModelFolder(run.model.weights), run.recipe.family
-    if folder.family is not family:
-        raise ValueError(
-            f"{run.model.weights} is a {folder.family.name} model, the run trains {family.name}; "
-            "set model.preset or model.family to the model in the folder."
-        )
-    return folder

@@ -12,8 +12,10 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -22,6 +24,22 @@ from pusa_jax.devices import processes
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in a workdir."""
+
+SAMPLES = "samples"
+"""Folder of the pictures."""
+
+SHOWN = ("t2v", "i2v")
+"""Tasks of the pictures."""
+
+
+def picture_path(folder: Path, task: str, step: int) -> Path:
+    """The picture of a task at a step."""
+    return folder / f"{task}-{step:06}.png"
+
+
+def all_drawn(folder: Path, step: int) -> bool:
+    """Whether all pictures of a step are there."""
+    return all(picture_path(folder, task, step).is_file() for task in SHOWN)
 
 
 @contextlib.contextmanager
@@ -52,34 +70,56 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 class StopRequest:
-    """Notes a SIGTERM, as sent before a preemption, instead of dying of it.
+    """Notes a signal that would end the run, as before a preemption, instead of dying of it.
 
-    Of several processes any may be told; jax listens for them and finds a step that none is past.
+    That is SIGTERM, SIGHUP or Ctrl-C; a second one ends the run as if this were not here. Of
+    several processes any may be told by SIGTERM; jax listens for it and finds a step that none is
+    past.
+
+    Attributes:
+      number: of the signal; 0 for none, and where there are several processes.
     """
 
-    def __init__(self):
-        """Notes nothing yet: enter it."""
-        self._is_set = False
+    NOTED = tuple(
+        getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
+    )
+
+    def __init__(self, on_request: Callable[[int], None] = lambda number: None):
+        """Notes nothing yet: enter it.
+
+        Args:
+          on_request: told the number of the first signal.
+        """
+        self.number, self._on_request = 0, on_request
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        """Takes over the signal."""
-        self._before = signal.getsignal(signal.SIGTERM)
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._note)
+        """Takes over the signals, all but those that are ignored."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if jax.process_count() == 1 and is_main:
+            found = {number: signal.getsignal(number) for number in self.NOTED}
+            self._before = {n: one for n, one in found.items() if one is not signal.SIG_IGN}
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_) -> None:
-        """Gives it back."""
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
+        """Gives them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _note(self, *_) -> None:
-        self._is_set = True
+    def _note(self, number: int, frame: Any) -> None:
+        if self.number:
+            self.__exit__()
+            signal.raise_signal(number)
+            return
+        self.number = number
+        self._on_request(number)
 
     def reached(self, step: int) -> bool:
         """Whether to stop behind this step; all processes get the same answer."""
         if jax.process_count() == 1:
-            return self._is_set
+            return bool(self.number)
         return multihost_utils.reached_preemption_sync_point(step)
 
 

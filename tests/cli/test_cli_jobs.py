@@ -21,7 +21,7 @@ from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import demo
 from pusa_jax.devices import compile_cache, processes
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference import describe, jobs, loading
+from pusa_jax.inference import job_plan, jobs, loading
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.pipeline import Output
 from pusa_jax.media import video
@@ -62,7 +62,7 @@ def seen(monkeypatch):
         seen.job = job
         seen.prepared.append((job, str(output)))
         seen.numbered = numbered
-        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions)
+        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions, conditions=())
 
     def run(prepared, on_progress):
         seen.progress.append(on_progress)
@@ -79,8 +79,10 @@ def seen(monkeypatch):
     monkeypatch.setattr(loading, "open_model", opened)
     monkeypatch.setattr(jobs, "prepare", prepare)
     monkeypatch.setattr(jobs, "run", run)
-    monkeypatch.setattr(describe, "describe_plan", lambda prepared: {"task": prepared.job.task})
-    monkeypatch.setattr(compile_cache, "keep_compiled", seen.kept.append)
+    monkeypatch.setattr(job_plan, "describe_plan", lambda prepared: {"task": prepared.job.task})
+    monkeypatch.setattr(
+        compile_cache, "keep_compiled", lambda folder, on_damage: seen.kept.append(folder)
+    )
     return seen
 
 
@@ -220,7 +222,7 @@ def test_flags_of_another_model_are_refused_in_one_line(seen, capsys, line, word
 
 def test_what_looks_like_a_mistake_is_said_once_and_not_refused(seen, monkeypatch, capsys):
     seen.cautions = ("this is odd.", "that as well.")
-    line = ["t2v", "--prompt", "", "--dry_run"]
+    line = ["t2v", "--model", "m", "--prompt", "", "--dry_run"]
     assert main(line) == 0
     said = "pusa-jax: careful: this is odd.\npusa-jax: careful: that as well.\n"
     assert capsys.readouterr().err == said
@@ -257,7 +259,7 @@ def test_tasks_that_read_videos_have_a_flag_of_that_name():
 def test_only_an_extension_has_a_start(seen, capsys):
     with pytest.raises(SystemExit):
         main(["complete", "--video_path", "a", "--prompt", "", "--clip_start", "3", "--dry_run"])
-    assert "unrecognized arguments: --clip_start" in capsys.readouterr().err
+    assert "there is no flag --clip_start" in capsys.readouterr().err
 
 
 def test_the_tiny_model_s_own_lora_gives_way_to_one_that_is_named(seen):
@@ -304,9 +306,8 @@ def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
     monkeypatch.setattr(processes, "is_first", lambda: False)
     assert main(["t2v", "--prompt", ""]) == 0
     assert capsys.readouterr() == ("", "")
-    from pusa_jax.progress import no_progress
-
-    assert seen.progress == [no_progress] and len(seen.kept) == 1
+    seen.progress[0]("load", 0, 1)
+    assert capsys.readouterr() == ("", "") and len(seen.kept) == 1
 
 
 def made(folder, latents=PRINT, **changes):
@@ -322,7 +323,8 @@ def made(folder, latents=PRINT, **changes):
 @pytest.mark.parametrize("command", ["t2v", "rerun"])
 def test_programs_are_kept_unless_told_otherwise(seen, monkeypatch, capsys, tmp_path, command):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
-    line = ["t2v", "--prompt", ""] if command == "t2v" else ["rerun", str(made(tmp_path))]
+    line = ["t2v", "--model", "m", "--prompt", ""]
+    line = line if command == "t2v" else ["rerun", str(made(tmp_path))]
     assert main([*line, "--no_compilation_cache"]) == 0
     assert seen.kept == [] and capsys.readouterr().err == ""
     assert main(line) == 0
@@ -331,7 +333,7 @@ def test_programs_are_kept_unless_told_otherwise(seen, monkeypatch, capsys, tmp_
 
 
 def test_programs_that_cannot_be_kept_stop_nothing(seen, monkeypatch, capsys):
-    def refuse(folder):
+    def refuse(folder, on_damage):
         raise PermissionError("no room")
 
     monkeypatch.setattr(compile_cache, "keep_compiled", refuse)
@@ -352,8 +354,9 @@ def test_a_rerun_makes_the_job_of_the_file(seen, capsys, tmp_path):
 
 
 def test_a_rerun_with_other_latents_says_so_and_exits_with_1(seen, capsys, tmp_path):
-    assert main(["rerun", str(made(tmp_path, latents="0" * 64))]) == 1
-    assert "latents are NOT the same as before." in capsys.readouterr().out
+    assert main(["rerun", str(made(tmp_path, latents="0" * 64, jax="0.1"))]) == 1
+    out = capsys.readouterr().out
+    assert "latents are NOT the same as before: jax 0.1 then, None now." in out
 
 
 @pytest.mark.parametrize("changes", [{"latents_sha256": None}, {"job": None}])
@@ -380,7 +383,7 @@ def test_a_file_without_a_whole_job_is_not_rerun(seen, capsys, tmp_path, changes
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_every_error_is_one_line_and_a_code(monkeypatch, capsys, error, code, line):
-    def fail(output):
+    def fail(output, on_progress):
         raise error
 
     monkeypatch.setattr(demo, "run_demo", fail)
@@ -393,7 +396,7 @@ def test_every_error_is_one_line_and_a_code(monkeypatch, capsys, error, code, li
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_command_s_code_is_the_exit_code(monkeypatch, code):
-    monkeypatch.setattr(demo, "run_demo", lambda output: code)
+    monkeypatch.setattr(demo, "run_demo", lambda output, on_progress: code)
     assert main(["demo"]) == code
 
 
@@ -420,7 +423,7 @@ def test_the_flags_of_a_training_run_are_handed_on(monkeypatch):
     from pusa_jax.cli import train
 
     seen = []
-    monkeypatch.setattr(train, "train_main", lambda flags: seen.append(("train", flags)) or 0)
+    monkeypatch.setattr(train, "train_main", lambda flags, _: seen.append(("train", flags)) or 0)
     monkeypatch.setattr(train, "plan_main", lambda flags: seen.append(("plan", flags)) or 0)
     assert main(["train", "--config=x", "--debug", "--config.steps=3"]) == 0
     assert main(["plan", "train", "--config=x", "--debug"]) == 0
@@ -432,7 +435,7 @@ def test_the_flags_of_a_training_run_are_handed_on(monkeypatch):
 def test_debug_shows_errors_of_training_too(monkeypatch, command, flags):
     from pusa_jax.cli import train
 
-    def fail(flags):
+    def fail(flags, console=None):
         raise ValueError("no")
 
     monkeypatch.setattr(train, "train_main", fail)

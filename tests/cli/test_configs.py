@@ -10,7 +10,9 @@ import pytest
 
 from pusa_jax.cli.main import main
 from pusa_jax.cli.train import parse, train_main
+from pusa_jax.demo import shipped
 from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.training import layout
 from pusa_jax.training.layout import placement
 from pusa_jax.training.metrics import read_records
 
@@ -86,7 +88,15 @@ def test_debug_trains_saves_and_samples(tmp_path, capsys):
     flags = ["--config.steps=2", "--config.samples.every=2", "--config.log.every=1"]
     arguments = [f"--config={DEBUG}", f"--workdir={tmp_path}", *flags]
     assert train_main([*arguments, "--config.samples.num_steps=1"]) == 0
-    assert "step 2/2: loss " in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        "careful: model.weights=random: the weights are drawn, not read; data.folder=random: the "
+        "clips are noise. Nothing of use is learned."
+    )
+    assert [line.split(" ... ")[0] for line in lines[1:3]] == ["load", "compile"]
+    assert f"step 2 is saved in {tmp_path / 'checkpoints' / '2'}." in lines
+    assert f"step 2 is shown in {tmp_path / 'samples'}." in lines
+    assert re.fullmatch(rf"{tmp_path}: 2 steps, loss [0-9.]+, .* s; next: pusa-jax .*", lines[-1])
     assert [r["step"] for r in read_records(tmp_path / "metrics.jsonl")] == [1, 2]
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
         "i2v-000002.png",
@@ -94,9 +104,40 @@ def test_debug_trains_saves_and_samples(tmp_path, capsys):
     ]
     assert (tmp_path / "checkpoints" / "2").is_dir()
     capsys.readouterr()
-    assert train_main([*arguments, "--config.samples.every=0"]) == 0  # nothing is left to do
+    assert train_main([*arguments, "--config.samples.every=0"]) == 0
+    err = capsys.readouterr().err
+    assert err.splitlines()[1:] == [f"nothing is left to do: {tmp_path} is at step 2 of 2."]
     assert train_main([*arguments, "--config.steps=1", "--config.samples.every=0"]) == 0
     assert f"{tmp_path} is at step 2 already, behind steps=1; nothing" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_says_where(tmp_path, capsys):
+    line = [f"--config={DEBUG}", f"--workdir={tmp_path}", "--config.samples.every=0"]
+    assert train_main([*line, "--config.steps=1"]) == 0
+    assert train_main([*line, "--config.steps=2", "--quiet"]) == 0
+    assert not capsys.readouterr().err.splitlines()[-1].startswith(f"{tmp_path}: 2")
+    assert train_main([*line, "--config.steps=3"]) == 0
+    assert "goes on at step 2 of 3, from own checkpoint of step 2." in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(layout, "device_limit", lambda mesh: 10_000)
+    assert main(["train", f"--config={DEBUG}", f"--workdir={tmp_path / 'run'}"]) == 2
+    err = capsys.readouterr().err
+    assert (
+        "adapters and their frozen base, with the optimizer's state, take 0.0 GiB of each of" in err
+    )
+    assert err.count("\n") == 1 and not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_sizes_are_those_of_the_folder_of_weights(tmp_path, capsys):
+    line = [f"--config={DEBUG}", f"--workdir={tmp_path / 'run'}", "--config.steps=1"]
+    line += ["--config.samples.every=0", f"--config.model.weights={shipped.FOLDER}"]
+    assert train_main(line) == 0
+    assert f"sizes are those of the model in {shipped.FOLDER}." in capsys.readouterr().err
+    model = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    own = json.loads((shipped.FOLDER / "config.json").read_text())
+    assert model["dit"]["dim"] == own["dim"] and not model["preset"]
 
 
 def test_pictures_that_a_kill_has_prevented_are_drawn_by_the_next_run(tmp_path):

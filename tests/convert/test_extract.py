@@ -144,3 +144,10 @@ def test_bad_requests_are_one_line_and_write_nothing(models, tmp_path, capsys):
         assert code == 2 and line.startswith("pusa-jax: error: ") and message in line, out.err
         assert sorted(tmp_path.iterdir()) == before
     assert ModelFolder(tuned).load("dit")  # and the models are as they were
+
+
+def test_a_shape_is_compiled_for_once(models):
+    folder, *_ = models
+    low_rank.clear_cache()
+    extract_lora(ModelFolder(folder / "original"), ModelFolder(folder / "base"), 3)
+    assert low_rank._cache_size() == 3  # square, wide and tall, in two layers each

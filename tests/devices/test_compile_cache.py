@@ -101,3 +101,33 @@ def test_nothing_is_compiled_after_the_first_run(folder, events, programs, tmp_p
 )
 def test_the_folder_is_that_of_the_environment(environment, folder):
     assert cache_folder(environment) == Path(folder)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "exchanged"])
+def test_an_entry_that_is_not_its_own_is_dropped_compiled_again_and_replaced(
+    events, programs, tmp_path, harm
+):
+    told = []
+
+    def run():
+        jax.clear_caches()
+        events.clear()
+        return float(jax.jit(lambda x: x * 3 + 1)(2.0)), float(jax.jit(lambda x: x * 5)(2.0))
+
+    try:
+        keep_compiled(tmp_path, told.append)
+        assert run() == (7, 10) and COMPILED in events
+        whole = {file: file.read_bytes() for file in tmp_path.iterdir()}
+        first, *_, last = sorted(whole, key=lambda file: file.name)
+        if harm == "flipped":
+            first.write_bytes(whole[first][:-1] + bytes([whole[first][-1] ^ 1]))
+        elif harm == "cut":
+            first.write_bytes(whole[first][:20])
+        else:
+            first.write_bytes(whole[last])
+        assert run() == (7, 10) and told == [first]
+        assert events.count(FOUND) == events.count(ASKED) - 1
+        assert run() == (7, 10) and told == [first]
+        assert events.count(FOUND) == events.count(ASKED) > 0
+    finally:
+        keep_compiled(programs)

@@ -20,8 +20,7 @@ from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.solvers import SOLVERS
-from pusa_jax.inference import jobs
-from pusa_jax.inference.describe import describe_plan
+from pusa_jax.inference import job_plan, jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
 from pusa_jax.inference.pipeline import Output, PusaPipeline
@@ -343,11 +342,19 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
     conditions = jobs.read_conditions(full, 4)
-    plan = describe_plan(prepared_of(full, tmp_path / "out.mp4", conditions))
+    plan = job_plan.describe_plan(prepared_of(full, tmp_path / "out.mp4", conditions))
     assert plan["dit"] == dataclasses.asdict(CONFIGS.dit)
     assert plan["lora"] == [[str(media / "1.png"), 1.4], [str(media / "2.png"), 2.0]]
-    assert {k: v for k, v in plan.items() if k not in ("dit", "lora")} == {
+    assert plan["memory"]["denoisers_gib_per_device"] < plan["memory"]["device_gib"]
+    assert {k: v for k, v in plan.items() if k not in ("dit", "lora", "memory")} == {
         "task": "extend",
+        "prompt": full.prompt,
+        "negative_prompt": full.negative_prompt,
+        "pixels": [32, 48],
+        "frames": 17,
+        "fps": full.settings.fps,
+        "seed": full.settings.seed,
+        "guidance": full.settings.guidance_scale,
         "output": str(tmp_path / "out.mp4"),
         "latents": [1, 5, 4, 6, 16],
         "tokens": 5 * 2 * 3,
@@ -357,23 +364,24 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "solver": "euler",
         "lightx2v": [],
         "passes_per_step": 2,
+        "passes": 6,
         "mesh": MESH,
         "devices": "1 x cpu",
     }
     alone = job_of(settings=dataclasses.replace(SMALL, guidance_scale=1.0))
-    assert describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
+    assert job_plan.describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
 
 
 def test_a_plan_lists_given_frames_in_order(media, tmp_path):
     job = job_of("start-end", media / "1.png", media / "2.png", at=(7, 2))
     prepared = prepared_of(job, tmp_path, jobs.read_conditions(job, 4))
-    assert [*describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
+    assert [*job_plan.describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.MP4"])
 def test_an_output_is_an_mp4(tmp_path, name):
     jobs.check_output(tmp_path / name)
-    with pytest.raises(ValueError, match=r"the output must end in \.mp4, got '.*out\.avi'"):
+    with pytest.raises(ValueError, match=r"must end in \.mp4, .* pictures\), got '.*out\.avi'"):
         jobs.check_output(tmp_path / "out.avi")
 
 

@@ -73,3 +73,20 @@ def test_an_image_becomes_a_video_with_few_opens(files, tmp_path, model):
     # Table of contents, mapping; of what travels in the video as a fingerprint, sha256.
     assert opened[str(lora)] == 3
     assert all(n <= 2 for path, n in opened.items() if path != str(lora))
+
+
+def test_training_opens_its_model_once(files, tmp_path):
+    sizes = "steps=2 data.batch_size=1 data.height=48 data.width=48 samples.every=2 log.every=1"
+    line = f"train --config=debug --workdir={tmp_path} --config.model.weights={files / 'published'}"
+    words = [*line.split(), *(f"--config.{one}" for one in sizes.split()), "--config.mesh.data=1"]
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(files / "published"), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert child.returncode == 0, child.stderr
+    opened = json.loads(child.stdout.splitlines()[-1])
+    assert sum(opened.values()) <= MOST, opened
+    tables = {path: n for path, n in opened.items() if Path(path).suffix == ".json"}
+    assert tables and all(n == 1 for n in tables.values()), tables

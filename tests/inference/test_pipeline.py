@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from flax import nnx
 
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import Configs, latent_shape
 from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
@@ -122,3 +123,36 @@ def test_given_frames_of_another_size_are_refused(pipe):
         other = np.zeros((height, width, 3), np.uint8)
         with pytest.raises(ValueError, match="fit them first"):
             pipe("", conditions=tasks.image_to_video(other), settings=SETTINGS)
+
+
+IMAGE = np.zeros((32, 48, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "conditions", "message"),
+    [
+        (["a", "b"], (), r"got list: \[pipe\(prompt\) for prompt in prompts\]"),
+        ("a", IMAGE, r"got ndarray: conditions=pj\.tasks\.image_to_video\(image\)"),
+        ("a", [IMAGE], r"got ndarray: conditions=pj\.tasks"),
+    ],
+)
+def test_a_call_as_of_other_libraries_is_told_the_right_one(pipe, prompt, conditions, message):
+    call = inspect.unwrap(PusaPipeline.__call__)  # without the checker of annotations
+    with pytest.raises(TypeError, match=message):
+        call(pipe, prompt, conditions=conditions)
+
+
+def test_several_clips_are_not_decoded_to_one(pipe):
+    with pytest.raises(ValueError, match="one clip is decoded at a time, got 2"):
+        pipe.decode(np.zeros((2, 1, 4, 6, 16), np.float32), False)
+
+
+def test_a_result_shows_itself_in_short():
+    output = Output(
+        frames=np.zeros((5, 32, 48, 3), np.uint8),
+        latents=np.zeros((1, 2, 4, 6, 16), np.float32),
+        seed=7,
+        settings={},
+        seconds={"text": 1.0, "denoise": 2.0},
+    )
+    assert repr(output) == "Output(5 frames of 32x48, latents [1, 2, 4, 6, 16], seed 7, 3.0 s)"

@@ -130,7 +130,7 @@ class Service:
 def test_a_service_gets_what_the_file_gets(tmp_path, monkeypatch):
     service = Service()
     monkeypatch.setitem(sys.modules, "wandb", service)
-    metrics.check_services("pusa")
+    metrics.check_services(False, "pusa")
     recorder = Recorder(tmp_path, step=0, tensorboard=False, wandb="pusa")
     recorder.scalars(1, {"loss": 0.5})
     recorder.picture(1, "samples/i2v", np.zeros((2, 4, 3), np.uint8))
@@ -145,11 +145,13 @@ def test_a_service_gets_what_the_file_gets(tmp_path, monkeypatch):
 
 def test_a_service_that_is_not_installed_is_asked_for(monkeypatch):
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
-    metrics.check_services("")
+    metrics.check_services(False, "")
     with pytest.raises(
         ImportError, match=r"log\.wandb='pusa' needs the package wandb: pip install"
     ):
-        metrics.check_services("pusa")
+        metrics.check_services(False, "pusa")
+    with pytest.raises(ImportError, match=r"log\.tensorboard needs the package tensorboardX: pip"):
+        metrics.check_services(True, "")
 
 
 def test_the_timed_values_are_told_from_the_lasting_ones():

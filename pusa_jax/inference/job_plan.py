@@ -1,11 +1,12 @@
-"""What a prepared job would do, in words and numbers, for `--dry_run`."""
+"""What a run would do, in words and numbers, for `--dry_run`: nothing is read or made."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pusa_jax.devices.topologies import GIB
 from pusa_jax.inference.jobs import Prepared
-from pusa_jax.inference.mesh_choice import Resident
+from pusa_jax.inference.mesh_choice import Resident, device_limit, weight_bytes
 from pusa_jax.inference.settings import guidance_scales, latent_shape, plan_run
 from pusa_jax.media import video
 
@@ -16,9 +17,17 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
     shape = latent_shape(job.settings, configs)
     _, f, h, w, _ = shape
     _, ph, pw = configs.dit.patch_size
+    passes = 2 if job.settings.is_guided else 1
     given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
     return {
         "task": job.task,
+        "prompt": job.prompt,
+        "negative_prompt": job.negative_prompt,
+        "pixels": [job.settings.height, job.settings.width],
+        "frames": job.settings.num_frames,
+        "fps": job.settings.fps,
+        "seed": job.settings.seed,
+        "guidance": job.settings.guidance_scale,
         "output": str(prepared.output),
         "latents": list(shape),
         "tokens": f * (h // ph) * (w // pw),
@@ -26,13 +35,28 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "sources": {path: _rate_in_words(prepared, path) for path in job.inputs},
         "steps": job.settings.num_steps,
         "solver": job.settings.solver,
-        "passes_per_step": 2 if job.settings.is_guided else 1,
+        "passes_per_step": passes,
+        "passes": passes * job.settings.num_steps,
         **describe_experts(prepared),
         "mesh": dict(mesh.shape),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "memory": _memory(prepared),
         "dit": dataclasses.asdict(configs.dit),
         "lora": [list(pair) for pair in job.lora],
         "lightx2v": list(job.lightx2v),
+    }
+
+
+def _memory(prepared: Prepared) -> dict[str, Any]:
+    """GiB of each device that the denoisers take, and that there are; None where not known."""
+    mesh, family = prepared.mesh, prepared.model.family
+    resident = len(family.experts) if prepared.resident == "all" else 1
+    one = weight_bytes(mesh, family, prepared.model.configs.dit, prepared.job.dtype)
+    limit = device_limit(mesh)
+    return {
+        "denoisers_gib_per_device": round(resident * one / GIB, 3),
+        "device_gib": None if limit is None else round(limit / GIB, 3),
+        "all_of_a_step": "pusa-jax plan infer",
     }
 
 
