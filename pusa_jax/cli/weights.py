@@ -213,6 +213,7 @@ def run_extract(args: argparse.Namespace) -> int:
     from pusa_jax.convert.lora import write_lora
     from pusa_jax.convert.networks import FOREIGN
     from pusa_jax.inference import packaged
+    from pusa_jax.models.family import Name
 
     dst, console = Path(args.dst), args.console
     check_lora_destination(dst)
@@ -227,7 +228,7 @@ def run_extract(args: argparse.Namespace) -> int:
         on_progress=console,
     )
     console.close()
-    denoiser = next(name for name in tuned.family.experts if name in tuned.names)
+    denoiser: Name = next(name for name in tuned.family.experts if name in tuned.names)
     names = {"made_from": Path(args.tuned).name, "base": Path(args.base).name}
     numbers = {"rank": str(args.rank), "captured_energy": f"{found.captured:.6f}"}
     write_lora(
