@@ -191,14 +191,14 @@ class SavedTree:
         changed = sums.damaged(self.folder, {name: self._sums[name] for name in names})
         return f"{len(changed)} files have changed, first {changed[0]}" if changed else ""
 
-    def check_sums(self) -> None:
-        """Makes sure that no byte has changed; of several processes, each reads its share.
+    def check_sums(self, number: int) -> None:
+        """Makes sure that no byte of a part has changed; of several processes, each reads a share.
 
         Raises:
           ValueError: files are damaged; the message says which.
         """
-        names = sorted(self._sums)[jax.process_index() :: jax.process_count()]
-        damage = self._damage(names)
+        names = sorted(name for name in self._sums if name.startswith(f"{number}/"))
+        damage = self._damage(names[jax.process_index() :: jax.process_count()])
         if processes.largest(bool(damage)):
             damage = damage or "another process has found changed files"
             raise ValueError(f"{self.folder} is damaged: {damage}; convert it again.")
@@ -247,7 +247,6 @@ class SavedTree:
         """
         wanted = self.shapes if abstract is None else abstract
         self.check(wanted)
-        self.check_sums()
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         parts: dict[int, dict[str, _Piece]] = {}
         for path, leaf in self._leaves.items():
@@ -261,6 +260,7 @@ class SavedTree:
         arrays = {p: Assembly(tuple(w.shape), w.sharding or here) for p, w in wanted.items()}
         with _checkpointer() as checkpointer:
             for number, pieces in parts.items():
+                self.check_sums(number)  # what it reads need not be fetched again for the next line
                 arguments = {path: piece.restore_args() for path, piece in pieces.items()}
                 item = {
                     path: jax.ShapeDtypeStruct(a.global_shape, a.dtype, sharding=a.sharding)

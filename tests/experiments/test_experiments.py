@@ -129,16 +129,16 @@ def test_the_look_back_weighs_what_attention_is_given(monkeypatch):
     shares = []
 
     def watched(query, key, value, **rest):
-        if key.ndim == 5:  # self-attention: [B, F, S, K, P]
-            scores = np.einsum("bfskp,bgtkp->bfskgt", query, key) / query.shape[-1] ** 0.5
-            weights = np.exp(scores)
-            to_first = weights[..., 0, :].sum(-1) / weights.sum((-2, -1))
-            shares.append(to_first[:, 1:].mean())
+        # [B, F, S, K, P]
+        scores = np.einsum("bfskp,bgtkp->bfskgt", query, key) / query.shape[-1] ** 0.5
+        weights = np.exp(scores)
+        to_first = weights[..., 0, :].sum(-1) / weights.sum((-2, -1))
+        shares.append(to_first[:, 1:].mean())
         return attend(query, key, value, **rest)
 
     expected = look_back._share(network, latents, timesteps, text)
-    attend = dit.attention
-    monkeypatch.setattr(dit, "attention", watched)
+    attend = dit.self_attention
+    monkeypatch.setattr(dit, "self_attention", watched)
     with jax.disable_jit():
         network(latents, timesteps, text)
     assert len(shares) == config.num_layers

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from pusa_jax.inference.autoencoder import Autoencoder
-from pusa_jax.models.family import Tiles
+from pusa_jax.models.family import Chunks, Tiles
 from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.models.wan.family import WAN21
 
@@ -39,10 +39,8 @@ def decode_next(module, latents, seen):
 def runner():
     codec = dataclasses.replace(
         WAN21.codec,
-        encode_first=encode_first,
-        encode_next=encode_next,
-        decode_first=decode_first,
-        decode_next=decode_next,
+        encode=Chunks(first=encode_first, next=encode_next),
+        decode=Chunks(first=decode_first, next=decode_next),
     )
     return Autoencoder(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), codec, CONFIG)
 

@@ -147,7 +147,7 @@ KEYS = Path(__file__).resolve().parents[4] / "shared" / "reference" / "keys"
 
 @pytest.mark.skipif(not KEYS.is_dir(), reason="the lists of published tensors are not at hand")
 @pytest.mark.parametrize("layout", TABLES)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("wan")])
 def test_every_published_tensor_has_its_place(preset, layout):
     # The experts of A14B have one list, and in the Diffusers layout the names of the 14B model.
     lists = {("wan2.2-t2v-a14b", "original"): "wan2.2-t2v-a14b-expert"}

@@ -149,7 +149,9 @@ def test_tables_cover_the_published_tensors_to_the_last_one(layout):
     leaves = bind(source, rules(FULL), shapes_of(builder(FULL)), ignored=ignored)
     used = {name for leaf in leaves for name in leaf.rule.names(leaf.shape)}
     assert len(used) == 242
-    assert published.keys() - used == set(ignored or ())
+    unused = published.keys() - used
+    assert unused == ({"encoder.embed_tokens.weight"} if layout == "transformers" else set())
+    assert unused <= set(ignored or ())
 
 
 @pytest.mark.parametrize("layout", TABLES)
