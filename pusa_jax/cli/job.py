@@ -112,7 +112,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="4 steps without guidance, for a LightX2V LoRA; Mochi: 8 steps",
     )
     add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
-    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: 3.0, Mochi 4.5)")
+    add(
+        "--cfg_scale",
+        type=float,
+        help="guidance; 1 is off (default: 3.0; Mochi: 4.5; tiny model: 2.0)",
+    )
     add("--low_cfg_scale", type=float, help="of the low-noise expert (default: as --cfg_scale)")
     add(
         "--switch_DiT_boundary",
@@ -126,14 +130,19 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add(
         "--height",
         type=int,
-        help="pixels, divisible by 16, for TI2V by 32 (default: 720, Mochi 480; tiny model: 48)",
+        help="pixels, divisible by 16, for TI2V by 32 (default: 720; TI2V: 704; Mochi: 480; tiny "
+        "model: 48)",
     )
     add(
         "--width",
         type=int,
-        help="pixels, divisible by 16, for TI2V by 32 (default: 1280, Mochi 848; tiny model: 48)",
+        help="pixels, divisible by 16, for TI2V by 32 (default: 1280; Mochi: 848; tiny model: 48)",
     )
-    add("--num_frames", type=int, help="4k+1, Mochi 6k+1 (default: 81, 163; tiny model: 33)")
+    add(
+        "--num_frames",
+        type=int,
+        help="4k+1, Mochi 6k+1 (default: 81; TI2V: 121; Mochi: 163; tiny model: 33)",
+    )
     add(
         "--fps",
         type=_rate,

@@ -6,85 +6,20 @@ Defaults are a table of `test_published_defaults.py`, mistakes are in `test_cli.
 import argparse
 import dataclasses
 import json
-import types
 import warnings
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pusa_jax.cli import job as job_flags
 from pusa_jax.cli import main as cli
 from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
 from pusa_jax.cli.main import main
-from pusa_jax.convert.folders import opened as folders
 from pusa_jax.demo import demo
 from pusa_jax.devices import compile_cache, processes
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.inference import job_plan, jobs, loading
-from pusa_jax.inference.jobs import Job
-from pusa_jax.inference.pipeline import Output
-from pusa_jax.media import video
-from pusa_jax.models.wan.family import WAN21, WAN22
+from pusa_jax.inference import jobs
 from pusa_jax.models.wan.text import WAN_NEGATIVE_PROMPT
 from pusa_jax.progress import PusaWarning
-
-FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
-PRINT = Output(
-    frames=FRAMES, latents=np.zeros((1, 1, 1, 1, 1)), seed=0, settings={}, seconds={}
-).latents_sha256()
-
-
-SLOW = SamplingConfig(fps=9)
-
-
-class Seen:
-    """What the commands asked of the library."""
-
-    def __init__(self):
-        self.prepared, self.progress, self.kept = [], [], []
-        self.job, self.cautions = None, ()
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """Jobs are recorded instead of made."""
-    seen = Seen()
-
-    def found(path):
-        return types.SimpleNamespace(path=Path(path), family=WAN22 if path == "two" else WAN21)
-
-    def opened(folder, **loras):
-        return types.SimpleNamespace(folder=folder, family=folder.family)
-
-    def prepare(job, output, model=None, *, numbered=False):
-        assert model is None or str(model.folder.path) == job.model
-        seen.job = job
-        seen.prepared.append((job, str(output)))
-        seen.numbered = numbered
-        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions, conditions=())
-
-    def run(prepared, on_progress):
-        seen.progress.append(on_progress)
-        result = Output(
-            frames=FRAMES,
-            latents=np.zeros((1, 1, 1, 1, 1)),
-            seed=0,
-            settings={},
-            seconds={"text": 1.0, "denoise": 2.0},
-        )
-        return result, {"latents_sha256": result.latents_sha256()}, prepared.output
-
-    monkeypatch.setattr(folders, "ModelFolder", found)
-    monkeypatch.setattr(loading, "open_model", opened)
-    monkeypatch.setattr(jobs, "prepare", prepare)
-    monkeypatch.setattr(jobs, "run", run)
-    monkeypatch.setattr(job_plan, "describe_plan", lambda prepared: {"task": prepared.job.task})
-    monkeypatch.setattr(
-        compile_cache, "keep_compiled", lambda folder, on_damage: seen.kept.append(folder)
-    )
-    return seen
-
 
 FLAGS = {
     ("--model", "m"): {"model": "m"},
@@ -282,7 +217,7 @@ def test_processes_are_joined_before_a_job_is_made(seen, monkeypatch, tmp_path):
     order = []
     monkeypatch.setattr(processes, "join", lambda: order.append(len(seen.prepared)))
     main(["t2v", "--prompt", "", "--dry_run"])
-    main(["rerun", str(made(tmp_path))])
+    main(["rerun", str(tmp_path / "absent.mp4")])
     assert order == [0, 1]
 
 
@@ -310,28 +245,6 @@ def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
     assert capsys.readouterr() == ("", "") and len(seen.kept) == 1
 
 
-def made(folder, latents=PRINT, **changes):
-    """A video with a job inside."""
-    job = Job(
-        task="t2v", model="m", prompt="p", negative_prompt="n", settings=SamplingConfig(fps=9)
-    )
-    record = {"job": job.as_record(), "latents_sha256": latents} | changes
-    video.write_video(folder / "a.mp4", FRAMES, 16, record)
-    return folder / "a.mp4"
-
-
-@pytest.mark.parametrize("command", ["t2v", "rerun"])
-def test_programs_are_kept_unless_told_otherwise(seen, monkeypatch, capsys, tmp_path, command):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
-    line = ["t2v", "--model", "m", "--prompt", ""]
-    line = line if command == "t2v" else ["rerun", str(made(tmp_path))]
-    assert main([*line, "--no_compilation_cache"]) == 0
-    assert seen.kept == [] and capsys.readouterr().err == ""
-    assert main(line) == 0
-    assert [str(folder) for folder in seen.kept] == [str(tmp_path / "programs")]
-    assert "compiled programs are kept in" in capsys.readouterr().err
-
-
 def test_programs_that_cannot_be_kept_stop_nothing(seen, monkeypatch, capsys):
     def refuse(folder, on_damage):
         raise PermissionError("no room")
@@ -339,34 +252,6 @@ def test_programs_that_cannot_be_kept_stop_nothing(seen, monkeypatch, capsys):
     monkeypatch.setattr(compile_cache, "keep_compiled", refuse)
     assert main(["t2v", "--prompt", ""]) == 0
     assert "compiled programs are not kept: no room" in capsys.readouterr().err
-
-
-def test_a_rerun_makes_the_job_of_the_file(seen, capsys, tmp_path):
-    path = made(tmp_path)
-    assert main(["rerun", str(path)]) == 0
-    job = Job(
-        task="t2v", model="m", prompt="p", negative_prompt="n", settings=SamplingConfig(fps=9)
-    )
-    assert seen.prepared == [(job, str(tmp_path / "a.rerun.mp4"))] and seen.numbered
-    assert "latents are the same to the last bit as before." in capsys.readouterr().out
-    main(["rerun", str(path), "--output", "b.mp4"])
-    assert seen.prepared[-1][1] == "b.mp4" and not seen.numbered
-
-
-def test_a_rerun_with_other_latents_says_so_and_exits_with_1(seen, capsys, tmp_path):
-    assert main(["rerun", str(made(tmp_path, latents="0" * 64, jax="0.1"))]) == 1
-    out = capsys.readouterr().out
-    assert "latents are NOT the same as before: jax 0.1 then, None now." in out
-
-
-@pytest.mark.parametrize("changes", [{"latents_sha256": None}, {"job": None}])
-def test_a_file_without_a_whole_job_is_not_rerun(seen, capsys, tmp_path, changes):
-    path = made(tmp_path, **changes)
-    if changes == {"job": None}:
-        video.write_video(path, FRAMES, 16, {"latents_sha256": PRINT})
-    assert main(["rerun", str(path)]) == 2
-    err = capsys.readouterr().err
-    assert f"{path} carries no job; it was not written by pusa-jax" in err and not seen.prepared
 
 
 @pytest.mark.parametrize(
@@ -471,33 +356,6 @@ def test_a_frame_rate_that_is_none_is_told_at_once(seen, capsys, text):
     with pytest.raises(SystemExit):
         main(["t2v", "--prompt", "", f"--fps={text}"])
     assert "as in 24, 23.976 or 24000/1001" in capsys.readouterr().err and not seen.prepared
-
-
-def test_a_rerun_names_every_file_that_has_moved(seen, capsys, tmp_path, monkeypatch):
-    names = ("a.png", "l.safetensors", "low.safetensors", "x.safetensors")
-    for name in names:
-        (tmp_path / name).write_text(name)
-    monkeypatch.chdir(tmp_path)
-    path = made(
-        tmp_path,
-        job=Job(
-            task="i2v",
-            model="m",
-            prompt="",
-            negative_prompt="",
-            inputs=("a.png",),
-            lora=(("l.safetensors", 1.0),),
-            low_lora=(("low.safetensors", 0.5),),
-            lightx2v=("x.safetensors",),
-        ).as_record(),
-    )
-    (tmp_path / "else").mkdir()
-    monkeypatch.chdir("else")
-    assert main(["rerun", str(path)]) == 0
-    err = capsys.readouterr().err
-    for name in names:
-        assert f"{name} is taken from {tmp_path / name}" in err
-    assert seen.job.low_lora == ((str(tmp_path / "low.safetensors"), 0.5),)
 
 
 def test_only_warnings_of_the_package_are_shown_and_the_hook_is_put_back(seen, capsys, monkeypatch):

@@ -36,7 +36,7 @@ sys.exit(main())
         ("load", 1, f"t2v {CLIP}"),
         ("compile", 2, f"t2v {CLIP}"),
         ("decode", 1, f"t2v {CLIP}"),
-        ("denoise", 1, "demo"),
+        ("t2v: denoise", 1, "demo"),
     ],
 )
 def test_an_interrupted_command_ends_with_130_and_one_line(tmp_path, stage, times, line):
@@ -129,5 +129,6 @@ def test_a_command_without_a_terminal_prints_a_line_per_stage_and_nothing_else(t
         [sys.executable, "-m", "pusa_jax", *words], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    stages = [line.partition(" ... ")[0] for line in done.stderr.splitlines()]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("pusa-jax: ")]
+    stages = [line.partition(" ... ")[0] for line in lines]
     assert stages == ["load", "text", "compile", "denoise", "decode"], done.stderr

@@ -121,7 +121,13 @@ def test_bad_requests_are_one_line_and_write_nothing(models, tmp_path, capsys):
     export_folder([("dit", small, cut)], tmp_path / "small", family=WAN21)
     nan = tmp_path / "nan"
     up = "blocks/ffn/up/kernel"
-    write(nan, base | {up: np.full_like(base[up], np.nan)}, "original")
+    write(nan, base | {up: np.full_like(base[up], 1.0)}, "original")
+    (file,) = nan.glob("*.safetensors")
+    ones = np.ones(base[up].size, "<f4").tobytes()
+    assert file.read_bytes().count(ones) == 1
+    file.write_bytes(
+        file.read_bytes().replace(ones, np.full(base[up].size, np.nan, "<f4").tobytes())
+    )
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
     tuned, dst = folder / "original", tmp_path / "x.safetensors"
     before = sorted(tmp_path.iterdir())

@@ -28,6 +28,7 @@ from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.models.wan import vae
+from pusa_jax.progress import Console
 from pusa_jax.testing.published import VAE22, write_published_folder, write_ti2v
 
 SHAPE = (1, 2, 2, 4)
@@ -271,6 +272,7 @@ def call(capsys, add, *argv):
     parser = argparse.ArgumentParser()
     add(parser)
     args = parser.parse_args([str(arg) for arg in argv])
+    args.console = Console(quiet=True)
     assert args.run(args) == 0
     return capsys.readouterr().out
 

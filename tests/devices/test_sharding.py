@@ -54,9 +54,11 @@ def test_the_matrix_has_what_it_must():
 def test_published_weights_are_spread_over_all_chips(name, shape):
     sizes = parse_mesh(shape)
     mesh = abstract_mesh(sizes)
-    dit = nnx.eval_shape(lambda: WanDiT(preset(name).dit, rngs=nnx.Rngs(0)))
+    published = preset(name)
+    network = published.family.networks["dit"]
+    dit = nnx.eval_shape(lambda: network.build(published.dit, rngs=nnx.Rngs(0)))
     whole, kept = 0, 0
-    placed = dict(leaf_paths(shardings(dit, sharding.DIT, mesh)))
+    placed = dict(leaf_paths(shardings(dit, network.sharding, mesh)))
     for path, leaf in leaf_paths(dit):
         whole += leaf.size
         kept += np.prod(placed[path].shard_shape(leaf.shape))

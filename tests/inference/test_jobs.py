@@ -12,27 +12,19 @@ import types
 import jax
 import numpy as np
 import pytest
+from made_jobs import CONFIGS, MESH, SMALL, Recorder, job_of, model_of, prepared_of, quiet
 from numbered import SIZE, frame, told, write_files
 
 import pusa_jax
-from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.inference import job_plan, jobs
 from pusa_jax.inference.jobs import Job
-from pusa_jax.inference.loading import Model
-from pusa_jax.inference.pipeline import Output, PusaPipeline
-from pusa_jax.inference.settings import Configs
 from pusa_jax.media import video
-from pusa_jax.models.wan.config import DiTConfig, VAEConfig
+from pusa_jax.models.wan.config import VAEConfig
 from pusa_jax.models.wan.family import WAN21
-
-SMALL = SamplingConfig(height=SIZE, width=SIZE, num_frames=33)
-CONFIGS = Configs(
-    dit=DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1), vae=VAEConfig(dim=8)
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +35,6 @@ def media(tmp_path_factory):
     video.write_png(folder / "wide.png", wide)
     video.write_video(folder / "wide.mp4", [wide] * 5, 16)
     return folder
-
-
-def job_of(task="t2v", *inputs, **changes):
-    plain = {"model": "m", "prompt": "p", "negative_prompt": "n", "settings": SMALL}
-    return Job(task=task, inputs=tuple(map(str, inputs)), **plain | changes)
 
 
 def read(*args, **changes):
@@ -238,53 +225,6 @@ def test_reading_a_record_leaves_it_as_it_was(full):
     assert json.dumps(record) == before
 
 
-def test_an_input_that_has_changed_is_named(tmp_path):
-    video.write_png(tmp_path / "a.png", frame(1))
-    record = job_of("i2v", tmp_path / "a.png").as_record()
-    video.write_png(tmp_path / "a.png", frame(2))
-    with pytest.raises(ValueError, match=r"a\.png has changed since the video was made"):
-        Job.from_record(record)
-
-
-MESH = {"data": 1, "context": 1, "tensor": 1}
-
-
-def prepared_of(job, output, conditions=()):
-    mesh = make_mesh(MESH, jax.local_devices()[:1])
-    model = model_of(CONFIGS)
-    return jobs.Prepared(
-        job=job, output=output, model=model, conditions=list(conditions), mesh=mesh
-    )
-
-
-def model_of(configs):
-    """A model whose folder is never looked into."""
-    folder = object.__new__(ModelFolder)
-    folder.family = WAN21
-    return Model(folder=folder, configs=configs)
-
-
-class Recorder(PusaPipeline):
-    """Keeps what it is called with, and answers with a clip."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, prompt, **given):
-        self.calls.append((prompt, given))
-        return Output(
-            frames=np.stack([frame(i) for i in range(5)]),
-            latents=np.arange(6, dtype=np.float32).reshape(1, 1, 1, 2, 3),
-            seed=5,
-            settings={},
-            seconds={"denoise": 1.5},
-        )
-
-
-def quiet(stage, done, total):
-    """Reports nothing."""
-
-
 def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tmp_path):
     conditions = jobs.read_conditions(full, 4)
     prepared, pipeline = prepared_of(full, tmp_path / "out.mp4", conditions), Recorder()
@@ -378,13 +318,6 @@ def test_a_plan_lists_given_frames_in_order(media, tmp_path):
     assert [*job_plan.describe_plan(prepared)["given"].items()] == [("2", 0.5), ("7", 0.2)]
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.MP4"])
-def test_an_output_is_an_mp4(tmp_path, name):
-    jobs.check_output(tmp_path / name)
-    with pytest.raises(ValueError, match=r"must end in \.mp4, .* pictures\), got '.*out\.avi'"):
-        jobs.check_output(tmp_path / "out.avi")
-
-
 def test_two_pictures_are_enough_to_interpolate(media):
     assert [group[2] for group in read("interpolate", media / "1.png", media / "2.png")] == [
         (0,),
@@ -424,7 +357,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         monkeypatch.setattr(owner, name, call)
 
     model = model_of(configs)
-    spy(jobs, "check_writable")
+    spy(jobs, "check_output")
     spy(jobs, "open_model", model)
     spy(jobs, "read_conditions", [])
     spy(jobs, "check_experts")
@@ -435,7 +368,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     spy(jobs, "check_model")
     prepared = jobs.prepare(job, tmp_path / "out.mp4")
     assert seen == [
-        ("check_writable", (tmp_path / "out.mp4",), {}),
+        ("check_output", (tmp_path / "out.mp4", (str(media / "1.png"), "a")), {}),
         ("open_model", ("m", lora, (), ()), {}),
         ("check_experts", (settings, WAN21), {}),
         ("read_conditions", (job, 2, {}, 16.0), {}),
@@ -447,90 +380,6 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     ]
     assert (prepared.job, prepared.output) == (job, tmp_path / "out.mp4")
     assert (prepared.model, prepared.mesh) == (model, mesh)
-
-
-def test_an_output_never_replaces_an_input_also_through_a_link(tmp_path, media):
-    (tmp_path / "link.mp4").symlink_to(media / "0-89.mp4")
-    (tmp_path / "folder").symlink_to(media)
-    outputs = [media / "0-89.mp4", tmp_path / "link.mp4", tmp_path / "folder" / "0-89.mp4"]
-    for output in (*outputs, f"{media}/new/../0-89.mp4"):
-        with pytest.raises(ValueError, match="is the input"):
-            jobs.check_output(output, [str(media / "0-89.mp4")])
-
-
-def test_names_in_use_are_numbered(tmp_path):
-    for name in ("t2v.mp4", "t2v-2.mp4", "t2v-3.mp4"):
-        assert jobs.unused(tmp_path / "t2v.mp4") == tmp_path / name
-        (tmp_path / name).touch()
-
-
-def test_an_input_is_found_beside_the_video_by_its_fingerprint(tmp_path):
-    video.write_png(tmp_path / "a.png", frame(1))
-    record = job_of("i2v", tmp_path / "a.png").as_record()
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "a.png").rename(tmp_path / "moved" / "a.png")
-    found = Job.from_record(record, tmp_path / "moved")
-    assert found.inputs == (str(tmp_path / "moved" / "a.png"),)
-    with pytest.raises(ValueError, match=f"not there any more.*, nor in {tmp_path}; put"):
-        Job.from_record(record, tmp_path)
-
-
-def test_several_processes_agree_on_the_number_of_an_output(tmp_path, monkeypatch):
-    for name in ("t2v.mp4", "t2v-2.mp4"):
-        (tmp_path / name).touch()
-    asked = []
-
-    def agree(number):
-        asked.append(number)
-        return 5  # what the first process has found
-
-    checked = []
-    monkeypatch.setattr(processes, "agree_on", agree)
-    monkeypatch.setattr(jobs, "check_output", lambda output, inputs: checked.append(output))
-    with pytest.raises(FileNotFoundError, match="no folder or file m"):
-        jobs.prepare(job_of(), tmp_path / "t2v.mp4", numbered=True)
-    assert (asked, checked) == ([3], [tmp_path / "t2v-5.mp4"])
-
-
-@pytest.fixture
-def taking(tmp_path):
-    """A pipeline that another one overtakes: two names are taken while it works."""
-
-    class Taking(Recorder):
-        def __call__(self, prompt, **given):
-            for name in ("t2v.mp4", "t2v-2.mp4"):
-                (tmp_path / name).write_text("theirs")
-            return super().__call__(prompt, **given)
-
-    return Taking()
-
-
-def test_a_name_that_was_free_and_is_taken_meanwhile_is_not_replaced(tmp_path, taking):
-    free = tmp_path / "t2v.mp4"
-    prepared = dataclasses.replace(prepared_of(job_of(), free), unnumbered=free)
-    *_, path = jobs.run(prepared, quiet, taking)
-    assert path == tmp_path / "t2v-3.mp4" and len(video.read_video(path)[0]) == 5
-    assert [(tmp_path / f"t2v{n}.mp4").read_text() for n in ("", "-2")] == ["theirs"] * 2
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_name_that_was_given_is_replaced(tmp_path, taking):
-    *_, path = jobs.run(prepared_of(job_of(), tmp_path / "t2v.mp4"), quiet, taking)
-    assert path == tmp_path / "t2v.mp4" and len(video.read_video(path)[0]) == 5
-
-
-def test_files_and_the_model_are_found_from_the_folder_the_job_was_made_in(tmp_path, monkeypatch):
-    (tmp_path / "then" / "m").mkdir(parents=True)
-    (tmp_path / "now").mkdir()
-    monkeypatch.chdir(tmp_path / "then")
-    video.write_png("a.png", frame(1))
-    record = json.loads(json.dumps(job_of("i2v", "a.png").as_record()))
-    assert jobs.moved(record, Job.from_record(record)) == []
-    monkeypatch.chdir(tmp_path / "now")
-    found = Job.from_record(record)
-    assert found.inputs == (str(tmp_path / "then" / "a.png"),)
-    assert found.model == str(tmp_path / "then" / "m")
-    assert jobs.moved(record, found) == [("m", found.model), ("a.png", found.inputs[0])]
 
 
 @pytest.mark.parametrize(("rate", "expected"), [("model", 3.75), ("keep", 1)])

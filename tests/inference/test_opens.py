@@ -68,10 +68,11 @@ def test_an_image_becomes_a_video_with_few_opens(files, tmp_path, model):
     )
     assert child.returncode == 0, child.stderr
     opened = json.loads(child.stdout.splitlines()[-1])
-    # Chunks of a converted folder are opened once, for their sums.
-    chunks = {path for path in opened if re.search(r"/converted/\w+/\d+/", path)}
-    assert bool(chunks) == (model == "converted") and all(opened[path] == 1 for path in chunks)
-    assert sum(n for path, n in opened.items() if path not in chunks) <= MOST, opened
+    # What a converted folder holds is opened once for its sums; Orbax reads its own tables as well.
+    parts = {path: n for path, n in opened.items() if re.search(r"/converted/\w+/\d+/", path)}
+    often = {path for path, n in parts.items() if n > 1 and not Path(path).name.startswith("_")}
+    assert bool(parts) == (model == "converted") and not often
+    assert sum(n for path, n in opened.items() if path not in parts) <= MOST, opened
     tables = {"config.json", "pusa_jax.json", "tree.json"}
     often = {path: n for path, n in opened.items() if n > 1 and Path(path).name in tables}
     assert not often

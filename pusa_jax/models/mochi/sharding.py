@@ -8,17 +8,20 @@ from jax.sharding import PartitionSpec as P
 
 from pusa_jax.devices.sharding import FSDP, Rules
 
+EVERY = (*FSDP, "tensor")
+"""Axes over which a modulation is cut: it is as large as a layer, what comes of it is small."""
+
 DIT: Rules = (
     (r"blocks/.*/[qkv]/kernel$", P(None, FSDP, "tensor")),
     (r"blocks/.*/o/kernel$", P(None, "tensor", FSDP)),
     (r"blocks/.*/mlp/(gate|up)/kernel$", P(None, FSDP, "tensor")),
     (r"blocks/.*/mlp/down/kernel$", P(None, "tensor", FSDP)),
-    (r"blocks/.*/modulation/kernel$", P(None, FSDP, None)),
+    (r"blocks/.*/modulation/kernel$", P(None, EVERY, None)),
     (r"blocks/.*/lora_a$", P(None, FSDP, None)),
     (r"blocks/.*/lora_b$", P(None, None, FSDP)),
     (r"last/.*/([qkv]|gate|up)/kernel$", P(FSDP, "tensor")),
     (r"last/.*/(o|down)/kernel$", P("tensor", FSDP)),
-    (r"last/.*/modulation/kernel$", P(FSDP, None)),
+    (r"last/.*/modulation/kernel$", P(EVERY, None)),
     (r"last/.*/lora_a$", P(FSDP, None)),
     (r"last/.*/lora_b$", P(None, FSDP)),
     (r"text_pool/[qkvo]/kernel$", P(FSDP, None)),

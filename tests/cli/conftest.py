@@ -1,0 +1,63 @@
+"""Jobs that commands ask for are recorded instead of made."""
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pusa_jax.convert.folders import opened as folders
+from pusa_jax.devices import compile_cache
+from pusa_jax.inference import job_plan, jobs, loading
+from pusa_jax.inference.pipeline import Output
+from pusa_jax.models.wan.family import WAN21, WAN22
+
+FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
+
+
+class Seen:
+    """What the commands asked of the library."""
+
+    def __init__(self):
+        self.prepared, self.progress, self.kept = [], [], []
+        self.job, self.cautions = None, ()
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Jobs are recorded instead of made."""
+    seen = Seen()
+
+    def found(path):
+        return types.SimpleNamespace(path=Path(path), family=WAN22 if path == "two" else WAN21)
+
+    def opened(folder, **loras):
+        return types.SimpleNamespace(folder=folder, family=folder.family)
+
+    def prepare(job, output, model=None, *, numbered=False):
+        assert model is None or str(model.folder.path) == job.model
+        seen.job = job
+        seen.prepared.append((job, str(output)))
+        seen.numbered = numbered
+        return types.SimpleNamespace(job=job, output=output, cautions=seen.cautions, conditions=())
+
+    def run(prepared, on_progress):
+        seen.progress.append(on_progress)
+        result = Output(
+            frames=FRAMES,
+            latents=np.zeros((1, 1, 1, 1, 1)),
+            seed=0,
+            settings={},
+            seconds={"text": 1.0, "denoise": 2.0},
+        )
+        return result, {"latents_sha256": result.latents_sha256()}, prepared.output
+
+    monkeypatch.setattr(folders, "ModelFolder", found)
+    monkeypatch.setattr(loading, "open_model", opened)
+    monkeypatch.setattr(jobs, "prepare", prepare)
+    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(job_plan, "describe_plan", lambda prepared: {"task": prepared.job.task})
+    monkeypatch.setattr(
+        compile_cache, "keep_compiled", lambda folder, on_damage: seen.kept.append(folder)
+    )
+    return seen
