@@ -317,8 +317,9 @@ class EncodedClips:
                 frames, height, width = self.card.pixels
                 raise ValueError(
                     f"{self.folder} holds {what} of {list(has)} ({frames} frames of "
-                    f"{height}x{width}), the run wants {list(wants)}; change the run or encode "
-                    "again."
+                    f"{height}x{width}), the run wants {list(wants)}; encode again, or train with "
+                    f"--config.data.num_frames={frames} --config.data.height={height} "
+                    f"--config.data.width={width}."
                 )
         if vae is None:
             return

@@ -27,6 +27,10 @@ COPIED = (
     "lora_s0.comfy_peft_alpha.safetensors",
     "lora_s0.diffusers.safetensors",
     "lora_s0.native_updown.safetensors",
+    "ti2v22_s0.weights.safetensors",
+    "t5v11_s0.safetensors",
+    "t5v11_s0.weights.safetensors",
+    "mochi_schedule.safetensors",
 )
 CASES = {
     "lora_s0_merged.safetensors": (
@@ -40,6 +44,7 @@ CASES = {
     ),
     "solver_traces.safetensors": ("unipc_s4_shift5_cfg1", "unipc_order3_s10", "dpmpp_heun_s10"),
     "train_dit_s0.safetensors": ("full", "lora"),
+    "ti2v22_s0.safetensors": ("per_token_padded0", "scalar1"),
 }  # fmt: skip
 
 
