@@ -4,7 +4,8 @@
 #   make tiny-world    trains that model from nothing: minutes on a GPU, a night on a laptop; goes on when interrupted
 #   make experiments   repeats the papers' experiments with it: over an hour, goes on when interrupted
 #   make experiments-quick  proves that they run
-#   make test          the whole suite, with the PyTorch peers
+#   make test          the suite, with the PyTorch peers
+#   make test-long     whole runs, many in processes of their own
 #   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
 #   make lint          ruff and pyright
 #   make test-newest   most of it without PyTorch on Python 3.12 with the newest jax, if there is one
@@ -31,7 +32,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo tiny-world experiments experiments-quick test train-debug lint test-newest docs mutants clean
+.PHONY: help demo tiny-world experiments experiments-quick test test-long train-debug lint test-newest docs mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,7 +52,10 @@ experiments-quick: $(VENV)/test.stamp
 	XLA_FLAGS=--xla_backend_optimization_level=0 $(VENV)/bin/python -m experiments.tiny --quick
 
 test: $(VENV)/test.stamp
-	$(PYTEST)
+	$(PYTEST) -m "not long and not slow"
+
+test-long: $(VENV)/test.stamp
+	$(PYTEST) -m "long and not slow"
 
 train-debug: $(VENV)/test.stamp
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" experiments/train_debug.sh runs/train-debug

@@ -14,6 +14,8 @@ from pusa_jax.media import video
 from pusa_jax.models.lora import LoRA, LowRank, Target
 from pusa_jax.testing.published import DIT, write_published_folder, write_two_experts
 
+pytestmark = pytest.mark.long
+
 SIZE = ["--height", "32", "--width", "48", "--num_frames", "17", "--dtype", "float32"]
 FEW = [*SIZE, "--num_inference_steps", "4", "--cfg_scale", "1", "--no_compilation_cache"]
 LAYOUTS = ("original", "diffusers")

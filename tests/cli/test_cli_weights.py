@@ -17,6 +17,8 @@ from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.media import video
 from pusa_jax.testing.published import write_published_folder
 
+pytestmark = pytest.mark.long
+
 DIT = "diffusion_pytorch_model.safetensors"
 
 

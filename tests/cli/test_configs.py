@@ -84,6 +84,7 @@ def test_an_argument_behind_the_name_of_a_config():
     assert load(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:p=0.5").objective.levels.probability == 0.5
 
 
+@pytest.mark.long
 def test_debug_trains_saves_and_samples(tmp_path, capsys):
     flags = ["--config.steps=2", "--config.samples.every=2", "--config.log.every=1"]
     arguments = [f"--config={DEBUG}", f"--workdir={tmp_path}", *flags]
@@ -111,6 +112,7 @@ def test_debug_trains_saves_and_samples(tmp_path, capsys):
     assert f"{tmp_path} is at step 2 already, behind steps=1; nothing" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_says_where(tmp_path, capsys):
     line = [f"--config={DEBUG}", f"--workdir={tmp_path}", "--config.samples.every=0"]
     assert train_main([*line, "--config.steps=1"]) == 0
@@ -130,6 +132,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path, caps
     assert err.count("\n") == 1 and not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_sizes_are_those_of_the_folder_of_weights(tmp_path, capsys):
     line = [f"--config={DEBUG}", f"--workdir={tmp_path / 'run'}", "--config.steps=1"]
     line += ["--config.samples.every=0", f"--config.model.weights={shipped.FOLDER}"]
@@ -140,6 +143,7 @@ def test_sizes_are_those_of_the_folder_of_weights(tmp_path, capsys):
     assert model["dit"]["dim"] == own["dim"] and not model["preset"]
 
 
+@pytest.mark.long
 def test_pictures_that_a_kill_has_prevented_are_drawn_by_the_next_run(tmp_path):
     flags = ["--config.steps=2", "--config.samples.every=2", "--config.samples.num_steps=1"]
     arguments = [f"--config={DEBUG}", f"--workdir={tmp_path}", *flags]

@@ -94,6 +94,8 @@ import os, signal, sys
 from pusa_jax.cli import train as command
 from pusa_jax.cli.main import main
 
+pytestmark = pytest.mark.long
+
 number, real = getattr(signal, sys.argv.pop(1)), command.train
 
 def train(run, clips, workdir, on_step, **rest):

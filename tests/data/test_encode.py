@@ -343,6 +343,7 @@ def test_processes_of_a_group_are_asked_for_their_shares(world, monkeypatch):
     assert not (world / "none").exists()
 
 
+@pytest.mark.long
 def test_real_clips_through_the_command_line(world, capsys):
     """One compilation of the VAE for all that concerns it."""
     command = ["--model", world / "model", "--src", world / "src", "--dst", world / "ds"]

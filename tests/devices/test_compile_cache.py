@@ -15,6 +15,8 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.testing.published import write_published_folder
 
+pytestmark = pytest.mark.long
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ASKED, FOUND = (
     "/jax/compilation_cache/compile_requests_use_cache",

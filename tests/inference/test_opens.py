@@ -31,6 +31,8 @@ def watch(event, args):
 sys.addaudithook(watch)
 from pusa_jax.cli.main import main
 
+pytestmark = pytest.mark.long
+
 code = main(sys.argv[2:])
 print(json.dumps(opened))
 sys.exit(code)

@@ -105,6 +105,7 @@ def test_a_folder_without_denoiser_is_known_by_its_vae(own, wan21):
 SIZE = ["--height", "64", "--width", "96", "--num_frames", "9", "--dtype", "float32"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["t2v", "i2v", "extend"])
 def test_tasks_of_pusa_run_on_it(folder, tmp_path, capsys, task):
     from pusa_jax.media import video

@@ -80,6 +80,7 @@ def pipe(folders):
     return PusaPipeline.from_pretrained(folders / "original", dtype="float32")
 
 
+@pytest.mark.long
 def test_it_is_sampled_by_the_pipeline_of_every_family(pipe):
     given = tasks.image_to_video(IMAGE, (0,), (0.0,))
     result = pipe("a red dog", conditions=given, settings=SETTINGS)
@@ -92,6 +93,7 @@ def test_it_is_sampled_by_the_pipeline_of_every_family(pipe):
     np.testing.assert_array_equal(result.latents[:, 0], clean[:, 0])
 
 
+@pytest.mark.long
 def test_both_layouts_give_the_same_clip(pipe, folders):
     other = PusaPipeline.from_pretrained(folders / "diffusers", dtype="float32")
     ours, theirs = (p("a red dog", settings=SETTINGS).latents for p in (pipe, other))
@@ -132,6 +134,7 @@ def test_a_dry_run_has_the_defaults_of_pusa_v05(folders, tmp_path, capsys):
     assert (plan["steps"], plan["passes_per_step"]) == (30, 2)
 
 
+@pytest.mark.long
 def test_of_both_layouts_in_one_folder_the_original_is_taken(tmp_path):
     """As in genmo's own repository."""
     write_mochi(tmp_path, "diffusers", seed=5)
