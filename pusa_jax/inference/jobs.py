@@ -26,10 +26,8 @@ from pusa_jax.diffusion.sampling import rows_of
 from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.records import FieldError, convert, rebuild
-from pusa_jax.inference import packaged
+from pusa_jax.inference import job_files, packaged
 from pusa_jax.inference.cautions import cautions
-from pusa_jax.inference.job_files import check_output, free_number, located, unused
-from pusa_jax.inference.job_files import numbered as numbered_name
 from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
 from pusa_jax.inference.mesh_choice import (
     Resident,
@@ -160,7 +158,7 @@ class Job:
             raise ValueError(message) from None
         check_claims(job)
         folders = tuple(Path(f) for f in (made_in, beside) if isinstance(f, str | Path))
-        found = {path: located(_here(path), known, folders) for path, known in expected.items()}
+        found = {path: job_files.located(_here(path), known, folders) for path, known in expected.items()}
         job = job._with_paths(lambda path: found.get(path, _here(path)))
         models = (p for f in (Path(), *folders) if os.path.exists(p := f / job.model))
         return dataclasses.replace(
@@ -329,8 +327,9 @@ def prepare(
     """
     unnumbered = Path(output) if numbered else None
     if unnumbered is not None:
-        output = numbered_name(unnumbered, processes.agree_on(free_number(unnumbered)))
-    check_output(output, (*job.inputs, *job.lora_files))
+        number = processes.agree_on(job_files.free_number(unnumbered))
+        output = job_files.numbered(unnumbered, number)
+    job_files.check_output(output, (*job.inputs, *job.lora_files))
     check_claims(job)
     if model is None:
         model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
@@ -414,7 +413,7 @@ def _written(
         except FileExistsError:
             if unnumbered is None:
                 raise
-            path = unused(unnumbered)
+            path = job_files.unused(unnumbered)
 
 
 def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:

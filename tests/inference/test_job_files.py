@@ -72,7 +72,7 @@ def test_several_processes_agree_on_the_number_of_an_output(tmp_path, monkeypatc
 
     checked = []
     monkeypatch.setattr(processes, "agree_on", agree)
-    monkeypatch.setattr(jobs, "check_output", lambda output, inputs: checked.append(output))
+    monkeypatch.setattr(job_files, "check_output", lambda output, inputs: checked.append(output))
     with pytest.raises(FileNotFoundError, match="no folder or file m"):
         jobs.prepare(job_of(), tmp_path / "t2v.mp4", numbered=True)
     assert (asked, checked) == ([3], [tmp_path / "t2v-5.mp4"])

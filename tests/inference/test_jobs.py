@@ -20,7 +20,7 @@ from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.solvers import SOLVERS
-from pusa_jax.inference import job_plan, jobs
+from pusa_jax.inference import job_files, job_plan, jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.media import video
 from pusa_jax.models.wan.config import VAEConfig
@@ -357,7 +357,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
         monkeypatch.setattr(owner, name, call)
 
     model = model_of(configs)
-    spy(jobs, "check_output")
+    spy(job_files, "check_output")
     spy(jobs, "open_model", model)
     spy(jobs, "read_conditions", [])
     spy(jobs, "check_experts")
