@@ -43,6 +43,7 @@ class ForeignNetwork:
       pieces: for a network that the original layout keeps in several files: name of each, which is
         put before the names of its tensors -> a tensor that no other file has.
       lora_file: what a LoRA file of this denoiser is called that a run exports.
+      tuned: name of a published file that is taken where it lies beside the one it was tuned from.
       ignored: tensors that may be there and are not read -> reason.
       beside_dit: (own configuration, the denoiser's) -> own, with what the denoiser decides.
     """
@@ -57,6 +58,7 @@ class ForeignNetwork:
     lora_mark: str = ".*"
     pieces: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lora_file: str = LORA_FILE
+    tuned: str = ""
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config
 

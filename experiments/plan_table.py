@@ -18,20 +18,26 @@ from pathlib import Path
 from experiments.plan_page import COLUMNS, Numbers, cells, head, line, renew
 from pusa_jax.devices.topologies import GIB
 
-SIZES = {"480p": (480, 832), "720p": (720, 1280), "704p": (704, 1280)}
+SIZES = {
+    "480p": (480, 832),
+    "480 x 848": (480, 848),
+    "720p": (720, 1280),
+    "704p": (704, 1280),
+}
 PRESETS = {
     "14b": "wan2.1-t2v-14b",
     "1.3b": "wan2.1-t2v-1.3b",
     "a14b, one": "wan2.2-t2v-a14b",
     "a14b, both": "wan2.2-t2v-a14b",
     "ti2v-5b": "wan2.2-ti2v-5b",
+    "mochi-1": "mochi-1-preview",
 }
 
 INTRODUCTION = """# What fits where
 
 Made by `python -m experiments.plan_table` from `pusa-jax plan`, which compiles the program that
-sampling runs for each step, for chips that need not be there: 81 frames (ti2v-5b: 121), bfloat16,
-guidance on, a timestep for every latent frame. Bytes are per chip.
+sampling runs for each step, for chips that need not be there: 81 frames (ti2v-5b: 121, mochi-1: 163),
+bfloat16, guidance on, a timestep for every latent frame. Bytes are per chip.
 
 - **a14b** has two experts of the size of 14b: **one** on the chips while the other waits in host
   memory (`--resident one`), or **both** with their prompts (`--resident all`).
@@ -111,6 +117,14 @@ ROWS = [
         Row(model="ti2v-5b", size="704p", topology=topology, mesh="data=1", stage=stage)
         for topology in ("v6e:1x1", "rtx4090:1")
         for stage in ("denoise", "text", "decode")
+    ),
+    *(
+        Row(model="mochi-1", size="480 x 848", topology=topology, mesh=mesh)
+        for topology, mesh in {
+            "v6e:2x4": "data=2,context=4",
+            "h100:8": "data=2,context=4",
+            "h200:1": "data=1",
+        }.items()
     ),
 ]
 

@@ -27,10 +27,10 @@ INTRODUCTION = """# What training fits where
 
 Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
 that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (pusa_lora_ti2v_5b:
-121 of 704 x 1280), networks computing in bfloat16, trained weights and Adam's moments in float32,
+121 of 704 x 1280; pusa_v05_full_mochi: 163 of 480 x 848), networks computing in bfloat16, trained weights and Adam's moments in float32,
 the inputs of the blocks kept for the backward pass and all else computed again (`remat="full"`).
-Every optimizer step takes the batch of the paper, 8 clips, computed in so many **parts** one after
-the other. Bytes are per chip.
+Every optimizer step takes the batch of the paper, 8 clips (pusa_v05_full_mochi: 32), computed in so
+many **parts** one after the other. Bytes are per chip.
 
 - **peak** is what one chip must hold at once by the compiler's account: weights, moments, clips,
   results and temporaries. Kernel workspaces and fragmentation are not in it.
@@ -80,6 +80,7 @@ class Row:
 
 
 LORA, FULL = "pusa_v1_lora_14b", "pusa_full_14b"
+MOCHI = "pusa_v05_full_mochi"
 ROWS = [
     Row(run=LORA, size="480p", topology="v5e:4x4", context=4, parts=2),
     Row(run=LORA, size="480p", topology="h100:8"),
@@ -96,6 +97,9 @@ ROWS = [
     Row(run="pusa_wan22_high_14b", size="480p", topology="h200:1", parts=8),
     Row(run="pusa_lora_ti2v_5b", size="its own", topology="h100:8"),
     Row(run="pusa_lora_ti2v_5b", size="its own", topology="h200:1", parts=8),
+    Row(run=MOCHI, size="its own", topology="v5p:2x2x4", context=4, parts=8),
+    Row(run=MOCHI, size="its own", topology="v6e:8x8", context=8, parts=4),
+    Row(run=MOCHI, size="its own", topology="h100:16", context=4, parts=8),
     Row(run="debug", size="its own", topology="h100:1"),
     Row(run="tiny_world", size="its own", topology="h100:1"),
 ]

@@ -19,7 +19,8 @@ BARE = re.compile(r"scaled_fp8|spiece_model|logit_scale")
 PARTS = (
     ("model.diffusion_model.", "diffusion_model.", "transformer.", "dit.", "model.", "unet."),
     ("first_stage_model.", "vae."),
-    ("text_encoders.umt5xxl.transformer.", "text_encoders.umt5xxl.", "text_encoder.",
+    ("text_encoders.umt5xxl.transformer.", "text_encoders.umt5xxl.",
+     "text_encoders.t5xxl.transformer.", "text_encoders.t5xxl.", "text_encoder.",
      "cond_stage_model.transformer.", "cond_stage_model.", "conditioner.embedders.0.transformer."),
 )  # fmt: skip
 """What files of several networks put before the names of the denoiser, autoencoder and text

@@ -211,6 +211,7 @@ def open_published(path: Path) -> Published:
     unused: set[Checkpoint] = set()
     if FOREIGN[family].in_both_layouts:
         found[family], unused = _preferred(path, found[family])
+    unused |= _take_tuned(path, FOREIGN[family].networks, found[family])
     _check_candidates(path, family, found, unused)
     _check_experts(path, family, found[family], bool(index))
     networks: dict[Name, PublishedNetwork] = {}
@@ -264,6 +265,26 @@ def _preferred(path: Path, found: Found) -> tuple[dict[Name, Candidates], set[Ch
             stacklevel=2,
         )
     return kept, unused
+
+
+def _take_tuned(
+    path: Path, networks: Mapping[Name, ForeignNetwork], found: dict[Name, Candidates]
+) -> set[Checkpoint]:
+    """Leaves the published fine-tune of those files that hold one network; returns the others."""
+    unused: set[Checkpoint] = set()
+    for name, candidates in found.items():
+        tuned = [each for each in candidates if each[0].file.name == networks[name].tuned]
+        if len(tuned) == 1 and len(candidates) == 2:
+            found[name] = tuned
+            (base,) = (one for one, _ in candidates if one is not tuned[0][0])
+            unused.add(base)
+            warnings.warn(
+                f"{path} holds {networks[name].tuned} and {base.file.relative_to(path)}; the "
+                "former is taken.",
+                PusaWarning,
+                stacklevel=2,
+            )
+    return unused
 
 
 def _check_candidates(

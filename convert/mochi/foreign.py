@@ -47,6 +47,7 @@ MOCHI = ForeignFamily(
             },
             classes=("MochiTransformer3DModel",),
             settings={"diffusers": published.diffusers_dit},
+            tuned="pusa_v0_dit.safetensors",
         ),
         "vae": ForeignNetwork(
             layout_of=vae.layout_of,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from experiments.tiny.efficiency import run as efficiency
 from experiments.tiny.lab import FULL, QUICK, Lab
+from experiments.tiny.mochi import run as mochi
 from experiments.tiny.noise import run as noise
 from experiments.tiny.nondestructive import run as nondestructive
 from experiments.tiny.steps import run as steps
@@ -22,7 +23,7 @@ from experiments.tiny.zeroshot import run as zeroshot
 from pusa_jax.demo import shipped
 from pusa_jax.devices.compile_cache import keep_compiled
 
-STUDIES = (nondestructive, steps, noise, zeroshot, efficiency, where, timesteps)
+STUDIES = (nondestructive, steps, noise, zeroshot, efficiency, where, mochi, timesteps)
 """Those that need no training first; `timesteps`, the longest, last."""
 
 

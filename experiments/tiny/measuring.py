@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from experiments.tiny_world.autoencoder import psnr
 from experiments.tiny_world.evaluate import FRESH, Model, Sampling, generate, pixels_of
 from pusa_jax.demo.judge import judge
-from pusa_jax.demo.world import WIDE, Scene, draw, render
+from pusa_jax.demo.world import WIDE, Scene, World, draw, render
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.tasks import Condition
@@ -29,9 +29,6 @@ STRIDE = 4
 """Pixel frames per latent frame but the first."""
 
 LATENT_FRAMES = tasks.latent_frames(WORLD.num_frames, STRIDE)
-
-LOST = WORLD.size / 2
-"""Pixels; the error of a frame without an object."""
 
 SHARES = ("coherent", "colour", "background", "shape", "direction", "path")
 
@@ -77,9 +74,9 @@ def loop(clip: Clip) -> list[Condition]:
     return tasks.loop(clip[0], LATENT_FRAMES, multipliers=(0.0, 0.0))
 
 
-def fresh(seed: int, count: int) -> list[Scene]:
+def fresh(seed: int, count: int, world: World = WORLD) -> list[Scene]:
     """Scenes that no training has seen."""
-    return [draw(WORLD, seed, FRESH + i) for i in range(count)]
+    return [draw(world, seed, FRESH + i) for i in range(count)]
 
 
 def encoded(model: Model, given: list[list[Condition]]) -> list[FrameCondition]:
@@ -97,7 +94,9 @@ def encoded(model: Model, given: list[list[Condition]]) -> list[FrameCondition]:
     return conditions
 
 
-def measure(model: Model, task: Task, sampling: Sampling, count: int, seed: int) -> Row:
+def measure(
+    model: Model, task: Task, sampling: Sampling, count: int, seed: int, world: World = WORLD
+) -> Row:
     """Samples clips of fresh scenes and describes them; see `observe` for the numbers.
 
     Args:
@@ -106,24 +105,25 @@ def measure(model: Model, task: Task, sampling: Sampling, count: int, seed: int)
       sampling: how; its batch divides `count`.
       count: clips.
       seed: of scenes and noise.
+      world: what the model knows.
     """
     seen = []
-    scenes = fresh(seed, count)
+    scenes = fresh(seed, count, world)
     for first in range(0, count, sampling.batch):
         batch = scenes[first : first + sampling.batch]
         truth = [render(scene) for scene in batch]
         given = [task(clip) for clip in truth]
         key = jax.random.fold_in(jax.random.key(seed), first)
         clips = generate(model, batch, encoded(model, given), sampling, key)
-        kept = given_frames(given[0])
+        kept = given_frames(given[0], model.stride)
         seen += [observe(*x, kept) for x in zip(clips, truth, batch, strict=True)]
     return summary(seen)
 
 
-def given_frames(conditions: list[Condition]) -> tuple[int, ...]:
+def given_frames(conditions: list[Condition], stride: int = STRIDE) -> tuple[int, ...]:
     """Pixel frames that are given."""
     latent = {at for condition in conditions for at in condition.at}
-    return tuple(sorted(i for at in latent for i in pixels_of(at, STRIDE)))
+    return tuple(sorted(i for at in latent for i in pixels_of(at, stride)))
 
 
 def observe(video: Clip, truth: Clip, scene: Scene, given: tuple[int, ...]) -> Row:
@@ -141,7 +141,8 @@ def observe(video: Clip, truth: Clip, scene: Scene, given: tuple[int, ...]) -> R
     if not given:
         return row
     made = [i for i in range(len(video)) if i not in given]
-    errors = np.nan_to_num(verdict.errors, nan=LOST)
+    lost = scene.size / 2  # pixels; the error of a frame without an object
+    errors = np.nan_to_num(verdict.errors, nan=lost)
     spans = {"error": made, "error_1_4": range(1, 5), "error_middle": range(12, 21)}
     spans["error_last"] = range(len(video) - 4, len(video))
     for name, span in spans.items():
@@ -150,7 +151,7 @@ def observe(video: Clip, truth: Clip, scene: Scene, given: tuple[int, ...]) -> R
     places = verdict.places
     seams = [i for i in range(1, len(video)) if (i in given) != (i - 1 in given)]
     steps = np.diff(places, axis=0) - np.diff(scene.positions, axis=0)
-    jumps = np.nan_to_num(np.linalg.norm(steps[[i - 1 for i in seams]], axis=1), nan=LOST)
+    jumps = np.nan_to_num(np.linalg.norm(steps[[i - 1 for i in seams]], axis=1), nan=lost)
     row["jump"] = float(jumps.max())
     right, found = velocity(scene.positions[made]), velocity(places[made])
     row["motion"] = float(np.linalg.norm(found - right) < np.linalg.norm(right) / 3)

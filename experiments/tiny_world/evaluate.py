@@ -5,6 +5,7 @@ fresh: their numbers begin where no training reaches.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,9 @@ from pusa_jax.demo.world import Scene, World, draw, render
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.inference.step import sample_at_once
+from pusa_jax.models.family import Family
 from pusa_jax.models.wan.family import WAN21
 from pusa_jax.typing import Latents, Text
 
@@ -52,9 +55,11 @@ class Sampling:
         )
 
 
-def plan(dit: Any, sampling: Sampling, multipliers: Float[np.ndarray, " F"]) -> NoiseTable:
+def plan(
+    dit: Any, sampling: Sampling, multipliers: Float[np.ndarray, " F"], family: Family = WAN21
+) -> NoiseTable:
     """The noise table of a run of a network."""
-    return WAN21.table(
+    return family.table(
         sampling.settings(),
         multipliers,
         is_conditioned=bool((multipliers < 1).any()),
@@ -62,8 +67,9 @@ def plan(dit: Any, sampling: Sampling, multipliers: Float[np.ndarray, " F"]) -> 
     )
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def sample(
+    family: Family,
     dit: Any,
     texts: tuple[Text, Text],
     clean: Latents,
@@ -72,7 +78,7 @@ def sample(
     scale: Float[Array, ""],
 ) -> Latents:
     """Samples clips from captions, guided away from the empty prompt."""
-    return sample_at_once(WAN21, dit, texts, clean, noise, table, scale)
+    return sample_at_once(family, dit, texts, clean, noise, table, scale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,12 +121,16 @@ class Model:
       encode: clips of uint8 [B, T, H, W, 3] -> latents [B, F, h, w, C].
       decode: the way back, uint8.
       text: caption -> features [L, E], padded.
+      family: of the network.
+      stride: pixel frames per latent frame but the first.
     """
 
     dit: Any
     encode: Callable[[np.ndarray], np.ndarray]
     decode: Callable[[np.ndarray], np.ndarray]
     text: Callable[[str], np.ndarray]
+    family: Family = WAN21
+    stride: int = 4
 
 
 def conditions_of(
@@ -148,16 +158,18 @@ def generate(
     key: jax.Array,
 ) -> UInt8[np.ndarray, "B T H W 3"]:
     """Samples a clip for each scene's caption and the latent frames that are given."""
-    frames, cells = 1 + (len(scenes[0].positions) - 1) // 4, scenes[0].size // 8
+    frames = latent_frames(len(scenes[0].positions), model.stride)
+    cells = scenes[0].size // 8
     shape = (len(scenes), frames, cells, cells, model.dit.config.in_dim)
     noise = jax.random.normal(key, shape, jnp.float32)
     clean, multipliers = place(conditions, noise)
-    table = plan(model.dit, sampling, multipliers)
+    table = plan(model.dit, sampling, multipliers, model.family)
     prompt = np.stack([model.text(scene.caption) for scene in scenes])
     nothing = np.stack([model.text("")] * len(scenes))
     scale = jnp.float32(sampling.guidance_scale)
     texts = jnp.asarray(prompt), jnp.asarray(nothing)
-    latents = sample(model.dit, texts, clean, noise, jax.tree.map(jnp.asarray, table), scale)
+    table = jax.tree.map(jnp.asarray, table)
+    latents = sample(model.family, model.dit, texts, clean, noise, table, scale)
     return model.decode(np.asarray(latents))
 
 

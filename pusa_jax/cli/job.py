@@ -169,7 +169,15 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "memory, or both lie there (default: what fits)",
     )
     add("--mesh", help="devices, like data=2,context=4 (default: a sensible mesh of all)")
-    add("--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles")
+    tiles = sub.add_mutually_exclusive_group()
+    tiles.add_argument(
+        "--no_tiling", action="store_true", help="VAE in one piece instead of overlapping tiles"
+    )
+    tiles.add_argument(
+        "--original_tiles",
+        action="store_true",
+        help="VAE in the original's tiles, for parity (Mochi: 2 x 2, with seams)",
+    )
     add_cache_flag(sub)
     add(
         "--output",
@@ -257,7 +265,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         "seed": processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed,
         "original_timesteps": False if args.exact_timesteps else None,
         "original_conditions": False if args.normalised_conditions else None,
-        "tiled": False if args.no_tiling else None,
+        "tiled": False if args.no_tiling else "original" if args.original_tiles else None,
     }
     if args.shift is not None and family.training_schedule != "shifted":
         raise ValueError(f"the noise schedule of {family.name} has no shift; leave out --shift.")

@@ -7,6 +7,9 @@ from typing import Literal
 
 Solver = Literal["euler", "unipc", "dpm++"]
 
+Tiling = bool | Literal["original"]
+"""Overlapping tiles without seams, none, or the original's where those are others."""
+
 MAX_FPS = 240
 """Frames per second; more is a mistake, and from a million on the encoder fails."""
 
@@ -33,7 +36,8 @@ class SamplingConfig:
       original_conditions: put given frames in their places as the original does, even where that is
         not how the network sees others: those of Pusa V0.5 are not normalised.
       tiled: encode and decode in overlapping tiles, as Pusa's pipelines do by default. Changes
-        results slightly, because the VAE's attention then sees one tile at a time.
+        results slightly, because the VAE's attention then sees one tile at a time. "original":
+        decode in the tiles of the original, those of Pusa V0.5 have seams.
     """
 
     height: int = 720
@@ -51,7 +55,7 @@ class SamplingConfig:
     seed: int = 0
     original_timesteps: bool = True
     original_conditions: bool = True
-    tiled: bool = True
+    tiled: Tiling = True
 
     def __post_init__(self):
         if self.num_steps < 1:

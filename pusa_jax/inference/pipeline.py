@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, UInt8
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
-from pusa_jax.diffusion.config import SamplingConfig, Solver
+from pusa_jax.diffusion.config import SamplingConfig, Solver, Tiling
 from pusa_jax.diffusion.sampling import rows_of, sample, start
 from pusa_jax.diffusion.seeds import random_key
 from pusa_jax.diffusion.solvers import SOLVERS
@@ -353,14 +353,16 @@ class PusaPipeline:
             )
         ]
 
-    def encode(self, pixels: np.ndarray, tiled: bool) -> np.ndarray:
+    def encode(self, pixels: np.ndarray, tiled: Tiling) -> np.ndarray:
         """Pixel frames [1, T, H, W, 3] in [-1, 1] -> normalised latents [1, F, h, w, C]."""
-        return self.autoencoder.encode(pixels, self._tiles(tiled))
+        codec = self.family.codec
+        in_one_piece = not tiled or (tiled == "original" and codec.original_tiles is not None)
+        return self.autoencoder.encode(pixels, None if in_one_piece else codec.sampling_tiles)
 
     def decode(
         self,
         latents: Float[Array | np.ndarray, "B F H W C"],
-        tiled: bool,
+        tiled: Tiling,
         on_progress: Progress = no_progress,
     ) -> np.ndarray:
         """Latents [1, F, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1], on the host.
@@ -378,7 +380,9 @@ class PusaPipeline:
         def on_part(done: int, total: int) -> None:
             on_progress("decode", done, total)
 
-        return self.autoencoder.decode(latents, self._tiles(tiled), on_part)[0]
-
-    def _tiles(self, tiled: bool):
-        return self.family.codec.sampling_tiles if tiled else None
+        codec = self.family.codec
+        tiles = codec.sampling_tiles if tiled else None
+        if tiled == "original" and codec.original_tiles is not None:
+            _, _, height, width, _ = latents.shape
+            tiles = codec.original_tiles((height, width))
+        return self.autoencoder.decode(latents, tiles, on_part)[0]

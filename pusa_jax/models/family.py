@@ -142,12 +142,15 @@ class Codec:
       decode: latents -> pixels, not clamped.
       sampling_tiles: geometry while sampling.
       dataset_tiles: geometry while a dataset is encoded.
+      original_tiles: (height, width) in latent cells -> how the original decodes, where that is not
+        `sampling_tiles`; it then encodes in one piece.
     """
 
     encode: Chunks | Callable[..., Array]
     decode: Chunks
     sampling_tiles: Tiles
     dataset_tiles: Tiles
+    original_tiles: Callable[[tuple[int, int]], Tiles] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -73,6 +73,7 @@ FLAGS = {
     ("--seed", "5"): {"seed": 5},
     ("--exact_timesteps",): {"original_timesteps": False},
     ("--no-tiling",): {"tiled": False},
+    ("--original_tiles",): {"tiled": "original"},
     ("--normalised-conditions",): {"original_conditions": False},
 }
 """Words on the command line -> what becomes different in the job; settings included."""

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from experiments.tiny.measuring import (
-    LOST,
     Row,
     encoded,
     extension,
@@ -49,7 +48,7 @@ def _round(clip: np.ndarray, scene: Scene, given: tuple[int, ...]) -> Row:
     heading = np.array(DIRECTIONS[scene.direction], float)
     across = int(heading[0] != 0)
     places = verdict.places[len(given) :]
-    off = np.nan_to_num(np.abs(places[:, across] - scene.positions[0, across]), nan=LOST)
+    off = np.nan_to_num(np.abs(places[:, across] - scene.positions[0, across]), nan=scene.size / 2)
     return {
         "coherent": verdict.coherent,
         "colour": verdict.colour,

@@ -19,6 +19,16 @@ from pusa_jax.models.t5 import T5Encoder, TextConfig
 from pusa_jax.typing import Latents, Text, Timesteps
 
 
+def quarters(size: tuple[int, int]) -> Tiles:
+    """Two by two without overlap, and so with seams; sizes in latent cells are even.
+
+    Parity: Pusa V0.5's scripts on one GPU (decode_latents_tiled_spatial, 2 x 2, overlap 0).
+    """
+    height, width = size
+    half = height // 2, width // 2
+    return Tiles(size=half, stride=half)
+
+
 def build_dit(config: DiTConfig, rngs: nnx.Rngs | None = None) -> MochiDiT:
     """The denoiser with parameters drawn from `rngs`, or any."""
     return MochiDiT(config, rngs=rngs or nnx.Rngs(0))
@@ -74,6 +84,7 @@ MOCHI = Family(
         decode=Chunks(first=vae.decode_first, next=vae.decode_next),
         sampling_tiles=Tiles(size=(32, 56), stride=(24, 44)),
         dataset_tiles=Tiles(size=(32, 56), stride=(24, 44)),
+        original_tiles=quarters,
     ),
     tokenizer=tokenizer,
     encode_prompt=encode_prompt,

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from pusa_jax.cli.main import main
 from pusa_jax.convert.folders.converted import convert_folder
@@ -147,6 +148,57 @@ def test_of_both_layouts_in_one_folder_the_original_is_taken(tmp_path):
         _, expected = ModelFolder(tmp_path / "alone").load(name)
         for path, leaf in found.load(name)[1].items():
             np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+
+
+def test_pusas_dit_is_taken_where_it_lies_beside_that_of_mochi(folders, tmp_path):
+    shutil.copytree(folders / "original", tmp_path / "model")
+    write_mochi(tmp_path / "tuned", seed=5)
+    (tmp_path / "tuned" / "dit.safetensors").rename(tmp_path / "model" / "pusa_v0_dit.safetensors")
+    with pytest.warns(UserWarning, match=r"pusa_v0_dit.* and dit.safetensors; the former is taken"):
+        found = ModelFolder(tmp_path / "model")
+    (tmp_path / "model" / "dit.safetensors").unlink()
+    expected = ModelFolder(tmp_path / "model").load("dit")[1]
+    for name, leaf in found.load("dit")[1].items():
+        np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
+
+
+def all_in_one(original, file):
+    """What ComfyUI calls a checkpoint: three networks with their prefixes in one file."""
+    tensors = {}
+    for part, prefix in {
+        "dit": "model.diffusion_model.",
+        "encoder": "vae.encoder.",
+        "decoder": "vae.decoder.",
+        "text_encoder/model": "text_encoders.t5xxl.transformer.",
+    }.items():
+        found = load_file(original / f"{part}.safetensors")
+        tensors |= {prefix + name: tensor for name, tensor in found.items()}
+    file.parent.mkdir()
+    save_file(tensors, file)
+    shutil.copytree(original / "tokenizer", file.with_name("tokenizer"))
+
+
+def test_one_file_of_all_networks_is_the_same_model(folders, tmp_path):
+    all_in_one(folders / "original", tmp_path / "comfy" / "mochi_all_in_one.safetensors")
+    found, expected = ModelFolder(tmp_path / "comfy"), ModelFolder(folders / "original")
+    assert found.family is MOCHI and set(found.names) == set(expected.names)
+    found.check()
+    for name in expected.names:
+        assert found.config(name) == expected.config(name)
+        leaves = found.load(name)[1]
+        for path, leaf in expected.load(name)[1].items():
+            np.testing.assert_array_equal(leaves[path], leaf, err_msg=path)
+
+
+def test_the_originals_tiles_are_a_setting(pipe):
+    """Halves without overlap: each is decoded as a clip of its own."""
+    latents = np.random.default_rng(0).standard_normal((1, 2, 4, 6, 12)).astype(np.float32)
+    tiled = pipe.decode(latents, "original")
+    corner = pipe.decode(latents[:, :, 2:, :3], False)
+    np.testing.assert_allclose(tiled[:, 16:, :24], corner, atol=1e-5)
+    assert np.abs(tiled - pipe.decode(latents, False)).max() > 0.1
+    pixels = np.zeros((1, 1, 32, 48, 3), np.float32)
+    np.testing.assert_array_equal(pipe.encode(pixels, "original"), pipe.encode(pixels, False))
 
 
 TINY = ("--height", "32", "--width", "48", "--num_frames", "19", "--prompt", "x", "--dry_run")
