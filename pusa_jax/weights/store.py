@@ -280,8 +280,8 @@ class SavedTree:
 
     def _odd(self, paths: list[str]) -> ValueError:
         return ValueError(
-            f"{self.folder}: values of {listed(paths, 3) or 'a leaf'} are NaN or infinite; fetch the "
-            "published files again and convert them again."
+            f"{self.folder}: values of {listed(paths or ['a leaf'], 3)} are NaN or infinite; fetch "
+            "the published files again and convert them again."
         )
 
     def pieces(self, path: str) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.folders.lora_files import export_lora
-from pusa_jax.convert.folders.merging import read_adapters
+from pusa_jax.convert.folders.merging import read_adapters, remarks
 from pusa_jax.convert.folders.summary import summary
 from pusa_jax.convert.lora import parse_lora, read_lora
 from pusa_jax.convert.wan.dit import original_rules
@@ -104,6 +104,26 @@ def test_a_distillation_with_full_differences_is_merged_with_them(tmp_path):
     bias = LEAVES["blocks/norm3/bias"][0] + DIFFERENCES["blocks.0.norm3.diff_b"]
     np.testing.assert_allclose(merged["blocks/norm3/bias"][0], bias, rtol=1e-6, atol=1e-6)
     assert "9 full differences, which are added" in summary(path)
+
+
+@pytest.mark.parametrize("is_distilled", [True, False])
+def test_full_differences_are_left_out_if_asked_as_pusas_loaders_do(tmp_path, is_distilled):
+    path = write(tmp_path / "lightx2v.safetensors", adapters(alpha=4) | DIFFERENCES)
+    plain = write(tmp_path / "plain.safetensors", adapters(alpha=4))
+
+    def read(file):
+        loras = {"lightx2v": [file]} if is_distilled else {"lora": [(file, 1.0)]}
+        return read_adapters(WAN21, DIT, **loras, add_differences=False)
+
+    ((found,), (expected,)) = (read(file)["dit"] for file in (path, plain))
+    assert found.rule == expected.rule == ("lightx2v" if is_distilled else "file_alpha")
+    for leaf, array in merge_all(LEAVES, [expected]).items():
+        assert np.array_equal(merge_all(LEAVES, [found])[leaf], array)
+    (line,) = remarks(read(path))
+    assert line.endswith(
+        "lightx2v.safetensors: 9 full differences (diff, diff_b, diff_m) are left out, as asked."
+    )
+    assert remarks(read(plain)) == () and len(found.lora.ignored) == len(DIFFERENCES)
 
 
 def test_a_difference_of_another_size_is_refused(tmp_path):
