@@ -185,7 +185,8 @@ def files_of_experts(family: Family, paths: Sequence[str | Path]) -> dict[Name, 
         lost = [str(path) for path in given if not path.exists()]
         raise (FileNotFoundError if lost else ValueError)(
             f"{f'there is no file or folder {listed(lost)}; ' if lost else ''}{family.name} needs "
-            f"{len(experts)} LightX2V file{'s' * (len(experts) > 1)}, one for each denoiser, high noise first, or their folder; got {len(given)}."
+            f"{len(experts)} LightX2V file{'s' * (len(experts) > 1)}, one for each denoiser, high "
+            f"noise first, or their folder; got {len(given)}."
         )
     return dict(zip(experts, given, strict=True))
 

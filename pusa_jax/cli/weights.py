@@ -108,8 +108,8 @@ def add_lora_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--ignore_differences",
         action="store_true",
-        help="leave out full differences in LoRA files (diff, diff_b, diff_m), as Pusa's loaders do "
-        "(default: they are added)",
+        help="leave out full differences in LoRA files (diff, diff_b, diff_m), as Pusa's loaders "
+        "do (default: they are added)",
     )
 
 
