@@ -24,8 +24,9 @@ PICTURES = (
 def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """Reads a picture upright (EXIF orientation applied), transparency on black.
 
-    Of an animation it reads the first picture. 16-bit grey is brought to 8 bit; colour profiles are
-    ignored, as in the original. HEIC is read where `pillow-heif` is installed.
+    Of an animation it reads the first picture. 16-bit grey is brought to 8 bit, and what a colour
+    profile says is in Display P3 or the like to sRGB, which the original does not. HEIC is read
+    where `pillow-heif` is installed.
 
     Raises:
       FileNotFoundError: there is no such file.

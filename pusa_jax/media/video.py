@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 
 from pusa_jax.files.atomic import replacing
 from pusa_jax.media import timing
-from pusa_jax.media.colour import Graphs, upright_rgb
+from pusa_jax.media.colour import Graphs, check_colours, upright_rgb
 from pusa_jax.media.frames import as_picture
 from pusa_jax.media.opening import decoded, opened
 from pusa_jax.media.pictures import fit as fit
@@ -107,6 +107,7 @@ def read_video(
             frames = "1 frame" if count == 1 else f"{count} frames"
             at = f" at {fps:g} a second (its own rate is {rate:.4g})" if fps else ""
             raise ValueError(f"{path} has {frames}, {needed} are needed{at}; give a longer clip.")
+        check_colours(path, stream.codec_context.codec_tag, kept[0])
         graphs: Graphs = {}
         pictures = [upright_rgb(frame, graphs) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
