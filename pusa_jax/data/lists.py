@@ -23,10 +23,16 @@ from pusa_jax.media.pictures import PICTURES
 LISTS = ("metadata.csv", "metadata.jsonl")
 """Names looked for in a folder."""
 
+ENDINGS = (".csv", ".jsonl")
+"""Of lists of any name."""
+
 MEDIA_FOLDERS = ("", "train")
 """Where the files of a list may lie, seen from its folder."""
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+VIDEOS = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".gif",
+)  # fmt: skip
 """Endings of clips, where no list names them."""
 
 COLUMNS = {
