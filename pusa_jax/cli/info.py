@@ -107,7 +107,7 @@ def _list(path: Path) -> str:
         try:
             clip.find()
         except (FileNotFoundError, ValueError) as error:
-            wrong.append(f"  line {clip.number + 1}, {clip.name!r}: {error}")
+            wrong.append(f"  line {clip.line or clip.number + 1}, {clip.name!r}: {error}")
     more = [f"  and {len(wrong) - LIMIT} more"] if len(wrong) > LIMIT else []
     usable = len(clips) - len(wrong)
     head = f"{path}: list of {len(clips)} clips with captions, {usable} of them usable so far"

@@ -60,6 +60,7 @@ class Clip:
 
     Attributes:
       number: place in the list, from 0.
+      line: of the file that is the list, from 1; 0 where the list is no file.
       name: file name as listed; identifies the clip.
       caption: as listed; empty where there is none.
       folder: where the list lies.
@@ -71,6 +72,7 @@ class Clip:
     caption: str
     folder: Path
     fault: str = ""
+    line: int = 0
 
     def find(self, ending: str = "") -> Path:
         """The media file, or the file beside it whose name has this ending.
@@ -130,7 +132,7 @@ def read_clips(src: Path) -> list[Clip]:
     text = _text_of(path)
     reader = _objects if path.suffix.lower() == ".jsonl" else _rows
     clips = []
-    for number, (file, caption) in enumerate(reader(path, text)):
+    for number, (line, file, caption) in enumerate(reader(path, text)):
         wrong = [
             f"the {what} is {json.dumps(value):.60}, a text is expected."
             for what, value in (("file", file), ("caption", caption))
@@ -143,6 +145,7 @@ def read_clips(src: Path) -> list[Clip]:
                 caption=_stripped(caption),
                 folder=path.parent,
                 fault=" ".join(wrong),
+                line=line,
             )
         )
     if not clips:
@@ -235,8 +238,8 @@ def _lines(text: str) -> list[str]:
     return re.split("\r\n|\n|\r", text)
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
-    """Files and captions of a csv; a record is one line, so that no quote swallows the next."""
+def _rows(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
+    """Lines, files and captions of a csv; a record is one line: no quote swallows the next."""
     header: list[str] = []
     lines = _lines(text)
     delimiter, begin = _delimiter(lines)
@@ -266,7 +269,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
         for value in row:
             if value[:1].isspace() and value.lstrip().startswith('"'):
                 raise ValueError(f"{where} has a blank before a quote: {line!r:.100}; remove it.")
-        yield row[columns[0]], row[columns[1]]
+        yield number, row[columns[0]], row[columns[1]]
 
 
 def _delimiter(lines: Sequence[str]) -> tuple[str, int]:
@@ -287,8 +290,8 @@ def _delimiter(lines: Sequence[str]) -> tuple[str, int]:
     return (fitting[0] if len(fitting) == 1 else ","), 0
 
 
-def _objects(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
-    """Files and captions of a list of JSON objects."""
+def _objects(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
+    """Lines, files and captions of a list of JSON objects."""
     for number, line in enumerate(_lines(text), 1):
         if not line.strip():
             continue
@@ -304,7 +307,7 @@ def _objects(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
                 f"{path} is damaged or no list of clips: line {number} is no object: {line!r:.60}."
             )
         file, caption = _columns([name for name, _ in pairs], where)
-        yield pairs[file][1], pairs[caption][1]
+        yield number, pairs[file][1], pairs[caption][1]
 
 
 def _columns(header: Sequence[str], where: Any) -> tuple[int, int]:

@@ -147,6 +147,16 @@ def frame_rate(path: str | os.PathLike) -> float:
         return timing.rate_of(stream)
 
 
+def length_and_rate(path: str | os.PathLike) -> tuple[float, float]:
+    """Seconds and average frames per second of a file by its table of contents; 0 if not told.
+
+    Raises:
+      FileNotFoundError, ValueError: see `video_length`.
+    """
+    with opened(path) as (container, stream):
+        return timing.length_of(container, stream), timing.rate_of(stream)
+
+
 def write_video(
     path: str | os.PathLike,
     frames: Iterable[Any],
