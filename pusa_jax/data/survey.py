@@ -9,7 +9,7 @@ from pusa_jax.data import lists
 from pusa_jax.data.encode import EncodeConfig
 from pusa_jax.data.lists import Clip
 from pusa_jax.media.pictures import PICTURES, open_image
-from pusa_jax.media.video import length_and_rate
+from pusa_jax.media.video import length_and_rate, read_video
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Survey:
 
 
 def survey(src: Path, config: EncodeConfig, fps: float | None) -> Survey:
-    """Looks through a list of clips and opens its files; of none is a frame decoded.
+    """Looks through a list of clips and opens its files; those that seem short are decoded.
 
     Args:
       src: see `lists.read_clips`.
@@ -58,9 +58,6 @@ def _rate(path: Path, config: EncodeConfig, fps: float | None) -> float:
     if not rate:
         raise ValueError(f"{path} states no frame rate; re-encode it with one.")
     frames = seconds * (fps or rate)
-    if seconds and frames + 1 < config.num_frames:  # containers round: what is near is tried
-        raise ValueError(
-            f"{path} has about {frames:.0f} frames at {fps or rate:.4g} a second, "
-            f"{config.num_frames} are needed."
-        )
+    if frames < config.num_frames:  # the head of a file may be wrong; what is short is soon read
+        read_video(path, config.num_frames, fps=fps)
     return round(rate, 2)

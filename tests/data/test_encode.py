@@ -348,7 +348,7 @@ def test_a_dry_run_says_what_would_be_encoded_and_makes_nothing(world, capsys, t
     how = "kept frame by frame" if is_kept else "resampled by timestamps to 16"
     assert f"2 clips of 16 frames a second, {how}\n" in out
     assert (f"1 clips of 60 frames a second, {how}\n" in out) == is_kept
-    for reason in ("line 3, 'absent.mp4'", "line 4, 'short.mp4'", "about 4 frames at 16 a second",
+    for reason in ("line 3, 'absent.mp4'", "line 4, 'short.mp4'", "has 4 frames, 9 are needed",
                    "line 6, 'broken.mp4'", "still.png is a picture, 9 frames",
                    "line 8, 'a.mp4': has no caption"):  # fmt: skip
         assert reason in out, reason
