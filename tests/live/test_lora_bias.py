@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra [test]")
-peft = pytest.importorskip("peft", reason="needs the extra [test]")
 from pusa_jax.convert.lora import read_lora
 from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.models.lora import merge
+
+torch = pytest.importorskip("torch", reason="needs the extra [test]")
+peft = pytest.importorskip("peft", reason="needs the extra [test]")
 
 pytestmark = pytest.mark.torch
 
