@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +43,7 @@ PREFIXES = ("diffusion_model.", "pipe.dit.", "base_model.model.", "transformer."
 FLAT_PREFIXES = ("lora_unet__", "lora_unet_", "lora_transformer_", "lycoris_")
 """What tools that write underscores for dots put before module names."""
 
-Part = Literal["down", "up", "alpha"]
+Part = Literal["down", "up", "alpha", "bias"]
 
 _PARTS: tuple[tuple[str, Part], ...] = (
     (r"\.lora_A(\.[^.]+)?\.weight", "down"), (r"\.lora_B(\.[^.]+)?\.weight", "up"),
@@ -51,19 +51,23 @@ _PARTS: tuple[tuple[str, Part], ...] = (
     (r"[._]lora[._]down\.weight", "down"), (r"[._]lora[._]up\.weight", "up"),
     (r"\.lora_linear_layer\.down\.weight", "down"), (r"\.lora_linear_layer\.up\.weight", "up"),
     (r"\.alpha", "alpha"),
+    (r"(\.lora_B(\.[^.]+)?|[._]lora[._]up|\.lora_linear_layer\.up)\.bias", "bias"),
 )  # fmt: skip
 """Endings of keys -> part; the optional middle of the first two is an adapter name (`default`)."""
 
 _UNSUPPORTED = {
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr",
     "lora_mid": "LoCon", "set_weight": "a replaced weight", "oft_": "OFT", "vera_": "VeRA",
-    "ia3_l": "IA3", ".a1.weight": "GLoRA", "lora_B.bias": "LoRA with biases",
+    "ia3_l": "IA3", ".a1.weight": "GLoRA",
 }  # fmt: skip
 """Parts of keys of other kinds of adapters, which would be wrong if merged as LoRA."""
 
 _DIFFERENCES = {"weight": "diff", "bias": "diff_b", "modulation": "diff_m",
                 "scale_shift_table": "diff_m"}  # fmt: skip
 """Last part of a tensor's name -> ending of the entry that is added to it as it is."""
+
+WHOLE = re.compile(r"(\.base_layer|\.modules_to_save(\.[^.]+)?)?\.(weight|bias)$")
+"""Endings of tensors that are no part of an adapter."""
 
 _FOLDER_FILES = tuple(
     f"{stem}.{ending}"
@@ -197,10 +201,7 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
         else:
             groups[targets][part] = name
     if unknown:
-        raise ValueError(
-            f"{len(unknown)} of {len(source.tensors)} entries belong to no layer of {names.model}: "
-            f"{listed([repr(name) for name in sorted(unknown)], 3)}."
-        )
+        _refuse(sorted(unknown), len(source.tensors), names, layers)
     if not groups and not differences:
         raise ValueError("it holds no LoRA: no entry is called lora_A, lora_down or alike.")
     _check_inputs(source, groups, names)
@@ -208,6 +209,13 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
     for targets, parts in groups.items():
         convolution = names.convolutions.get(targets[0].path)
         adapter = _adapter(source, targets[0], parts, config or {}, convolution)
+        if "bias" in parts:
+            target, difference = _bias(source, targets, parts["bias"], adapter, names)
+            if target in differences:
+                raise ValueError(
+                    f"{parts['bias']!r} and {differences[target].name!r} are the same."
+                )
+            differences[target] = difference
         for target, one in zip(targets, fused.parts(adapter, len(targets)), strict=True):
             if target in modules:
                 raise ValueError(f"{target} has two adapters, one of them in a fused layer.")
@@ -223,6 +231,36 @@ def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = N
         differences=differences,
         remarks=(*(remarks if ignored else []), *([remark] if remark else [])),
     )
+
+
+def _refuse(unknown: list[str], count: int, names: LoRANames, layers: Modules) -> NoReturn:
+    """Raises ValueError for entries that are no part of an adapter."""
+    whole = [n for n in unknown if _split(WHOLE.sub("", n), layers)[0] and WHOLE.search(n)]
+    if whole:
+        raise ValueError(
+            f"{whole[0]!r} is a whole tensor beside adapters, as PEFT keeps of modules_to_save "
+            f"or bias; only LoRA can be merged: {WAY_OUT}."
+        )
+    raise ValueError(
+        f"{len(unknown)} of {count} entries belong to no layer of {names.model}: "
+        f"{listed([repr(name) for name in unknown], 3)}."
+    )
+
+
+def _bias(
+    source: TensorSource,
+    targets: tuple[Target, ...],
+    name: str,
+    adapter: LowRank,
+    names: LoRANames,
+) -> tuple[Target, Difference]:
+    """What an adapter whose up factor has a bias adds to that of its layer, at strength 1."""
+    target = targets[0]._replace(path=f"{targets[0].path}/bias")
+    if len(targets) > 1 or all(rule.target != target.path for rule in names.tensors):
+        raise ValueError(f"{name!r} is a bias, {targets[0]} has none in {names.model}: {WAY_OUT}.")
+    scale = 1.0 if adapter.alpha is None else adapter.alpha / adapter.rank
+    array = source.read(name).astype(np.float32) * np.float32(scale)
+    return target, Difference(array, name)
 
 
 def _check_inputs(

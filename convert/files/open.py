@@ -54,7 +54,8 @@ def open_networks(path: Path, *, is_whole: bool = False) -> list[Tensors]:
       is_whole: it is taken as one checkpoint, whatever its names are.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint file {path}.")
+        what = "is a folder, a checkpoint file is expected" if path.is_dir() else "is not there"
+        raise FileNotFoundError(f"no checkpoint file {path}: it {what}.")
     if path.suffix.lower() == GGUF:
         found = open_gguf(path)
         shapes = without_wrappers(found.shapes)

@@ -9,6 +9,7 @@ is looked up, so nothing is imported and no foreign function is called. The resu
 import io
 import math
 import pickle
+import re
 import reprlib
 import struct
 import zipfile
@@ -45,6 +46,13 @@ NEWER_TYPES = {
 """Types of the `torch` module that have no storage class -> NumPy types."""
 
 KINDS = STORAGES | NEWER_TYPES
+
+PACKED = re.compile(
+    r"(torchao|optimum|quanto|bitsandbytes|torch\.distributed)\..*|"
+    r"torch\._tensor\._rebuild_from_type(_v2)?|"
+    r"torch\._utils\._rebuild_(wrapper_subclass|qtensor|device_tensor.*|sparse_tensor)"
+)
+"""Names that pickles of packed, quantised or distributed tensors ask for."""
 
 NESTINGS = ("model_state", "state_dict", "model", "module")
 """Entries under which a file may keep its tensors, beside other entries."""
@@ -247,6 +255,12 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
                     raise ValueError("its pickle is too large")
                 content = _Unpickler(io.BytesIO(archive.read(pickled))).load()
         except _ForbiddenError as error:
+            if PACKED.fullmatch(str(error)):
+                raise ValueError(
+                    f"{path} holds tensors of a kind of their own ({str(error)!r:.80}: torchao, "
+                    "quanto or a distributed tensor), which is not read; use the file in bfloat16, "
+                    "float16, fp8 or int8 with scales."
+                ) from None
             raise ValueError(
                 f"{path} asks for {str(error)!r}, which is no tensor; refused, because unpickling "
                 "it could run foreign code. Save the state dict alone."

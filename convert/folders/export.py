@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
 from pusa_jax.convert.folders.lora_files import LoRAs
-from pusa_jax.convert.folders.merging import Adapters, read_adapters
+from pusa_jax.convert.folders.merging import Adapters, read_adapters, remarks
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.foreign import BOUNDARY, Layout
 from pusa_jax.convert.networks import FOREIGN
@@ -27,6 +28,7 @@ from pusa_jax.convert.tables import LeafTensors, TensorInfo, TensorSource
 from pusa_jax.files.staging import staged
 from pusa_jax.models.family import Family, Name
 from pusa_jax.models.lora import merge_all
+from pusa_jax.progress import PusaWarning
 from pusa_jax.weights.finite import nonfinite
 
 Leaves = Mapping[str, jax.Array | np.ndarray]
@@ -41,10 +43,13 @@ def export_model(
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
     on_progress: Progress | None = None,
+    *,
+    add_differences: bool = True,
 ) -> list[Path]:
     """Writes the networks of a folder in a published layout, LoRA files merged into the denoisers.
 
-    Files: see `convert.folders.merging.read_adapters`.
+    Files and differences: see `convert.folders.merging.read_adapters`; what people should know of
+    the files is a `PusaWarning`.
 
     Returns:
       the files written.
@@ -60,7 +65,11 @@ def export_model(
         if len(experts) < len(src.family.experts):
             raise FileNotFoundError(f"{src.path} has no denoiser to merge LoRA files into.")
         config = src.config(experts[0])
-        adapters = read_adapters(src.family, config, lora, low_lora, lightx2v)
+        adapters = read_adapters(
+            src.family, config, lora, low_lora, lightx2v, add_differences=add_differences
+        )
+        for remark in remarks(adapters):
+            warnings.warn(remark, PusaWarning, stacklevel=2)
 
     def networks():
         for name in src.names:

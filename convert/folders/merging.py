@@ -5,6 +5,8 @@ model with two experts every file belongs to one of them; nothing in its tensors
 its name or its metadata often does.
 """
 
+import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +49,8 @@ def read_adapters(
     lora: LoRAs = (),
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
+    *,
+    add_differences: bool = True,
 ) -> Adapters:
     """LoRA files that fit the denoisers of a model; their factors are mapped, not read.
 
@@ -56,6 +60,8 @@ def read_adapters(
       lora: for the only denoiser, or for the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for few steps: see `files_of_experts`.
+      add_differences: whether full differences in them (diff, diff_b, diff_m) are added, as their
+        authors mean, or left out, as Pusa's own loaders do.
 
     Raises:
       FileNotFoundError, ValueError: one line that names the file: no LoRA, none of this model, or
@@ -73,11 +79,19 @@ def read_adapters(
     distilled = files_of_experts(family, lightx2v) if lightx2v else {}
     for name, files in asked.items():
         early = [distilled[name]] if name in distilled else []
+        read = functools.partial(_read, family, name, config, add_differences=add_differences)
         found[name] = (
-            *(_read(family, name, config, path, 1.0, is_distilled=True) for path in early),
-            *(_read(family, name, config, Path(path), strength) for path, strength in files),
+            *(read(path, 1.0, is_distilled=True) for path in early),
+            *(read(Path(path), strength) for path, strength in files),
         )
     return found
+
+
+def remarks(adapters: Adapters) -> tuple[str, ...]:
+    """What people should know of LoRA files before they are merged, a line each."""
+    merged = (adapter.lora for several in adapters.values() for adapter in several)
+    lines = (f"{lora.file}: {remark}" for lora in merged for remark in lora.remarks)
+    return tuple(dict.fromkeys(lines))
 
 
 def _read(
@@ -87,6 +101,7 @@ def _read(
     path: Path,
     strength: float,
     *,
+    add_differences: bool,
     is_distilled: bool = False,
 ) -> Adapter:
     if not math.isfinite(strength):
@@ -98,12 +113,27 @@ def _read(
     except ValueError as error:
         text = _other_model(path, family) or str(error)
         raise ValueError(text if str(path) in text else f"{path}: {text}") from None
+    if not add_differences:
+        found = _without_differences(found)
     # Pusa's loader takes a file without alpha for alpha 1, a scale of 1 / rank: nobody means that.
     is_scaled = all(module.alpha is not None for module in found.modules.values())
     # It ignores full differences as well, which their authors mean to be added.
     is_parity = is_distilled and is_scaled and not found.differences
-    rule = "lightx2v" if is_parity else "file_alpha"
-    return Adapter(found, strength, rule)
+    return Adapter(found, strength, "lightx2v" if is_parity else "file_alpha")
+
+
+def _without_differences(lora: LoRA) -> LoRA:
+    """A LoRA as Pusa's own loaders see it."""
+    names = [difference.name for difference in lora.differences.values()]
+    if not names:
+        return lora
+    remark = f"{len(names)} full differences (diff, diff_b, diff_m) are left out, as asked."
+    return dataclasses.replace(
+        lora,
+        differences={},
+        ignored={**lora.ignored, **dict.fromkeys(names, "a full difference, left out as asked")},
+        remarks=(*lora.remarks, remark),
+    )
 
 
 def _other_model(path: Path, family: Family) -> str:
@@ -152,9 +182,11 @@ def files_of_experts(family: Family, paths: Sequence[str | Path]) -> dict[Name, 
             f"high_noise or low_noise in its name; files there: {there}."
         )
     if len(given) != len(experts):
-        raise ValueError(
-            f"{family.name} needs {len(experts)} LightX2V file{'s' * (len(experts) > 1)}, one for "
-            f"each denoiser, high noise first, or their folder; got {len(given)}."
+        lost = [str(path) for path in given if not path.exists()]
+        raise (FileNotFoundError if lost else ValueError)(
+            f"{f'there is no file or folder {listed(lost)}; ' if lost else ''}{family.name} needs "
+            f"{len(experts)} LightX2V file{'s' * (len(experts) > 1)}, one for each denoiser, high "
+            f"noise first, or their folder; got {len(given)}."
         )
     return dict(zip(experts, given, strict=True))
 

@@ -17,6 +17,9 @@ from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.listing import listed
 from pusa_jax.models.family import Family, Name
 
+EMBEDDED_TOKENIZER = "spiece_model"
+"""The tensor in which ComfyUI's text encoders carry their tokenizer."""
+
 Shard = Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.sharding.Sharding]]
 """Path -> shape of all leaves, to path -> sharding."""
 
@@ -138,9 +141,24 @@ class ModelFolder:
           FileNotFoundError: there is none.
         """
         if self._found.tokenizer is None:
-            places = " or ".join(FOREIGN[self.family.name].tokenizer.values())
-            raise FileNotFoundError(f"{self.path} has no tokenizer; expected {places} in it.")
+            raise FileNotFoundError(self._without_tokenizer())
         return self._found.tokenizer
+
+    def _without_tokenizer(self) -> str:
+        """What to do where there is no tokenizer, in a line."""
+        places = " or ".join(FOREIGN[self.family.name].tokenizer.values())
+        expected = f"expected {places} in it"
+        if self.path.is_file():
+            expected = f"put it into a folder that holds {places} as well, and give the folder"
+        source = None
+        if isinstance(self._found, Published) and "text_encoder" in self.names:
+            source = self._found.networks["text_encoder"]
+        if source is None or EMBEDDED_TOKENIZER not in source.source.tensors:
+            return f"{self.path} has no tokenizer; {expected}."
+        return (
+            f"{self.path} has no tokenizer but the one packed into {source.file.name} as "
+            f"{EMBEDDED_TOKENIZER}, which is not read; {expected}, as published with the model."
+        )
 
     def _need(self, name: Name) -> None:
         if name not in self.names:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_shard(parser)
     add_cache_flag(parser)
+    add("--dry_run", action="store_true", help="look through list and files, encode nothing")
     parser.set_defaults(run=run_encode)
 
 
@@ -124,6 +126,8 @@ def run_encode(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         source_fps=args.source_fps,
     )
+    if args.dry_run:
+        return _survey(args, config)
     outcome = encode_folder(
         packaged.found(args.model),
         args.src,
@@ -134,6 +138,32 @@ def run_encode(args: argparse.Namespace) -> int:
     )
     args.console.close()
     return _report(args.dst, outcome)
+
+
+def _survey(args: argparse.Namespace, config: Any) -> int:
+    """Prints what would be encoded, and what becomes of frame rates."""
+    from pusa_jax.convert.folders.opened import ModelFolder
+    from pusa_jax.data.encode import rate_for
+    from pusa_jax.data.survey import survey
+    from pusa_jax.data.writing import skipped
+    from pusa_jax.inference import packaged
+
+    folder = ModelFolder(packaged.found(args.model))
+    config.check_for(folder)
+    fps = rate_for(folder, config)
+    found = survey(Path(args.src), config, fps)
+    args.console.close()
+    _print_skipped([skipped(clip, reason) for clip, reason in found.unusable])
+    for rate, count in sorted(found.rates.items()):
+        kept = "kept frame by frame" if fps is None else f"resampled by timestamps to {fps:g}"
+        print(
+            f"{count} pictures"
+            if not rate
+            else f"{count} clips of {rate:g} frames a second, {kept}"
+        )
+    usable = found.count - len(found.unusable)
+    print(f"{args.src}: {usable} of {found.count} clips can be encoded, as far as their heads tell")
+    return 0
 
 
 def run_import(args: argparse.Namespace) -> int:
@@ -160,11 +190,15 @@ def run_import(args: argparse.Namespace) -> int:
     return _report(args.dst, outcome)
 
 
-def _report(dst: str, outcome: Any) -> int:
-    for clip in outcome.skipped[:10]:
+def _print_skipped(skipped: Sequence[Mapping[str, Any]], where: str = "") -> None:
+    for clip in skipped[:10]:
         print(f"skipped line {clip['line']}, {clip['file']!r}: {clip['reason']}")
-    if len(outcome.skipped) > 10:
-        print(f"... and {len(outcome.skipped) - 10} more, see {Path(dst) / 'skipped.jsonl'}")
+    if len(skipped) > 10:
+        print(f"... and {len(skipped) - 10} more{where}")
+
+
+def _report(dst: str, outcome: Any) -> int:
+    _print_skipped(outcome.skipped, f", see {Path(dst) / 'skipped.jsonl'}")
     if outcome.finished:
         print(f"{dst}: {outcome.count} clips, {len(outcome.skipped)} skipped")
     else:

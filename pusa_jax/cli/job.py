@@ -248,6 +248,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         best, negative, dtype = family.official, family.official_negative_prompt, "bfloat16"
     else:
         best, negative, dtype = family.sampling, family.negative_prompt, "bfloat16"
+    merged["add_differences"] = not args.ignore_differences
     model = open_model(folder, **merged)
     if args.lightx2v:
         merged["lightx2v"] = tuple(map(str, files_of_experts(family, args.lightx2v).values()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pusa_jax.cli import printing, weights
+from pusa_jax.cli.info import run_info
 from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
 from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser
 from pusa_jax.cli.printing import one_line
@@ -160,7 +161,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
     add_data_arguments(sub)
 
-    sub = command("info", run_info, "say what a video, a model folder or a LoRA file holds")
+    sub = command(
+        "info",
+        run_info,
+        "say what a video, picture, list, dataset, model folder or LoRA file holds",
+    )
     sub.add_argument("path")
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
@@ -282,20 +287,6 @@ def run_plan_train(args: argparse.Namespace) -> int:
     from pusa_jax.cli.train import plan_main
 
     return plan_main([flag for flag in args.flags if flag != "--debug"])
-
-
-def run_info(args: argparse.Namespace) -> int:
-    """Prints what a file or folder holds."""
-    from pusa_jax.convert.folders.summary import summary
-    from pusa_jax.inference import packaged
-    from pusa_jax.media import video
-
-    path = Path(packaged.found(args.path))
-    if path.is_file() and path.suffix.lower() == ".mp4":
-        print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
-    else:
-        print(summary(path))
-    return 0
 
 
 def run_demo(args: argparse.Namespace) -> int:

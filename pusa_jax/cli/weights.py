@@ -105,6 +105,12 @@ def add_lora_flags(parser: argparse.ArgumentParser) -> None:
         help="LoRA for 4 steps, merged first at its own strength; of two experts both files, that "
         "for high noise first, or their folder",
     )
+    add(
+        "--ignore_differences",
+        action="store_true",
+        help="leave out full differences in LoRA files (diff, diff_b, diff_m), as Pusa's loaders "
+        "do (default: they are added)",
+    )
 
 
 def loras_of(args: argparse.Namespace, kind: str = "lora") -> tuple[tuple[str, float], ...]:
@@ -196,6 +202,7 @@ def run_export(args: argparse.Namespace) -> int:
         console = args.console
         folder = ModelFolder(src)
         merged = all_loras_of(args, len(folder.family.experts))
+        merged["add_differences"] = not args.ignore_differences
         written = export_model(folder, dst, args.layout, on_progress=console, **merged)
         console.close()
     print("\n".join(str(path) for path in written))

@@ -68,6 +68,16 @@ class EncodeConfig:
                     f"{below} and {below + multiple}."
                 )
 
+    def check_for(self, folder: ModelFolder) -> None:
+        """Raises ValueError unless clips of this size can be encoded by the model in a folder."""
+        self.check_size(folder.config("vae").spatial_stride * PATCH)
+        latent_frames(self.num_frames, folder.config("vae").temporal_stride)
+
+
+def rate_for(folder: ModelFolder, config: EncodeConfig) -> float | None:
+    """Frames per second that clips are brought to; None where they are left as they are."""
+    return None if config.source_fps == "keep" else float(folder.family.sampling.fps)
+
 
 def read_frames(
     path: Path, config: EncodeConfig, fps: float | None = None
@@ -119,7 +129,7 @@ def encode_folder(
     """
     listed = lists.read_clips(Path(src))
     folder = ModelFolder(model)
-    config.check_size(folder.config("vae").spatial_stride * PATCH)
+    config.check_for(folder)
     on_progress("load", 0, 2)
     vae = LoadedNetwork(folder, "vae", "float32")
     autoencoder, coder = vae.autoencoder(), vae.config
@@ -129,7 +139,7 @@ def encode_folder(
     f = latent_frames(config.num_frames, coder.temporal_stride)
     h, w = (size // coder.spatial_stride for size in (config.height, config.width))
     shape = (f, h, w, coder.z_dim)
-    fps = None if config.source_fps == "keep" else float(folder.family.sampling.fps)
+    fps = rate_for(folder, config)
     card = Card(
         clip_shape=shape,
         text_shape=(text_encoder.config.text_len, text_encoder.config.dim),

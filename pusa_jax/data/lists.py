@@ -1,6 +1,7 @@
 """Lists of clips: which media files there are, and their captions.
 
-folder/metadata.csv      a column with files and one with captions (Pusa, DiffSynth: see COLUMNS)
+folder/metadata.csv      a column with files and one with captions (Pusa, DiffSynth: see COLUMNS);
+                         with semicolons or tabs instead of commas if its header has them
 folder/metadata.jsonl    one object with the same names in every line
 folder/*.txt             without a list: the caption of the file beside it, a.txt for a.mp4
 folder/ or folder/train/ the media
@@ -8,25 +9,35 @@ folder/ or folder/train/ the media
 Nothing is guessed: a line that can be read in two ways is named, and the list refused.
 """
 
+import collections
 import csv
 import dataclasses
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pusa_jax.files import fingerprints
+from pusa_jax.listing import listed
 from pusa_jax.media.pictures import PICTURES
+from pusa_jax.progress import PusaWarning
 
 LISTS = ("metadata.csv", "metadata.jsonl")
 """Names looked for in a folder."""
 
+ENDINGS = (".csv", ".jsonl")
+"""Of lists of any name."""
+
 MEDIA_FOLDERS = ("", "train")
 """Where the files of a list may lie, seen from its folder."""
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+VIDEOS = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".gif",
+)  # fmt: skip
 """Endings of clips, where no list names them."""
 
 COLUMNS = {
@@ -39,12 +50,17 @@ COLUMNS = {
 """Names of the file and of its caption; capitals, hyphens and blanks in a header do not count."""
 
 
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What may stand between the fields of a csv -> in words."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
     """One line of a list.
 
     Attributes:
       number: place in the list, from 0.
+      line: of the file that is the list, from 1; 0 where the list is no file.
       name: file name as listed; identifies the clip.
       caption: as listed; empty where there is none.
       folder: where the list lies.
@@ -56,6 +72,7 @@ class Clip:
     caption: str
     folder: Path
     fault: str = ""
+    line: int = 0
 
     def find(self, ending: str = "") -> Path:
         """The media file, or the file beside it whose name has this ending.
@@ -115,7 +132,7 @@ def read_clips(src: Path) -> list[Clip]:
     text = _text_of(path)
     reader = _objects if path.suffix.lower() == ".jsonl" else _rows
     clips = []
-    for number, (file, caption) in enumerate(reader(path, text)):
+    for number, (line, file, caption) in enumerate(reader(path, text)):
         wrong = [
             f"the {what} is {json.dumps(value):.60}, a text is expected."
             for what, value in (("file", file), ("caption", caption))
@@ -128,17 +145,34 @@ def read_clips(src: Path) -> list[Clip]:
                 caption=_stripped(caption),
                 folder=path.parent,
                 fault=" ".join(wrong),
+                line=line,
             )
         )
     if not clips:
         raise ValueError(f"{path} lists no clips.")
+    _tell_of_twins(path, clips)
     return [_writable(clip) for clip in clips]
+
+
+def _tell_of_twins(path: Path, clips: Sequence[Clip]) -> None:
+    """Warns of files that are listed several times; with several captions that may be meant."""
+    count = collections.Counter(clip.name for clip in clips if clip.name)
+    if twins := [repr(name) for name, number in count.items() if number > 1]:
+        warnings.warn(
+            f"{path} lists {len(twins)} files more than once: {listed(twins, 3)}; each line is a "
+            "clip of its own.",
+            PusaWarning,
+            stacklevel=3,
+        )
 
 
 def _writable(clip: Clip) -> Clip:
     """A clip whose texts go into files: halves of characters and bytes of no text are a fault."""
     texts = {"file": clip.name, "caption": clip.caption}
-    safe = {what: text.encode("utf-8", "backslashreplace").decode() for what, text in texts.items()}
+    safe = {
+        what: text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+        for what, text in texts.items()
+    }
     wrong = [what for what in texts if safe[what] != texts[what]]
     if not wrong:
         return clip
@@ -204,15 +238,17 @@ def _lines(text: str) -> list[str]:
     return re.split("\r\n|\n|\r", text)
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
-    """Files and captions of a csv; a record is one line, so that no quote swallows the next."""
+def _rows(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
+    """Lines, files and captions of a csv; a record is one line: no quote swallows the next."""
     header: list[str] = []
-    for number, line in enumerate(_lines(text), 1):
+    lines = _lines(text)
+    delimiter, begin = _delimiter(lines)
+    for number, line in enumerate(lines[begin:], 1 + begin):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            (row,) = csv.reader([line], strict=True)
+            (row,) = csv.reader([line], strict=True, delimiter=delimiter)
             if line.count('"') % 2:  # which in a field without quotes around it is no error there
                 raise csv.Error("their number is odd")
         except csv.Error as error:
@@ -228,16 +264,34 @@ def _rows(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
         if len(row) != len(header):
             raise ValueError(
                 f"{where} has {len(row)} fields, the header {len(header)}: {line!r:.100}; put a "
-                "caption with commas into quotes."
+                f"caption with {DELIMITERS[delimiter]} into quotes."
             )
         for value in row:
             if value[:1].isspace() and value.lstrip().startswith('"'):
                 raise ValueError(f"{where} has a blank before a quote: {line!r:.100}; remove it.")
-        yield row[columns[0]], row[columns[1]]
+        yield number, row[columns[0]], row[columns[1]]
 
 
-def _objects(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
-    """Files and captions of a list of JSON objects."""
+def _delimiter(lines: Sequence[str]) -> tuple[str, int]:
+    """What stands between the fields, and how many lines come before the header.
+
+    Excel says it in a line of its own. Else it is the one by which the header names a file and a
+    caption; where none does, or several do, it is a comma.
+    """
+    if lines and (said := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(" "))):
+        return (said[1] if said[1] in DELIMITERS else ","), 1
+    header = next((line for line in lines if line.strip()), "")
+    fitting = [
+        each
+        for each in DELIMITERS
+        for row in [header.replace('"', "").split(each)]
+        if all(len(_named(row, known)) == 1 for known in COLUMNS.values())
+    ]
+    return (fitting[0] if len(fitting) == 1 else ","), 0
+
+
+def _objects(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
+    """Lines, files and captions of a list of JSON objects."""
     for number, line in enumerate(_lines(text), 1):
         if not line.strip():
             continue
@@ -253,23 +307,29 @@ def _objects(path: Path, text: str) -> Iterator[tuple[Any, Any]]:
                 f"{path} is damaged or no list of clips: line {number} is no object: {line!r:.60}."
             )
         file, caption = _columns([name for name, _ in pairs], where)
-        yield pairs[file][1], pairs[caption][1]
+        yield number, pairs[file][1], pairs[caption][1]
 
 
 def _columns(header: Sequence[str], where: Any) -> tuple[int, int]:
     """Places of the file and of the caption."""
-    spelled = [re.sub(r"[\s\-]+", "_", name.strip()).casefold() for name in header]
     places = []
     for what, known in COLUMNS.items():
-        found = [index for index, name in enumerate(spelled) if name in known]
+        found = _named(header, known)
         if len(found) != 1:
-            named = ", ".join(repr(header[i])[:60] for i in (found or range(len(header)))[:40])
+            names = [repr(header[i])[:60] for i in (found or range(len(header)))[:40]]
+            named = ", ".join(names) or "nothing"
             raise ValueError(
                 f"{where} must have one column with the {what} ({', '.join(known)}), got {named}; "
                 "as in file_name,text or video,prompt."
             )
         places.append(found[0])
     return places[0], places[1]
+
+
+def _named(header: Sequence[str], known: Collection[str]) -> list[int]:
+    """Places of the columns that are called as one of these, in any spelling."""
+    spelled = [re.sub(r"[\s\-]+", "_", name.strip()).casefold() for name in header]
+    return [index for index, name in enumerate(spelled) if name in known]
 
 
 def _stripped(value: Any) -> str:

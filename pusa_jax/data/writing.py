@@ -221,19 +221,20 @@ def _write_group(
                 reasons[clip.number] = "its latents or text features are not finite."
         on_clip(clip.number - clips[0].number + 1)
     kept = [clip for clip in clips if clip.number not in reasons]
-    skipped = [
-        {"line": clip.number + 1, "file": clip.name, "reason": reasons[clip.number]}
-        for clip in clips
-        if clip.number in reasons
-    ]
+    left_out = [skipped(clip, reasons[clip.number]) for clip in clips if clip.number in reasons]
     records = [paths[clip.number] for clip in kept]
     num_bytes = sum(path.stat().st_size for path in records)
     write_records(_shard_of(work, k), (path.read_bytes() for path in records))
-    record = {"count": len(kept), "bytes": num_bytes, "skipped": skipped}
+    record = {"count": len(kept), "bytes": num_bytes, "skipped": left_out}
     _write_text(_record_of(work, k), json.dumps(record))
     for path in records:
         path.unlink()
     return len(missing)
+
+
+def skipped(clip: Clip, reason: str) -> dict[str, Any]:
+    """What the report of skipped clips says of one."""
+    return {"line": clip.line or clip.number + 1, "file": clip.name, "reason": reason}
 
 
 def _read_ahead(

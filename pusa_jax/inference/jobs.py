@@ -57,6 +57,7 @@ class Job:
       lora: (file, strength) pairs, merged in order; of two experts, into that for high noise.
       low_lora: the same for the low-noise expert.
       lightx2v: LoRA files for a few steps, one per denoiser, merged before the others.
+      add_differences: whether full differences in LoRA files are added; Pusa's loaders ignore them.
       inputs: image files (i2v, start-end, interpolate, loop) or video files (complete, extend,
         transition).
       at: places of the given latent frames; None is the task's default.
@@ -77,6 +78,7 @@ class Job:
     lora: tuple[tuple[str, float], ...] = ()
     low_lora: tuple[tuple[str, float], ...] = ()
     lightx2v: tuple[str, ...] = ()
+    add_differences: bool = True
     inputs: tuple[str, ...] = ()
     at: tuple[int, ...] | None = None
     multipliers: tuple[float, ...] | None = None
@@ -149,7 +151,8 @@ class Job:
         prints, made_in = record.pop("sha256", {}), record.pop("folder", None)
         if "fps" in record and isinstance(record.get("settings"), dict):  # videos up to 0.1
             record["settings"] = record["settings"] | {"fps": record.pop("fps")}
-        record = {"source_fps": "keep"} | record  # up to 0.1 frames were taken one by one
+        # Up to 0.1 frames were taken one by one, and full differences ignored.
+        record = {"source_fps": "keep", "add_differences": False} | record
         job = rebuild(cls, record | {"settings": record.get("settings")})  # never the defaults
         try:
             expected = convert(prints, dict[str, str], "sha256")
@@ -332,7 +335,8 @@ def prepare(
     job_files.check_output(output, (*job.inputs, *job.lora_files))
     check_claims(job)
     if model is None:
-        model = open_model(job.model, job.lora, job.low_lora, job.lightx2v)
+        loras = (job.lora, job.low_lora, job.lightx2v)
+        model = open_model(job.model, *loras, add_differences=job.add_differences)
     configs, settings, family = model.configs, job.settings, model.family
     check_experts(settings, family)
     latent_shape(settings, configs)  # before files are read for a size that does not fit

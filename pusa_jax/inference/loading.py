@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from pusa_jax.convert.folders.belonging import check_belonging
 from pusa_jax.convert.folders.lora_files import LoRAs
-from pusa_jax.convert.folders.merging import Adapters, read_adapters
+from pusa_jax.convert.folders.merging import Adapters, read_adapters, remarks
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices.sharding import shardings
 from pusa_jax.inference import packaged
@@ -57,9 +57,7 @@ class Model:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What people should know of the LoRA files before they are merged, a line each."""
-        merged = (adapter.lora for several in self.adapters.values() for adapter in several)
-        lines = (f"{lora.file}: {remark}" for lora in merged for remark in lora.remarks)
-        return tuple(dict.fromkeys(lines))
+        return remarks(self.adapters)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -76,6 +74,8 @@ def open_model(
     lora: LoRAs = (),
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
+    *,
+    add_differences: bool = True,
 ) -> Model:
     """Opens a folder and LoRA files, and finds out whether they belong together.
 
@@ -84,6 +84,7 @@ def open_model(
       lora: files and strengths, for the only denoiser or the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for a few steps, see `convert.folders.merging`.
+      add_differences: of LoRA files, see `read_adapters`.
 
     Raises:
       FileNotFoundError, ValueError: one line; also for a folder without text encoder or tokenizer,
@@ -99,7 +100,9 @@ def open_model(
     return Model(
         folder=folder,
         configs=Configs(dit=dit, vae=configs["vae"]),
-        adapters=read_adapters(family, dit, lora, low_lora, lightx2v),
+        adapters=read_adapters(
+            family, dit, lora, low_lora, lightx2v, add_differences=add_differences
+        ),
     )
 
 

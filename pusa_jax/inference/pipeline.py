@@ -10,6 +10,7 @@ host, so that every process holds the same clip.
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,7 @@ from pusa_jax.inference.settings import (
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.family import DenoiserConfig, Family, Prepared, Tokenizer
-from pusa_jax.progress import Progress, no_progress
+from pusa_jax.progress import Progress, PusaWarning, no_progress
 from pusa_jax.typing import Latents, Text
 
 Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
@@ -170,6 +171,8 @@ class PusaPipeline:
             work; None takes what fits.
           on_progress: told about the stage "load".
 
+        What people should know of LoRA files is a `PusaWarning`.
+
         Raises:
           ValueError, FileNotFoundError: one line saying what is missing or wrong in the folder, or
             that the mesh does not go with devices or model.
@@ -178,6 +181,8 @@ class PusaPipeline:
         from pusa_jax.inference.loading import load_parts, open_model
 
         model = open_model(folder, lora, low_lora, lightx2v)
+        for remark in model.remarks:
+            warnings.warn(remark, PusaWarning, stacklevel=2)
         parts = load_parts(
             model, dtype=dtype, mesh=mesh, resident=resident, on_progress=on_progress
         )

@@ -1,11 +1,14 @@
 """From a decoded frame to upright RGB of BT.709, whatever the camera wrote.
 
+Display P3 is left as it is, with a warning; Dolby Vision that nothing else can show is refused.
 Range and matrix are as tagged; without a tag it is BT.601 up to 576 lines and BT.709 above, as in
 players. HLG, PQ and BT.2020 are brought to BT.709 by FFmpeg's scale filter, where what is brighter
 than white is clipped. Display matrices are followed in all eight turns and mirrors.
 """
 
 import itertools
+import os
+import warnings
 from typing import Any
 
 import av
@@ -14,13 +17,49 @@ from av.filter import Graph
 from av.video.reformatter import Colorspace
 from jaxtyping import UInt8
 
+from pusa_jax.progress import PusaWarning
+
 _UNTAGGED, _BT709, _BT2020, _PQ, _HLG = 2, 1, 9, 16, 18
 """Code points of ISO 23091-2: matrix not given, BT.709; BT.2020 primaries; SMPTE 2084, HLG."""
+_P3 = (11, 12)
+"""Primaries of cinemas and displays."""
+_UNKNOWN_TRANSFER, _IPT_PQ_C2 = (0, 2), 15
+"""Transfers that say nothing, and the matrix of Dolby Vision's profile 5."""
+_DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
+_DOLBY_DATA = ("DOVI_METADATA", "DOVI_RPU_BUFFER")
+"""What Dolby Vision is called in mp4, and what it has beside its frames."""
 _TO_BT709 = "out_primaries=bt709:out_transfer=bt709:intent=relative_colorimetric"
 
 
 Graphs = dict[tuple, Graph]
 """Filters that are made already, by what they take; to be shared by the frames of a clip."""
+
+
+def check_colours(path: str | os.PathLike, tag: str | None, frame: Any) -> None:
+    """Refuses colours that cannot be had, and warns of such as come out other than they are.
+
+    Args:
+      path: of the file, for messages.
+      tag: of its codec.
+      frame: of it.
+
+    Raises:
+      ValueError: it is Dolby Vision of profile 5, which no other decoder shows rightly.
+    """
+    is_dolby = tag in _DOLBY_TAGS or any(frame.side_data.get(kind) for kind in _DOLBY_DATA)
+    is_untold = frame.color_trc in _UNKNOWN_TRANSFER
+    if frame.colorspace == _IPT_PQ_C2 or (is_dolby and is_untold):
+        raise ValueError(
+            f"{path} is Dolby Vision whose colours only Dolby's own decoders know (profile 5); "
+            "convert it to HDR10 or SDR."
+        )
+    if frame.color_primaries in _P3 and frame.color_trc not in (_PQ, _HLG):
+        warnings.warn(
+            f"{path} is in the colours of Display P3, which are taken as BT.709: paler; "
+            "convert it to BT.709 to keep them.",
+            PusaWarning,
+            stacklevel=3,
+        )
 
 
 def upright_rgb(frame: av.VideoFrame, graphs: Graphs | None = None) -> UInt8[np.ndarray, "H W 3"]:

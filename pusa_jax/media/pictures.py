@@ -1,7 +1,9 @@
 """Pictures in and out, and brought to size. Nothing is rescaled except by `fit`."""
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pusa_jax.media.pillow import upright_rgb
 
 _LANCZOS = Image.Resampling.LANCZOS
 PICTURES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"
 )  # fmt: skip
 """Endings of pictures."""
 
@@ -24,12 +26,24 @@ PICTURES = (
 def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """Reads a picture upright (EXIF orientation applied), transparency on black.
 
-    Of an animation it reads the first picture. 16-bit grey is brought to 8 bit; colour profiles are
-    ignored, as in the original. HEIC is read where `pillow-heif` is installed.
+    Of an animation it reads the first picture. 16-bit grey is brought to 8 bit, and what a colour
+    profile says is in Display P3 or the like to sRGB, which the original does not. HEIC is read
+    where `pillow-heif` is installed.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is a folder, empty, damaged, or not a picture.
+    """
+    with open_image(path) as image:
+        return upright_rgb(image)
+
+
+@contextlib.contextmanager
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """A picture file, of which the head alone is read; whatever is raised inside is one line.
+
+    Raises:
+      FileNotFoundError, ValueError: see `read_image`.
     """
     path = existing_file(path, "picture")
     if is_heif(path):
@@ -37,7 +51,7 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     try:
         # Pillow warns of odd tags in pictures it reads well.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return upright_rgb(image)
+            yield image
     # Pillow's decoders and tag readers raise whatever a damaged file leads them to.
     except Exception as error:
         raise ValueError(f"{path} is damaged or not a picture: {one_line(error)}.") from error

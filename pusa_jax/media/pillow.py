@@ -1,8 +1,10 @@
 """From an image of Pillow, in any mode and with any tags, to upright RGB."""
 
+import io
+
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageCms
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -20,11 +22,13 @@ _TURNS = {
 def upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """What an image shows: turned as its tags say, transparency on black, 16-bit grey in 8 bit.
 
+    What says that it is in other colours than sRGB, as phones do of Display P3, is brought to sRGB.
+
     Raises:
       ValueError: its pixels are floats outside [0, 1], or whole numbers of an unknown range.
     """
     # Not `exif_transpose`: it writes all tags anew, and fails where one of them is odd.
-    turn = _TURNS.get(_orientation(image))
+    turn, profile = _TURNS.get(_orientation(image)), image.info.get("icc_profile")
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16"):
@@ -43,7 +47,27 @@ def upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
-    return np.array(image.convert("RGB"))
+    return np.array(_in_srgb(image.convert("RGB"), profile))
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An RGB image of a colour profile in sRGB; as it is, where the profile is of no use."""
+    try:
+        found = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+        if found.profile.xcolor_space.strip() != "RGB" or "sRGB" in _description(found):
+            return image
+        return (
+            ImageCms.profileToProfile(
+                image, found, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
+            )
+            or image
+        )
+    except (OSError, ImageCms.PyCMSError):
+        return image
+
+
+def _description(profile: ImageCms.ImageCmsProfile) -> str:
+    return profile.profile.profile_description or ""
 
 
 def _orientation(image: Image.Image) -> int:

@@ -35,6 +35,12 @@ def rate_of(stream: VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
+def length_of(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds that a stream plays; 0 where the file does not say."""
+    begin, end = _span(container, stream)
+    return end - begin
+
+
 def timed(frames: Iterable[av.VideoFrame], rate: float) -> Iterator[Timed]:
     """Frames with their times; those without a timestamp, or out of order, follow at the rate.
 

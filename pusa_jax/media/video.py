@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 
 from pusa_jax.files.atomic import replacing
 from pusa_jax.media import timing
-from pusa_jax.media.colour import Graphs, upright_rgb
+from pusa_jax.media.colour import Graphs, check_colours, upright_rgb
 from pusa_jax.media.frames import as_picture
 from pusa_jax.media.opening import decoded, opened
 from pusa_jax.media.pictures import fit as fit
@@ -40,8 +40,8 @@ _FASTEST = 1000
 """Frames per second that a clip can be brought to."""
 _SETTINGS_KEY = "pusa_jax"
 _RECIPE = {"crf": "18", "x264-params": "mbtree=0"}
-"""Without mbtree, whose fast code reads memory that nobody has written where pictures are narrow: the
-same frames made another file from one run to the next."""
+"""Without mbtree, whose fast code reads memory that nobody has written where pictures are narrow:
+the same frames made another file from one run to the next."""
 _MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
 
 
@@ -107,6 +107,7 @@ def read_video(
             frames = "1 frame" if count == 1 else f"{count} frames"
             at = f" at {fps:g} a second (its own rate is {rate:.4g})" if fps else ""
             raise ValueError(f"{path} has {frames}, {needed} are needed{at}; give a longer clip.")
+        check_colours(path, stream.codec_context.codec_tag, kept[0])
         graphs: Graphs = {}
         pictures = [upright_rgb(frame, graphs) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
@@ -144,6 +145,16 @@ def frame_rate(path: str | os.PathLike) -> float:
     """
     with opened(path) as (_, stream):
         return timing.rate_of(stream)
+
+
+def length_and_rate(path: str | os.PathLike) -> tuple[float, float]:
+    """Seconds and average frames per second of a file by its table of contents; 0 if not told.
+
+    Raises:
+      FileNotFoundError, ValueError: see `video_length`.
+    """
+    with opened(path) as (container, stream):
+        return timing.length_of(container, stream), timing.rate_of(stream)
 
 
 def write_video(

@@ -23,6 +23,7 @@ model.weights is "random"      -> weights as drawn from the seed
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from pusa_jax.files.records import differing_fields, rebuild
 from pusa_jax.inference import packaged
 from pusa_jax.listing import listed
 from pusa_jax.models.adapters import from_lora
-from pusa_jax.progress import Progress, no_progress
+from pusa_jax.progress import Progress, PusaWarning, no_progress
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import FREE_TO_CHANGE, HOW_IT_RUNS, RANDOM, SHAPES, RunConfig
 from pusa_jax.training.layout import Placement, shardings_of
@@ -192,7 +193,9 @@ def adapters_of_file(run: RunConfig, placed: Placement) -> Params:
         return {}
     path, family = Path(run.adapter.file), run.recipe.family
     check_expert(family, run.model.expert, path)
-    lora = read_lora(path, FOREIGN[family.name].lora)
+    lora = read_lora(path, FOREIGN[family.name].lora.of(run.recipe.dit))
+    for remark in lora.remarks:
+        warnings.warn(f"adapter.init: {path}: {remark}", PusaWarning, stacklevel=2)
     try:
         found = from_lora(lora, model_shapes(run.recipe), run.adapter)
     except ValueError as error:

@@ -26,6 +26,7 @@ from pusa_jax.files import sums
 from pusa_jax.listing import listed
 from pusa_jax.weights.chunks import Blocks, blocks_along
 from pusa_jax.weights.contents import FORMAT, Summing, files_in, read_contents
+from pusa_jax.weights.finite import nonfinite, odd_leaves
 from pusa_jax.weights.streaming import Assembly, row_ranges, with_rows_together
 
 PART_BYTES = 2**27
@@ -243,7 +244,8 @@ class SavedTree:
             must be named. Default: as stored, on the default device.
 
         Raises:
-          ValueError: see `check`; or bytes have changed since the tree was saved.
+          ValueError: see `check`; or bytes have changed since the tree was saved, or values are NaN
+            or infinite.
         """
         wanted = self.shapes if abstract is None else abstract
         self.check(wanted)
@@ -270,15 +272,23 @@ class SavedTree:
                     self._part(number),
                     args=ocp.args.PyTreeRestore(item=item, restore_args=arguments),
                 )
+                if processes.largest(bool(odd := odd_leaves(read))):
+                    raise self._odd(odd)
                 for path, array in read.items():
                     arrays[path].add(pieces[path].finished(array))
         return {path: array.finish() for path, array in arrays.items()}
+
+    def _odd(self, paths: list[str]) -> ValueError:
+        return ValueError(
+            f"{self.folder}: values of {listed(paths or ['a leaf'], 3)} are NaN or infinite; fetch "
+            "the published files again and convert them again."
+        )
 
     def pieces(self, path: str) -> Iterator[np.ndarray]:
         """Reads one leaf to the host in the pieces it was saved in: rows of it, in order.
 
         Raises:
-          ValueError: there is no such leaf, or the tree is damaged.
+          ValueError: there is no such leaf, or the tree is damaged or not finite.
         """
         if path not in self._leaves:
             names = ", ".join(self._leaves)
@@ -295,6 +305,8 @@ class SavedTree:
                     partial_restore=True,
                 )
                 piece = np.asarray(checkpointer.restore(part, args=args)[path])
+                if nonfinite(piece):
+                    raise self._odd([path])
                 yield blocks.join_on_host(piece) if blocks else piece
 
     def _part(self, number: int) -> Path:

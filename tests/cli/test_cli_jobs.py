@@ -67,6 +67,7 @@ FLAGS = {
         "negative_prompt": WAN_NEGATIVE_PROMPT,
     },
     ("--lightx2v", "a"): {"lightx2v": ("a",)},
+    ("--ignore-differences",): {"add_differences": False},
     ("--height", "480"): {"height": 480},
     ("--width", "832"): {"width": 832},
     ("--num_frames", "17"): {"num_frames": 17},

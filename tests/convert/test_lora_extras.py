@@ -10,9 +10,10 @@ from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.folders.lora_files import export_lora
-from pusa_jax.convert.folders.merging import read_adapters
+from pusa_jax.convert.folders.merging import read_adapters, remarks
 from pusa_jax.convert.folders.summary import summary
 from pusa_jax.convert.lora import parse_lora, read_lora
+from pusa_jax.convert.mochi.foreign import MOCHI
 from pusa_jax.convert.wan.dit import original_rules
 from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
 from pusa_jax.models.lora import merge, merge_all
@@ -106,11 +107,82 @@ def test_a_distillation_with_full_differences_is_merged_with_them(tmp_path):
     assert "9 full differences, which are added" in summary(path)
 
 
+@pytest.mark.parametrize("is_distilled", [True, False])
+def test_full_differences_are_left_out_if_asked_as_pusas_loaders_do(tmp_path, is_distilled):
+    path = write(tmp_path / "lightx2v.safetensors", adapters(alpha=4) | DIFFERENCES)
+    plain = write(tmp_path / "plain.safetensors", adapters(alpha=4))
+
+    def read(file):
+        loras = {"lightx2v": [file]} if is_distilled else {"lora": [(file, 1.0)]}
+        return read_adapters(WAN21, DIT, **loras, add_differences=False)
+
+    ((found,), (expected,)) = (read(file)["dit"] for file in (path, plain))
+    assert found.rule == expected.rule == ("lightx2v" if is_distilled else "file_alpha")
+    for leaf, array in merge_all(LEAVES, [expected]).items():
+        assert np.array_equal(merge_all(LEAVES, [found])[leaf], array)
+    (line,) = remarks(read(path))
+    assert line.endswith(
+        "lightx2v.safetensors: 9 full differences (diff, diff_b, diff_m) are left out, as asked."
+    )
+    assert remarks(read(plain)) == () and len(found.lora.ignored) == len(DIFFERENCES)
+
+
 def test_a_difference_of_another_size_is_refused(tmp_path):
     path = write(tmp_path / "x.safetensors", adapters() | {"blocks.0.norm3.diff": normal(9)})
     message = r"blocks/norm3/scale of layer 0 is \[9\] in the LoRA and \[8\] in the model"
     with pytest.raises(ValueError, match=message):
         read_adapters(WAN21, DIT, [(path, 1.0)])
+
+
+@pytest.mark.parametrize(
+    "ending", ["lora_B.bias", "lora_B.default.bias", "lora_up.bias", "lora.up.bias"]
+)
+@pytest.mark.parametrize("alpha", [None, 6])
+def test_a_bias_of_the_up_factor_is_added_as_strong_as_the_factors(ending, alpha):
+    more = {f"diffusion_model.blocks.0.self_attn.q.{ending}": normal(8)}
+    lora = parse_lora(ArrayTensors(adapters(alpha=alpha) | more), FOREIGN.lora)
+    plain = merge(LEAVES, parse_lora(ArrayTensors(adapters(alpha=alpha)), FOREIGN.lora), 0.5)
+    added = 0.5 * (alpha or 2) / 2 * next(iter(more.values()))
+    for path, leaf in merge(LEAVES, lora, 0.5).items():
+        expected = np.array(plain[path])
+        if path == "blocks/self_attn/q/bias":
+            expected[0] += added
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"diffusion_model.blocks.1.self_attn.q.lora_B.bias": normal(8)}, "has only bias"),
+        (
+            {
+                "diffusion_model.blocks.0.self_attn.q.lora_B.bias": normal(8),
+                "diffusion_model.blocks.0.self_attn.q.diff_b": normal(8),
+            },
+            "are the same",
+        ),
+        (
+            {"base_model.model.blocks.0.self_attn.q.bias": normal(8)},
+            r"'base_model.*q\.bias' is a whole tensor beside .*modules_to_save.*extract-lora",
+        ),
+        (
+            {"base_model.model.head.head.modules_to_save.default.weight": normal(8, 8)},
+            r"is a whole tensor beside adapters",
+        ),
+        ({"strange.weight": normal(8)}, "1 of 3 entries belong to no layer"),
+    ],
+)
+def test_biases_and_whole_tensors_that_belong_nowhere_are_named(more, message):
+    with pytest.raises(ValueError, match=message):
+        parse_lora(ArrayTensors(adapters() | more), FOREIGN.lora)
+
+
+def test_a_bias_for_a_family_without_it_is_refused():
+    name = "transformer.blocks.0.attn.proj_x"
+    arrays = {f"{name}.lora_A.weight": normal(2, 8), f"{name}.lora_B.weight": normal(8, 2)}
+    parse_lora(ArrayTensors(arrays), MOCHI.lora)
+    with pytest.raises(ValueError, match=r"proj_x\.lora_B\.bias' is a bias, .* has none in the Mo"):
+        parse_lora(ArrayTensors(arrays | {f"{name}.lora_B.bias": normal(8)}), MOCHI.lora)
 
 
 def test_differences_of_layers_that_are_not_there_are_listed(tmp_path):

@@ -334,6 +334,32 @@ def test_clips_are_encoded_at_the_rate_of_the_model_and_odd_files_skipped(
     assert f"frame rate               {said}\n" in out
 
 
+@pytest.mark.parametrize("rate", ["model", "keep"])
+def test_a_dry_run_says_what_would_be_encoded_and_makes_nothing(world, capsys, tmp_path, rate):
+    fast = [np.zeros((16, 16, 3), np.uint8)] * 20
+    shutil.copytree(world / "src", tmp_path / "src")
+    video.write_video(tmp_path / "src" / "fast.mp4", fast, 60)
+    with (tmp_path / "src" / "metadata.csv").open("a") as file:
+        file.write("fast.mp4,x\n")
+    command = ["--model", world / "model", "--src", tmp_path / "src", "--dst", tmp_path / "ds"]
+    command += ["--height", 32, "--width", 48, "--num_frames", 9, "--source_fps", rate]
+    out = call(capsys, add_encode_arguments, *command, "--dry_run")
+    is_kept = rate == "keep"
+    how = "kept frame by frame" if is_kept else "resampled by timestamps to 16"
+    assert f"2 clips of 16 frames a second, {how}\n" in out
+    assert (f"1 clips of 60 frames a second, {how}\n" in out) == is_kept
+    for reason in ("line 3, 'absent.mp4'", "line 4, 'short.mp4'", "has 4 frames, 9 are needed",
+                   "line 6, 'broken.mp4'", "still.png is a picture, 9 frames",
+                   "line 8, 'a.mp4': has no caption"):  # fmt: skip
+        assert reason in out, reason
+    assert f"src: {2 + is_kept} of 8 clips can be encoded" in out
+    assert not (tmp_path / "ds").exists()
+    with pytest.raises(ValueError, match=r"num_frames|4k"):
+        call(capsys, add_encode_arguments, *command, "--dry_run", "--num_frames", 8)
+    one = call(capsys, add_encode_arguments, *command, "--dry_run", "--num_frames", 1)
+    assert "1 pictures\n" in one
+
+
 def test_processes_of_a_group_are_asked_for_their_shares(world, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "host[0-3]")
     monkeypatch.setenv("SLURM_NTASKS", "4")
@@ -350,8 +376,8 @@ def test_real_clips_through_the_command_line(world, capsys):
     command += ["--height", 32, "--width", 48, "--num_frames", 9, "--dtype", "float32"]
     out = call(capsys, add_encode_arguments, *command)
     assert f"{world / 'ds'}: 2 clips, 5 skipped" in out
-    for reason in ("absent.mp4 is neither", "has 4 frames, 9 are needed", "not a video",
-                   "is a picture, 9 frames", "has no caption"):  # fmt: skip
+    for reason in ("line 3, 'absent.mp4'", "absent.mp4 is neither", "has 4 frames, 9 are needed",
+                   "not a video", "is a picture, 9 frames", "has no caption"):  # fmt: skip
         assert reason in out, reason
 
     clips = EncodedClips(world / "ds")

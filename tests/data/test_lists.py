@@ -5,6 +5,7 @@ import json
 import pytest
 
 from pusa_jax.data.lists import read_clips
+from pusa_jax.progress import PusaWarning
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,83 @@ def test_headers_in_any_spelling(tmp_path, header, encoding):
     (tmp_path / "metadata.csv").write_bytes(text.encode(encoding))
     (clip,) = read_clips(tmp_path)
     assert (clip.name, clip.caption) == ("a.png", "\u00e9t\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ("file_name;text\na.png;a cat, asleep\n", "a cat, asleep"),
+        ("file_name\ttext\na.png\ta cat; asleep\n", "a cat; asleep"),
+        ("video|prompt\na.png|x\n", "x"),
+        ('"file_name";"text"\n"a.png";"a; cat"\n', "a; cat"),
+        ("sep=;\nfile_name;text\na.png;x\n", "x"),
+        ("\n\ntext,note;s,video\nx,y,a.png\n", "x"),
+    ],
+)
+def test_the_header_says_what_stands_between_the_fields(tmp_path, text, caption):
+    (tmp_path / "metadata.csv").write_text(text)
+    (clip,) = read_clips(tmp_path)
+    assert (clip.name, clip.caption) == ("a.png", caption)
+
+
+def test_a_caption_with_semicolons_in_a_list_of_semicolons_is_named(tmp_path):
+    (tmp_path / "metadata.csv").write_text("sep=;\nfile_name;text\na.png;a cat; asleep\n")
+    with pytest.raises(ValueError, match=r"line 3 has 3 fields.*with semicolons into quotes"):
+        read_clips(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name;text;caption\na.png;x;y\n")
+    with pytest.raises(ValueError, match="must have one column with the file"):
+        read_clips(tmp_path)
+
+
+def test_files_that_come_twice_are_said(tmp_path):
+    (tmp_path / "metadata.csv").write_text("image,prompt\na.png,x\nb.png,y\na.png,z\n")
+    with pytest.warns(PusaWarning, match=r"metadata\.csv lists 1 files more than once: 'a\.png'"):
+        assert [clip.caption for clip in read_clips(tmp_path)] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("field", ["video", "prompt"])
+def test_a_zero_in_a_text_is_a_fault_of_its_line(tmp_path, field):
+    values = {"video": "a.png", "prompt": "x"} | {field: "a\0b"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="has what is no character of UTF-8"):
+        read_clips(tmp_path)[0].find()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"video": "a.png", "prompt": NaN}', "the caption is NaN, a text is expected"),
+        ('{"video": "a.png", "prompt": 5}', "the caption is 5"),
+        ('{"video": ["a.png"], "prompt": "x"}', "the file is"),
+        ('{"video": "a.png", "prompt": null}', "has no caption"),
+    ],
+)
+def test_a_value_that_is_no_text_is_a_fault_of_its_line(tmp_path, line, reason):
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=reason):
+        read_clips(tmp_path)[0].find()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"video": "a", "prompt": "x",}', "{'video': 'a', 'prompt': 'x'}", '[{"video": "a"}]', "{}",
+     '{"video": "a", "prompt": "x"} {}', "// a list"],
+)  # fmt: skip
+def test_a_line_that_is_no_object_of_json_is_named(tmp_path, line):
+    (tmp_path / "metadata.jsonl").write_text('{"video": "a", "prompt": "x"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"metadata\.jsonl.*line 2"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "reason"),
+    [("cp1252", "line 2 is not UTF-8 .*cp1252"), ("utf-16-le", "not UTF-8|zero bytes"),
+     ("utf-32", "zero bytes")],
+)  # fmt: skip
+def test_other_encodings_are_named_with_the_way_out(tmp_path, encoding, reason):
+    (tmp_path / "metadata.csv").write_bytes("image,prompt\na.png,caf\u00e9\n".encode(encoding))
+    with pytest.raises(ValueError, match=f"{reason}.*save it as UTF-8"):
+        read_clips(tmp_path)
 
 
 def test_names_of_windows_and_of_macs_are_found(tmp_path):

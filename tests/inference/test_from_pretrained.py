@@ -11,6 +11,7 @@ from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.models.lora import LoRA, LowRank, Target, merge
+from pusa_jax.progress import PusaWarning
 from pusa_jax.testing.published import DIT, write_published_folder
 from pusa_jax.weights.leaves import leaves_of
 
@@ -49,6 +50,14 @@ def test_lora_files_are_merged_in_their_order_with_their_strengths(folder, dtype
     assert all(np.array_equal(found[path], leaf) for path, leaf in expected.items())
     assert dtypes(expert.dit) == {jnp.dtype(dtype)} and config.dim == DIT.dim
     assert (expert.dit.config.param_dtype, expert.dit.config.compute_dtype) == (dtype, dtype)
+
+
+def test_what_a_lora_file_leaves_open_is_a_warning(folder):
+    odd = folder / "odd.safetensors"
+    lora = read_lora(folder / "a.safetensors", WAN21.lora)
+    write_lora(odd, lora, WAN21.lora, metadata={"network_alpha": "1"})
+    with pytest.warns(PusaWarning, match=r"odd\.safetensors: its header says network_alpha=1"):
+        PusaPipeline.from_pretrained(folder, lora=[(odd, 1.0)], mesh=MESH)
 
 
 def test_the_autoencoder_is_float32_and_the_text_encoder_as_the_denoiser(folder):

@@ -151,7 +151,11 @@ def test_frame_rates_that_are_mistakes_are_refused(fps):
 def test_a_video_of_an_earlier_version_has_its_rate_beside_the_settings():
     record = json.loads(json.dumps(job_of().as_record()))
     del record["settings"]["fps"]
-    assert Job.from_record(record | {"fps": 24}).settings.fps == 24
+    old = record | {"fps": 24}
+    assert Job.from_record(old).settings.fps == 24
+    new = ("source_fps", "add_differences")
+    old = Job.from_record({name: value for name, value in old.items() if name not in new})
+    assert (old.source_fps, old.add_differences) == ("keep", False)
 
 
 @pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
@@ -369,7 +373,7 @@ def test_preparing_a_job_checks_all_of_it(monkeypatch, media, tmp_path, scale):
     prepared = jobs.prepare(job, tmp_path / "out.mp4")
     assert seen == [
         ("check_output", (tmp_path / "out.mp4", (str(media / "1.png"), "a")), {}),
-        ("open_model", ("m", lora, (), ()), {}),
+        ("open_model", ("m", lora, (), ()), {"add_differences": True}),
         ("check_experts", (settings, WAN21), {}),
         ("read_conditions", (job, 2, {}, 16.0), {}),
         ("plan_run", (WAN21, settings, [], configs), {}),

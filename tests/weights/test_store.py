@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.weights import store, streaming
+from pusa_jax.weights.finite import holds_nonfinite
 from pusa_jax.weights.store import SavedTree, save_tree
 
 RNG = np.random.default_rng(0)
@@ -180,3 +181,26 @@ def test_leaves_that_do_not_fit_the_model_are_named(tmp_path):
         ValueError, match=r"2 leaves .* downsamples/3/scale is \(5,\), wanted missing"
     ):
         SavedTree(tmp_path / "tree").load(abstract)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("path", ["blocks/q/kernel", "blocks/q/bias", "gain"])
+@pytest.mark.parametrize("part_bytes", [1, 2**29])
+def test_a_value_that_is_no_number_is_found_as_the_leaf_is_read(
+    tmp_path, monkeypatch, bad, path, part_bytes
+):
+    limit_parts(monkeypatch, part_bytes)
+    odd = LEAVES[path].copy()
+    odd.flat[-1] = bad
+    save_tree(tmp_path / "tree", (LEAVES | {path: odd}).items())
+    with pytest.raises(ValueError, match=f"tree: values of {path} are NaN or infinite; fetch the"):
+        SavedTree(tmp_path / "tree").load()
+    with pytest.raises(ValueError, match=f"tree: values of {path} are NaN or infinite; fetch the"):
+        list(SavedTree(tmp_path / "tree").pieces(path))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_odd_values_are_found_on_devices_as_on_the_host(bad):
+    array = jnp.ones((2, 3), jnp.bfloat16)
+    assert not holds_nonfinite(array)
+    assert holds_nonfinite(array.at[1, 2].set(bad))

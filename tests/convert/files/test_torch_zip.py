@@ -84,6 +84,36 @@ def test_other_content_is_refused(tmp_path, content, message):
         saved(tmp_path / "x.pth", content)
 
 
+class Packed(torch.Tensor):
+    """A tensor of a kind of its own, as torchao and quanto make them."""
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        MATRIX.clone().as_subclass(Packed),
+        MATRIX.to_sparse(),
+    ],
+    ids=["subclass", "sparse"],
+)
+def test_packed_tensors_are_named_as_what_they_are(tmp_path, tensor):
+    with pytest.raises(
+        ValueError, match=r"x\.pth holds tensors of a kind of their own .*torchao.*use"
+    ):
+        saved(tmp_path / "x.pth", {"w": tensor})
+
+
+@pytest.mark.parametrize(
+    "name", ["torchao.dtypes.affine_quantized_tensor\nAffineQuantizedTensor",
+             "optimum.quanto.tensor.weights.qbytes\nWeightQBytesTensor",
+             "torch.distributed.tensor\nDTensor", "torch._utils\n_rebuild_qtensor"],
+)  # fmt: skip
+def test_classes_of_packed_tensors_are_named(tmp_path, name):
+    archive(tmp_path / "x.pth", b"\x80\x02c" + name.encode() + b"\n.")
+    with pytest.raises(ValueError, match="holds tensors of a kind of their own"):
+        open_tensors(tmp_path / "x.pth")
+
+
 class Evil:
     """Creates a file when it is unpickled by an ordinary unpickler."""
 

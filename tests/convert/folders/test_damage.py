@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pusa_jax.convert import tables
+from pusa_jax.convert.folders import converted as converted_folders
 from pusa_jax.convert.folders.converted import convert_folder
 from pusa_jax.convert.folders.manifest import damage
 from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.convert.folders.published import open_published
 from pusa_jax.testing.published import write_published_folder
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +48,8 @@ def are_same(ours, theirs):
 
 KILLED_AT_ITS_END = """
 import os, signal, sys
+from pusa_jax.convert import tables
+from pusa_jax.convert.folders import converted as converted_folders
 from pusa_jax.convert.folders.converted import convert_folder
 from pusa_jax.files import staging, temporary
 
@@ -149,3 +154,28 @@ def test_odd_names_of_classes_are_no_names(original, tmp_path, entry, value):
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {entry: value}))
     ModelFolder(folder).check()
+
+
+@pytest.mark.parametrize("name", ["dit", "vae", "text_encoder"])
+def test_a_conversion_that_holds_no_numbers_is_refused_when_it_is_loaded(
+    original, tmp_path, monkeypatch, name
+):
+    plain = tables.Leaf.__getitem__
+    chosen = []
+
+    def spoilt(leaf, rows):
+        array = np.array(plain(leaf, rows))
+        if leaf.source is chosen[0].source and leaf.path == chosen[0].path:
+            array.flat[0] = np.nan
+        return array
+
+    published = open_published(original)
+    chosen.append(published.networks[name].leaves()[0])
+    monkeypatch.setattr(converted_folders, "open_published", lambda path: published)
+    monkeypatch.setattr(tables.Leaf, "__getitem__", spoilt)
+    folder = ModelFolder(convert_folder(original, tmp_path / "dst"))
+    for other in folder.names:
+        if other != name:
+            folder.load(other)
+    with pytest.raises(ValueError, match=f"{name}: values of {chosen[0].path} are NaN or infinite"):
+        folder.load(name, "float32")

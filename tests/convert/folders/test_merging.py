@@ -63,10 +63,19 @@ def test_files_of_a_folder_are_told_apart_by_their_names(tmp_path):
 
 @pytest.mark.parametrize("family", [WAN21, WAN22])
 @pytest.mark.parametrize("number", [3, 0])
-def test_a_wrong_number_of_files_is_refused(family, number):
+def test_a_wrong_number_of_files_is_refused(family, number, tmp_path):
     needs = re.escape(f"{family.name} needs {len(family.experts)} LightX2V file")
+    (tmp_path / "x").touch()
     with pytest.raises(ValueError, match=f"{needs}.*got {number}"):
-        files_of_experts(family, ["x"] * number)
+        files_of_experts(family, [tmp_path / "x"] * number)
+
+
+@pytest.mark.parametrize("family", [WAN21, WAN22])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_lightx2v_file_that_is_not_there_is_said_to_be_missing(family, number, tmp_path):
+    gone = tmp_path / "lightx2v_high_noise.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"(no file or folder|no checkpoint file) {gone}"):
+        read_adapters(family, DIT, lightx2v=[gone] * number)
 
 
 HIGH = [

@@ -257,3 +257,19 @@ def test_info_of_a_file_that_is_neither_names_some_of_its_tensors(tmp_path):
     with pytest.raises(ValueError, match=r"neither .*999 tensors.*w\.0") as error:
         summary(path)
     assert len(str(error.value)) < 1000
+
+
+def test_a_tokenizer_packed_into_the_text_encoder_says_what_to_do(folder, tmp_path):
+    file = folder / "models_t5_umt5-xxl-enc-bf16.pth"
+    file.unlink()
+    arrays = tensors("text_encoder") | {"spiece_model": np.zeros(9, np.uint8)}
+    write(folder / "umt5_xxl_fp16.safetensors", arrays)
+    message = r"packed into umt5_xxl_fp16\.safetensors as spiece_model.*expected google/umt5-xxl"
+    with pytest.raises(FileNotFoundError, match=message):
+        ModelFolder(folder).tokenizer()
+    (folder / "umt5_xxl_fp16.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no tokenizer; expected google/umt5-xxl"):
+        ModelFolder(folder).tokenizer()
+    path = write(tmp_path / "x.safetensors", tensors("dit"))
+    with pytest.raises(FileNotFoundError, match=r"x\.safetensors has no tokenizer; put it into a"):
+        ModelFolder(path).tokenizer()
