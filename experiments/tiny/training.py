@@ -16,7 +16,8 @@ from experiments.tiny.measuring import Row, image_to_video
 from experiments.tiny_world import dataset, settings
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model
-from pusa_jax.cli.train import Watch, open_clips, parse
+from pusa_jax.cli.run_flags import parse
+from pusa_jax.cli.train import Watch, open_clips
 from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.progress import Console

@@ -28,7 +28,8 @@ from experiments.tiny_world.autoencoder import published_leaves, start_values
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Sampling
 from experiments.tiny_world.measured import report as measure_all
-from pusa_jax.cli.train import Watch, open_clips, parse
+from pusa_jax.cli.run_flags import parse
+from pusa_jax.cli.train import Watch, open_clips
 from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.demo.world import NARROW, WIDE
 from pusa_jax.progress import Console

@@ -146,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     weights.add_extract_arguments(sub)
 
+    from pusa_jax.cli.configs import add_configs_arguments
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli.plan import add_plan_arguments
 
@@ -156,6 +157,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_encode_arguments(sub)
 
     command("train", run_train, "train by LoRA or in full; --config=FILE --workdir=FOLDER")
+
+    sub = command("configs", None, "list the training configs with their fields; copy one to edit")
+    add_configs_arguments(sub)
 
     sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
     add_data_arguments(sub)
