@@ -18,6 +18,7 @@ import numpy as np
 
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.folders.destination import check_destination
 from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters
 from pusa_jax.convert.folders.opened import ModelFolder
@@ -41,10 +42,11 @@ def export_model(
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
     on_progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes the networks of a folder in a published layout, LoRA files merged into the denoisers.
 
-    Files: see `convert.folders.merging.read_adapters`.
+    Files: see `convert.folders.merging.read_adapters`; `overwrite`: see `export_folder`.
 
     Returns:
       the files written.
@@ -53,6 +55,8 @@ def export_model(
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
       FileExistsError: dst is there and not empty.
     """
+    files = (*(file for file, _ in (*lora, *low_lora)), *lightx2v)
+    check_destination(Path(dst), overwrite=overwrite, sources=[src.path, *files])
     src.check()
     experts: list[Name] = [name for name in src.family.experts if name in src.names]
     adapters: Adapters = {}
@@ -79,6 +83,7 @@ def export_model(
         tokenizer=tokenizer,
         boundary=src.boundary,
         on_progress=on_progress,
+        overwrite=overwrite,
     )
 
 
@@ -93,6 +98,7 @@ def export_folder(
     boundary: float | None = None,
     shard_bytes: int | None = None,
     on_progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes networks to a folder, which has its name only once it is complete.
 
@@ -106,6 +112,7 @@ def export_folder(
       boundary: noise level at which experts change; default as published.
       shard_bytes: largest safetensors file; default as published.
       on_progress: told about the bytes of each network.
+      overwrite: whether an earlier export at dst is replaced, once the new one is complete.
 
     Returns:
       The files written.
@@ -115,8 +122,7 @@ def export_folder(
       ValueError: leaves that do not belong to the configuration.
     """
     dst, report = Path(dst), on_progress or (lambda what, done, total: None)
-    if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
-        raise FileExistsError(f"{dst} exists already; choose another folder.")
+    check_destination(dst, overwrite=overwrite)
     foreign = FOREIGN[family.name]
     size = shard_bytes or foreign.shard_bytes[layout]
     with staged(dst) as work:

@@ -85,7 +85,7 @@ def trained(lab: Lab, recipe: Recipe, seed: int) -> Path:
     run, _ = parse(argv + [f"--config.{name}={value}" for name, value in flags.items()])
     with Console() as console:
         watch = Watch(run, console)
-        train(run, open_clips(run), workdir, watch.on_step, on_progress=watch.on_progress)
+        train(run, open_clips(run)[0], workdir, watch.on_step, on_progress=watch.on_progress)
     return workdir
 
 

@@ -133,7 +133,9 @@ def _train(args: argparse.Namespace, stage: str, weights: str, clips: str) -> No
     workdir = args.workdir / stage
     with Console() as console:
         watch = Watch(run, console)
-        taken = train(run, open_clips(run), workdir, watch.on_step, on_progress=watch.on_progress)
+        taken = train(
+            run, open_clips(run)[0], workdir, watch.on_step, on_progress=watch.on_progress
+        )
     if taken < run.steps:
         sys.exit(STOPPED)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pusa_jax.cli import printing, weights
+from pusa_jax.cli import completion, printing, weights
+from pusa_jax.cli.info import run_info
 from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
 from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser
 from pusa_jax.cli.printing import one_line
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        if is_process:
+            printing.flush()
 
 
 def _run(argv: list[str], is_process: bool) -> int:
@@ -76,6 +80,8 @@ def _run(argv: list[str], is_process: bool) -> int:
     try:
         with Console(quiet=getattr(args, "quiet", False)) as args.console:
             return args.run(args) or 0
+    except BrokenPipeError:  # whoever read has seen enough, as in `| head`
+        return 0
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
@@ -164,11 +170,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
     add_data_arguments(sub)
 
-    sub = command("info", run_info, "say what a video, a model folder or a LoRA file holds")
-    sub.add_argument("path")
+    sub = command("info", run_info, "say what any file or folder of ours, or a model's, holds")
+    sub.add_argument("path", help="clip, picture, latents, model, LoRA, data set or run")
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
-    sub.add_argument("path", help="an mp4 written by pusa-jax")
+    sub.add_argument("path", help="an mp4, an npz or a folder of pictures written by pusa-jax")
     add_variation_flags(sub)
     sub.add_argument(
         "--output",
@@ -176,6 +182,11 @@ def build_parser() -> argparse.ArgumentParser:
         "NAME.rerun-2.mp4 and so on)",
     )
     add_cache_flag(sub)
+
+    sub = command("completion", run_completion, "write a script that completes commands in a shell")
+    sub.add_argument(
+        "shell", choices=completion.SHELLS, help="pusa-jax completion bash >> ~/.bashrc"
+    )
 
     sub = command(
         "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
@@ -252,12 +263,12 @@ def run_rerun(args: argparse.Namespace) -> int:
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
     from pusa_jax.inference.job_files import check_output
-    from pusa_jax.media import video
+    from pusa_jax.media.outputs import read_record
 
     processes.join()
     if not processes.is_first():
         args.console = Console(quiet=True)
-    record = video.read_metadata(args.path)
+    record = read_record(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     job = jobs.Job.from_record(record["job"], Path(args.path).absolute().parent)
@@ -288,17 +299,9 @@ def run_plan_train(args: argparse.Namespace) -> int:
     return plan_main([flag for flag in args.flags if flag != "--debug"])
 
 
-def run_info(args: argparse.Namespace) -> int:
-    """Prints what a file or folder holds."""
-    from pusa_jax.convert.folders.summary import summary
-    from pusa_jax.inference import packaged
-    from pusa_jax.media import video
-
-    path = Path(packaged.found(args.path))
-    if path.is_file() and path.suffix.lower() == ".mp4":
-        print(json.dumps(video.read_metadata(path), indent=2, ensure_ascii=False))
-    else:
-        print(summary(path))
+def run_completion(args: argparse.Namespace) -> int:
+    """Prints a script for a shell."""
+    print(completion.script(args.shell, build_parser()), end="")
     return 0
 
 

@@ -20,6 +20,7 @@ from pusa_jax.progress import Console, in_words
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.loop import train
 from pusa_jax.training.startup import open_weights, sized_by
+from pusa_jax.training.validation import held_out
 from pusa_jax.training.workdir import StopRequest
 
 HELP = f"""{USAGE}
@@ -79,7 +80,7 @@ def train_main(argv: Sequence[str], console: Console | None = None) -> int:
             sized, run = run, sized_by(run, weights)
             if sized is not run:
                 console.line(f"sizes are those of the model in {weights.path}.")
-        clips = open_clips(run)
+        clips, validation = open_clips(run)
         watch = Watch(run, console)
         stop = StopRequest(watch.on_stop)
         taken = train(
@@ -88,6 +89,7 @@ def train_main(argv: Sequence[str], console: Console | None = None) -> int:
             workdir,
             watch.on_step,
             weights=weights,
+            validation=validation,
             stop=stop,
             on_progress=watch.on_progress,
             tell=watch.tell,
@@ -184,15 +186,23 @@ def plan_main(argv: Sequence[str]) -> int:
     return 0 if report.fits else 3
 
 
-def open_clips(run: RunConfig) -> Clips:
-    """The data set of a run.
+def open_clips(run: RunConfig) -> tuple[Clips, Clips | None]:
+    """The clips that a run learns from, and those that it validates on, if it does.
 
     Raises:
-      FileNotFoundError, ValueError: it is not there, or not one of ours.
+      FileNotFoundError, ValueError: a data set is not there, or not one of ours, or has too few
+        clips.
       ImportError: the packages that read it are missing.
     """
-    if run.data.folder == RANDOM:
+    asked = run.data.validation
+    if asked and Path(asked).is_dir():
+        return _clips(run, run.data.folder), _clips(run, asked)
+    return held_out(_clips(run, run.data.folder), asked)
+
+
+def _clips(run: RunConfig, folder: str) -> Clips:
+    if folder == RANDOM:
         return NoiseClips(run.clip_shape, run.text_shape)
     from pusa_jax.data.encoded import EncodedClips
 
-    return EncodedClips(run.data.folder)
+    return EncodedClips(folder)
