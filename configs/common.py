@@ -55,7 +55,13 @@ def pusa(preset: str) -> Any:
         accumulate=1,
     )
     config.data = config_dict.create(
-        folder="random", batch_size=8, height=480, width=832, num_frames=81
+        folder="random",
+        batch_size=8,
+        height=480,
+        width=832,
+        num_frames=81,
+        validation="",
+        validation_every=50,
     )
     config.mesh = config_dict.create(data=-1, context=1, tensor=1, sharding="fsdp")
     config.checkpoint = config_dict.create(every=150, keep_last=2, keep_every=150, resume="")

@@ -47,7 +47,7 @@ PARTS = {
 
 def rows(part: str, repeats: int) -> Iterator[dict[str, Any]]:
     """The device's peak, then the step of a part."""
-    from pusa_jax.cli.train import parse
+    from pusa_jax.cli.run_flags import parse
     from pusa_jax.data.batches import NoiseClips
     from pusa_jax.devices.sharding import make_mesh
     from pusa_jax.planning import report

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pusa_jax.cli.train import parse
+from pusa_jax.cli.run_flags import parse
 from pusa_jax.data.batches import NoiseClips
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training.layout import placement, shardings_of

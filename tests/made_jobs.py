@@ -12,6 +12,7 @@ from pusa_jax.inference.jobs import Job
 from pusa_jax.inference.loading import Model
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import Configs
+from pusa_jax.models.t5 import TextConfig
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.family import WAN21
 
@@ -19,6 +20,7 @@ SMALL = SamplingConfig(height=SIZE, width=SIZE, num_frames=33)
 CONFIGS = Configs(
     dit=DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1), vae=VAEConfig(dim=8)
 )
+TEXT = TextConfig(vocab=8, dim=8, dim_attn=8, dim_ffn=8, num_heads=2, num_layers=1)
 
 
 def job_of(task="t2v", *inputs, **changes):
@@ -41,6 +43,7 @@ def model_of(configs):
     """A model whose folder is never looked into."""
     folder = object.__new__(ModelFolder)
     folder.family = WAN21
+    folder.config = {"text_encoder": TEXT}.__getitem__
     return Model(folder=folder, configs=configs)
 
 

@@ -1,5 +1,6 @@
 """The base install stays small and quick, and says of itself what is true."""
 
+import email
 import importlib.metadata
 import json
 import os
@@ -103,14 +104,28 @@ def test_a_wheel_brings_one_name_and_all_that_belongs_to_it(unpacked):
         assert (package / name).is_file(), name
 
 
+def test_the_page_on_pypi_has_links_that_work_and_names_no_address_that_is_none(unpacked):
+    (info,) = unpacked.glob("*.dist-info")
+    said = email.message_from_string((info / "METADATA").read_text("utf-8"))
+    text, urls = said.get_payload(), said.get_all("Project-URL")
+    links = [*re.findall(r"\]\(([^)]*)\)", text), *(url.partition(", ")[2] for url in urls)]
+    assert links and all(link.startswith("https://arxiv.org/abs/") for link in links)
+    assert said["Keywords"] and "Typing :: Typed" in said.get_all("Classifier")
+    for line in re.findall(r"^pusa-jax (\S+)", text, re.MULTILINE):  # commands there are
+        assert line in {"demo", "t2v", "i2v", "--help", "train", "configs"}
+
+
 def test_configs_and_commands_work_far_from_a_checkout(unpacked, tmp_path):
     (tmp_path / "convert.py").write_text("raise ImportError('a script of the user')\n")
     program = """
-from pusa_jax.cli.train import parse
+from pusa_jax.cli.run_flags import parse
 from pusa_jax.convert import tables
 import pusa_jax as pj
 for name in ("debug", "configs/debug.py", "fvdm_ptss_1.3b:p=0.5"):
     print(parse([f"--config={name}"])[0].steps)
+from pusa_jax.cli.main import main
+main(["configs", "debug", "--output", "my.py"])
+print(parse(["--config=my.py", "--config.steps=7"])[0].steps)
 print(pj.__file__, pj.PusaPipeline.__name__, pj.tasks.__name__, pj.SamplingConfig().height)
 """
     done = subprocess.run(
@@ -122,7 +137,13 @@ print(pj.__file__, pj.PusaPipeline.__name__, pj.tasks.__name__, pj.SamplingConfi
     )
     assert done.returncode == 0, done.stderr
     *steps, names = done.stdout.splitlines()
-    assert steps == ["20", "20", "900"]
+    assert steps == [
+        "20",
+        "20",
+        "900",
+        "my.py: a copy of debug; pusa-jax train --config=my.py ...",
+        "7",
+    ]
     where = unpacked / "pusa_jax" / "__init__.py"
     assert names == f"{where} PusaPipeline pusa_jax.diffusion.tasks 720"
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from pusa_jax.convert.files.safetensors import write_safetensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.folders.destination import check_destination
 from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters, remarks
 from pusa_jax.convert.folders.opened import ModelFolder
@@ -43,13 +44,14 @@ def export_model(
     low_lora: LoRAs = (),
     lightx2v: Sequence[str | Path] = (),
     on_progress: Progress | None = None,
+    overwrite: bool = False,
     *,
     add_differences: bool = True,
 ) -> list[Path]:
     """Writes the networks of a folder in a published layout, LoRA files merged into the denoisers.
 
-    Files and differences: see `convert.folders.merging.read_adapters`; what people should know of
-    the files is a `PusaWarning`.
+    Files and differences: see `convert.folders.merging.read_adapters`; `overwrite`: see
+    `export_folder`; what people should know of the files is a `PusaWarning`.
 
     Returns:
       the files written.
@@ -58,6 +60,8 @@ def export_model(
       FileNotFoundError, ValueError: one line saying what is missing or wrong.
       FileExistsError: dst is there and not empty.
     """
+    files = (*(file for file, _ in (*lora, *low_lora)), *lightx2v)
+    check_destination(Path(dst), overwrite=overwrite, sources=[src.path, *files])
     src.check()
     experts: list[Name] = [name for name in src.family.experts if name in src.names]
     adapters: Adapters = {}
@@ -88,6 +92,7 @@ def export_model(
         tokenizer=tokenizer,
         boundary=src.boundary,
         on_progress=on_progress,
+        overwrite=overwrite,
     )
 
 
@@ -102,6 +107,7 @@ def export_folder(
     boundary: float | None = None,
     shard_bytes: int | None = None,
     on_progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes networks to a folder, which has its name only once it is complete.
 
@@ -115,6 +121,7 @@ def export_folder(
       boundary: noise level at which experts change; default as published.
       shard_bytes: largest safetensors file; default as published.
       on_progress: told about the bytes of each network.
+      overwrite: whether an earlier export at dst is replaced, once the new one is complete.
 
     Returns:
       The files written.
@@ -124,8 +131,7 @@ def export_folder(
       ValueError: leaves that do not belong to the configuration.
     """
     dst, report = Path(dst), on_progress or (lambda what, done, total: None)
-    if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
-        raise FileExistsError(f"{dst} exists already; choose another folder.")
+    check_destination(dst, overwrite=overwrite)
     foreign = FOREIGN[family.name]
     size = shard_bytes or foreign.shard_bytes[layout]
     with staged(dst) as work:

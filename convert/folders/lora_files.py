@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pusa_jax.convert.folders.destination import check_destination
 from pusa_jax.convert.foreign import ForeignFamily
 from pusa_jax.convert.lora import Naming, open_lora, parse_lora, write_lora
 from pusa_jax.convert.networks import FOREIGN
@@ -31,34 +32,37 @@ def recognise_lora(path: Path) -> tuple[LoRA, ForeignFamily]:
     raise ValueError(f"{path}: {'; '.join(dict.fromkeys(reasons))}")
 
 
-def check_lora_destination(dst: Path) -> None:
-    """Makes sure that a LoRA can be written to a file.
+def check_lora_destination(
+    dst: Path, *, overwrite: bool = False, sources: Sequence[str | Path] = ()
+) -> None:
+    """Makes sure that a LoRA can be written to a file; see `check_destination`.
 
     Raises:
-      ValueError: the name does not end in .safetensors.
+      ValueError: the name does not end in .safetensors, or is that of a source.
       FileExistsError: the file is there.
       FileNotFoundError: there is no such folder.
     """
     if dst.suffix != ".safetensors":
         raise ValueError(f"a LoRA is written to a file that ends in .safetensors, got {dst}.")
-    if dst.exists():
-        raise FileExistsError(f"{dst} exists already; choose another name.")
+    check_destination(dst, overwrite=overwrite, sources=sources)
     if not dst.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {dst.parent} to write {dst.name} to.")
 
 
-def export_lora(src: str | Path, dst: str | Path, naming: Naming = "comfy") -> Path:
+def export_lora(
+    src: str | Path, dst: str | Path, naming: Naming = "comfy", *, overwrite: bool = False
+) -> Path:
     """Writes a LoRA file of any dialect in one of the forms that are written.
 
     An alpha is multiplied in; see `models.lora.stored_dtype` for what is stored.
-    `naming`: see `convert.lora.NAMING`.
+    `naming`: see `convert.lora.NAMING`. `overwrite`: whether dst may be replaced.
 
     Raises:
       FileNotFoundError, ValueError: no LoRA, or dst does not end in .safetensors.
       FileExistsError: dst is there.
     """
     src, dst = Path(src), Path(dst)
-    check_lora_destination(dst)
+    check_lora_destination(dst, overwrite=overwrite, sources=[src])
     adapters, family = recognise_lora(src)
     ranks = sorted({module.rank for module in adapters.modules.values()})
     dtype = stored_dtype(adapters)

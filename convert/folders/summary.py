@@ -7,7 +7,7 @@ from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.folders.lora_files import recognise_lora
 from pusa_jax.convert.folders.merging import EXPERTS, told_experts
 from pusa_jax.convert.folders.opened import ModelFolder
-from pusa_jax.convert.lora import find_lora
+from pusa_jax.convert.lora import find_lora, open_lora
 from pusa_jax.listing import LIMIT, listed
 from pusa_jax.models.families import FAMILIES
 from pusa_jax.models.lora import LoRA
@@ -37,14 +37,41 @@ def summary(path: Path) -> str:
 
 
 def _lora(path: Path) -> Iterator[str]:
-    adapters, _ = recognise_lora(path)
+    adapters, family = recognise_lora(path)
     ranks = sorted({module.rank for module in adapters.modules.values()})
     alphas = sorted({str(module.alpha) for module in adapters.modules.values()})
     yield f"LoRA with {len(adapters.modules)} modules, rank {ranks}, alpha {', '.join(alphas)}"
-    for family in FAMILIES.values():
-        for name, how in told_experts(family, path).items():
-            yield f"  looks like one for the {EXPERTS[name]} of {family.name}, by its {how}"
+    yield f"  {_strength(adapters)}"
+    said: dict[str, str] = getattr(open_lora(path)[0], "metadata", {})
+    for name in SAID:
+        if said.get(name):
+            yield f"  {name.replace('_', ' ')}: {said[name]:.200}"
+    if "base" not in said:
+        yield f"  for models of the layers of {family.base}"
+    for other in FAMILIES.values():
+        for name, how in told_experts(other, path).items():
+            yield f"  looks like one for the {EXPERTS[name]} of {other.name}, by its {how}"
     yield from _extras(adapters)
+
+
+SAID = ("base", "expert", "made_from", "steps", "trained_with", "strength", "captured_energy")
+"""What LoRA files of ours say of themselves."""
+
+
+def _strength(adapters: LoRA) -> str:
+    """What a strength of 1 does, in words."""
+    scales = sorted(
+        {1.0 if m.alpha is None else m.alpha / m.rank for m in adapters.modules.values()}
+    )
+    if scales == [1.0]:
+        why = (
+            "it has no alpha"
+            if None in {m.alpha for m in adapters.modules.values()}
+            else ("alpha is the rank")
+        )
+        return f"strength 1 is as trained and adds up @ down as it is: {why}; Pusa samples with 1.4"
+    shown = ", ".join(f"{scale:g}" for scale in scales[:4])
+    return f"strength 1 is as trained and adds alpha / rank = {shown} times up @ down"
 
 
 def _model(folder: ModelFolder) -> Iterator[str]:

@@ -16,7 +16,8 @@ from experiments.tiny.measuring import Row, image_to_video
 from experiments.tiny_world import dataset, settings
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Model
-from pusa_jax.cli.train import Watch, open_clips, parse
+from pusa_jax.cli.run_flags import parse
+from pusa_jax.cli.train import Watch, open_clips
 from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.progress import Console
@@ -84,7 +85,7 @@ def trained(lab: Lab, recipe: Recipe, seed: int) -> Path:
     run, _ = parse(argv + [f"--config.{name}={value}" for name, value in flags.items()])
     with Console() as console:
         watch = Watch(run, console)
-        train(run, open_clips(run), workdir, watch.on_step, on_progress=watch.on_progress)
+        train(run, open_clips(run)[0], workdir, watch.on_step, on_progress=watch.on_progress)
     return workdir
 
 

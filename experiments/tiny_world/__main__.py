@@ -28,7 +28,8 @@ from experiments.tiny_world.autoencoder import published_leaves, start_values
 from experiments.tiny_world.codec import Codec
 from experiments.tiny_world.evaluate import Sampling
 from experiments.tiny_world.measured import report as measure_all
-from pusa_jax.cli.train import Watch, open_clips, parse
+from pusa_jax.cli.run_flags import parse
+from pusa_jax.cli.train import Watch, open_clips
 from pusa_jax.convert.foreign import LORA_FILE
 from pusa_jax.demo.world import NARROW, WIDE
 from pusa_jax.progress import Console
@@ -132,7 +133,9 @@ def _train(args: argparse.Namespace, stage: str, weights: str, clips: str) -> No
     workdir = args.workdir / stage
     with Console() as console:
         watch = Watch(run, console)
-        taken = train(run, open_clips(run), workdir, watch.on_step, on_progress=watch.on_progress)
+        taken = train(
+            run, open_clips(run)[0], workdir, watch.on_step, on_progress=watch.on_progress
+        )
     if taken < run.steps:
         sys.exit(STOPPED)
 

@@ -229,9 +229,11 @@ def run_inspect(args: argparse.Namespace) -> int:
         clips.check_fits(clips.clip_shape, clips.text_shape, vae.record)
         show = inspection.decoded_by(vae.autoencoder())
     examples, record = inspection.measured(clips, args.count)
-    captions = record.pop("captions")
+    captions, odd = record.pop("captions"), record.pop("odd")
     for name, value in record.items():
         print(f"{name:24} {value if isinstance(value, str) else json.dumps(value)}")
+    for name, why in odd.items():
+        print(f"  odd: {name}: {why}")
     for name, caption in captions.items():
         print(f"  {name}: {caption}")
     video.write_png(sheet, inspection.contact_sheet(examples, show))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pusa_jax.cli import printing, weights
+from pusa_jax.cli import completion, printing, weights
 from pusa_jax.cli.info import run_info
 from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
 from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser
@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        if is_process:
+            printing.flush()
 
 
 def _run(argv: list[str], is_process: bool) -> int:
@@ -77,6 +80,8 @@ def _run(argv: list[str], is_process: bool) -> int:
     try:
         with Console(quiet=getattr(args, "quiet", False)) as args.console:
             return args.run(args) or 0
+    except BrokenPipeError:  # whoever read has seen enough, as in `| head`
+        return 0
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
@@ -147,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     weights.add_extract_arguments(sub)
 
+    from pusa_jax.cli.configs import add_configs_arguments
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli.plan import add_plan_arguments
 
@@ -158,18 +164,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     command("train", run_train, "train by LoRA or in full; --config=FILE --workdir=FOLDER")
 
+    sub = command("configs", None, "list the training configs with their fields; copy one to edit")
+    add_configs_arguments(sub)
+
     sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
     add_data_arguments(sub)
 
     sub = command(
         "info",
         run_info,
-        "say what a video, picture, list, dataset, model folder or LoRA file holds",
+        "say what a video, picture, list, dataset, run, model folder or LoRA file holds",
     )
-    sub.add_argument("path")
+    sub.add_argument("path", help="clip, picture, latents, list, data set, run, model or LoRA")
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
-    sub.add_argument("path", help="an mp4 written by pusa-jax")
+    sub.add_argument("path", help="an mp4, an npz or a folder of pictures written by pusa-jax")
     add_variation_flags(sub)
     sub.add_argument(
         "--output",
@@ -177,6 +186,11 @@ def build_parser() -> argparse.ArgumentParser:
         "NAME.rerun-2.mp4 and so on)",
     )
     add_cache_flag(sub)
+
+    sub = command("completion", run_completion, "write a script that completes commands in a shell")
+    sub.add_argument(
+        "shell", choices=completion.SHELLS, help="pusa-jax completion bash >> ~/.bashrc"
+    )
 
     sub = command(
         "demo", run_demo, "a clip of every kind with the tiny trained model that comes along"
@@ -253,12 +267,12 @@ def run_rerun(args: argparse.Namespace) -> int:
     from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
     from pusa_jax.inference.job_files import check_output
-    from pusa_jax.media import video
+    from pusa_jax.media.outputs import read_record
 
     processes.join()
     if not processes.is_first():
         args.console = Console(quiet=True)
-    record = video.read_metadata(args.path)
+    record = read_record(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     job = jobs.Job.from_record(record["job"], Path(args.path).absolute().parent)
@@ -287,6 +301,12 @@ def run_plan_train(args: argparse.Namespace) -> int:
     from pusa_jax.cli.train import plan_main
 
     return plan_main([flag for flag in args.flags if flag != "--debug"])
+
+
+def run_completion(args: argparse.Namespace) -> int:
+    """Prints a script for a shell."""
+    print(completion.script(args.shell, build_parser()), end="")
+    return 0
 
 
 def run_demo(args: argparse.Namespace) -> int:

@@ -79,6 +79,14 @@ def harmless() -> Iterator[None]:
         sys.stdout, sys.stderr = streams
 
 
+def flush() -> None:
+    """Brings out what was printed; where nobody reads any more, it goes nowhere, without a word."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 NO_CHATTER = {
     "TRANSFORMERS_VERBOSITY": "error",  # that there is no PyTorch
     "TF_CPP_MIN_LOG_LEVEL": "3",  # what the compiler thinks of a mesh

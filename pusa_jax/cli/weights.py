@@ -58,6 +58,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--average", action="store_true", help="the running average of a run")
     add("--dtype", choices=["float32", "bfloat16"], help="of what a run has (default: bfloat16)")
     add("--with_base", action="store_true", help="VAE and text encoder of a run's base as well")
+    add("--overwrite", action="store_true", help="replace an earlier export at DST")
 
 
 def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
@@ -197,13 +198,14 @@ def run_export(args: argparse.Namespace) -> int:
     elif given:
         raise ValueError(f"{given[0]} is for the workdir of a run, which {src} is not.")
     elif src.is_file():
-        written = [export_lora(src, dst, args.naming)]
+        written = [export_lora(src, dst, args.naming, overwrite=args.overwrite)]
     else:
         console = args.console
         folder = ModelFolder(src)
         merged = all_loras_of(args, len(folder.family.experts))
+        merged |= {"on_progress": console, "overwrite": args.overwrite}
         merged["add_differences"] = not args.ignore_differences
-        written = export_model(folder, dst, args.layout, on_progress=console, **merged)
+        written = export_model(folder, dst, args.layout, **merged)
         console.close()
     print("\n".join(str(path) for path in written))
     return 0
@@ -263,7 +265,8 @@ def _export_run(args: argparse.Namespace, src: Path, dst: Path) -> list[Path]:
     from pusa_jax.training.export import export_adapters, export_model
     from pusa_jax.training.finished import read_result
 
-    result, dtype = read_result(src, args.step, average=args.average), args.dtype or "bfloat16"
+    result = read_result(src, args.step, average=args.average)
+    asked: dict[str, Any] = {"dtype": args.dtype or "bfloat16", "overwrite": args.overwrite}
     if result.run.adapter is not None:
-        return export_adapters(result, dst, naming=args.naming, dtype=dtype)
-    return export_model(result, dst, layout=args.layout, dtype=dtype, with_base=args.with_base)
+        return export_adapters(result, dst, naming=args.naming, **asked)
+    return export_model(result, dst, layout=args.layout, with_base=args.with_base, **asked)

@@ -1,7 +1,8 @@
 """What a run needs of its data, and data made of noise that needs no files."""
 
+import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
@@ -69,6 +70,14 @@ class Clips(Protocol):
         """A fixed choice of clips, the same on every process."""
         ...
 
+    def at(self, indices: Iterable[int]) -> HostBatch:
+        """The clips with these numbers."""
+        ...
+
+    def part(self, indices: Sequence[int]) -> "Clips":
+        """A set of these clips alone, which are numbered anew."""
+        ...
+
 
 class NoiseClips:
     """Clips of random latents and captions: for trying out and measuring a run without data.
@@ -80,9 +89,10 @@ class NoiseClips:
         self, clip_shape: tuple[int, int, int, int], text_shape: tuple[int, int], count: int = 64
     ):
         """Takes [F, h, w, C], [L, E] and the number of clips."""
-        self.clip_shape, self.text_shape, self._count = clip_shape, text_shape, count
+        self.clip_shape, self.text_shape = clip_shape, text_shape
         self.no_text = np.zeros(text_shape, ml_dtypes.bfloat16)
         self._drawn = functools.cache(self._draw)
+        self._numbers: Sequence[int] = range(count)
 
     def check_fits(
         self,
@@ -97,7 +107,7 @@ class NoiseClips:
 
     def __len__(self) -> int:
         """Number of clips."""
-        return self._count
+        return len(self._numbers)
 
     def batches(self, batch_size: int, rows: Sequence[int], seed: int) -> "NoiseBatches":
         """Batches in random order."""
@@ -107,13 +117,20 @@ class NoiseClips:
         """The first clips."""
         return self.at(range(count))
 
-    def at(self, indices) -> HostBatch:
+    def at(self, indices: Iterable[int]) -> HostBatch:
         """The clips with these numbers."""
+        drawn = [self._numbers[i] for i in indices]
         return {
-            "latents": np.stack([self._drawn(i, self.clip_shape) for i in indices]),
-            "text": np.stack([self._drawn(i, self.text_shape) for i in indices]),
-            "id": [f"noise-{i}" for i in indices],
+            "latents": np.stack([self._drawn(i, self.clip_shape) for i in drawn]),
+            "text": np.stack([self._drawn(i, self.text_shape) for i in drawn]),
+            "id": [f"noise-{i}" for i in drawn],
         }
+
+    def part(self, indices: Sequence[int]) -> "NoiseClips":
+        """A set of these clips alone, which are numbered anew."""
+        part = copy.copy(self)
+        part._numbers = [self._numbers[i] for i in indices]
+        return part
 
     def _draw(self, index: int, shape: tuple[int, ...]) -> np.ndarray:
         drawn = np.random.default_rng((index, len(shape))).standard_normal(shape, np.float32)

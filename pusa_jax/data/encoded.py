@@ -6,6 +6,7 @@ caption and the name. TFDS cannot write bfloat16, so arrays lie there as the sam
 `metadata.json` is the card: what was encoded with what.
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -30,6 +31,7 @@ except ImportError as error:
         f"datasets need more packages ({error}): pip install 'pusa_jax[train]'."
     ) from error
 
+from pusa_jax.data.cards import Card, read_card
 from pusa_jax.data.shards import (
     INFO,
     NAME,
@@ -38,13 +40,9 @@ from pusa_jax.data.shards import (
     checked_shards,
     write_sums,
 )
-from pusa_jax.files import claims
 from pusa_jax.files.atomic import replacing
-from pusa_jax.files.records import differing_fields, rebuild
+from pusa_jax.files.records import differing_fields
 from pusa_jax.listing import listed
-
-FORMAT = 1
-"""Version of what the card says."""
 
 NO_TEXT = "no_text.npy"
 """File with the features of the empty prompt."""
@@ -74,64 +72,6 @@ class Example:
     caption: str
     latents: Shaped[np.ndarray, "F h w C"]
     text: Shaped[np.ndarray, "n E"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a dataset is.
-
-    Attributes:
-      clip_shape: [F, h, w, C] of the latents.
-      text_shape: [L, E] of the features, padding included.
-      pixels: pixel frames, height and width that the latents stand for.
-      vae: configuration and fingerprint of the VAE; the fingerprint is empty if it is not known.
-      text_encoder: the same of the text encoder.
-      clips: fingerprint of the list of clips.
-      clips_per_shard: lines of the list that a shard stands for.
-      frame_rate: frames per second of the clips, and how they came to it; in words.
-    """
-
-    clip_shape: tuple[int, int, int, int]
-    text_shape: tuple[int, int]
-    pixels: tuple[int, int, int]
-    vae: Mapping[str, Any]
-    text_encoder: Mapping[str, Any]
-    clips: str
-    clips_per_shard: int
-    frame_rate: str = "as in the sources"
-    dtype: str = "bfloat16"
-    format: int = FORMAT
-
-    def __post_init__(self):
-        claims.check_shape("clip_shape", self.clip_shape, 2, claims.CLIP_BYTES)
-        claims.check_shape("text_shape", self.text_shape, 2, claims.TEXT_BYTES)
-        claims.check_shape("pixels", self.pixels, 1, 2**62)
-
-    def record(self) -> dict[str, Any]:
-        """As it is read from JSON again."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-
-def read_card(folder: Path) -> Card:
-    """The card of a complete dataset.
-
-    Raises:
-      FileNotFoundError: there is no dataset.
-      ValueError: it is not complete, was not written by pusa_jax, or by another version.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no dataset {folder}; write one with pusa-jax encode.")
-    if not (folder / INFO).is_file():
-        raise ValueError(f"{folder} is no complete dataset (no {INFO}); run its encoding again.")
-    try:
-        record = json.loads((folder / "metadata.json").read_text("utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, not {FORMAT}")
-        return rebuild(Card, record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder} was not written by this version of pusa_jax ({error!r:.100}); encode again."
-        ) from None
 
 
 def serialized(example: Example) -> bytes:
@@ -262,18 +202,25 @@ class EncodedClips:
                 f"{folder} is damaged: its shards hold {len(self._source)} clips, {INFO} says "
                 f"{sum(lengths)}; copy it again, or encode again."
             )
+        self._numbers: Sequence[int] = range(len(self._source))
         self._example = self._read
         if self.num_bytes <= IN_MEMORY:
             self._example = functools.cache(self._read)
 
     def __len__(self) -> int:
         """Number of clips."""
-        return len(self._source)
+        return len(self._numbers)
+
+    def part(self, indices: Sequence[int]) -> "EncodedClips":
+        """A set of these clips alone, which are numbered anew."""
+        part = copy.copy(self)
+        part._numbers = [self._numbers[i] for i in indices]
+        return part
 
     @property
     def num_bytes(self) -> int:
         """Size of all shards."""
-        return sum(path.stat().st_size for path in self.folder.glob(f"{NAME}-{SPLIT}.*"))
+        return sum(path.stat().st_size for path in self._shards)
 
     @property
     def no_text(self) -> np.ndarray:
@@ -337,7 +284,7 @@ class EncodedClips:
 
     def example(self, index: int) -> Example:
         """One clip, as it was stored."""
-        return self._example(index)
+        return self._example(self._numbers[index])
 
     def check(self) -> None:
         """Reads every byte of the dataset; raises ValueError if one has changed."""
@@ -435,11 +382,8 @@ class ClipBatches:
         Raises:
           ValueError: the position belongs to another order: other clips, batch size or seed.
         """
-        wrong = [
-            f"{name} {state.get(name)!r} (now {value!r})"
-            for name, value in self._identity.items()
-            if state.get(name) != value
-        ]
+        now = self._identity.items()
+        wrong = [f"{n} {state.get(n)!r} (now {v!r})" for n, v in now if state.get(n) != v]
         if wrong:
             raise ValueError(f"the checkpoint's place in the data is of {', '.join(wrong)}.")
         self._iterator.set_state(dict(state["reader"]))

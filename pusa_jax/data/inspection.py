@@ -1,6 +1,6 @@
 """What a dataset holds, for people: counts, shapes, captions, norms and a contact sheet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ SHEET_WIDTH = 1600
 
 RMS_RANGE = (0.3, 3.0)
 """Root mean square of a clip's latents outside of which something is wrong; they are about 1."""
+
+STILL = 0.02
+"""Change from one latent frame to the next, as a part of their size, of what stands still."""
 
 
 def colours(latents: Latents) -> Frames:
@@ -69,7 +72,7 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
 
     Returns:
       the clips, and plain values: number of clips, shapes, bytes, statistics of latents and
-      captions of the clips read, and names of those whose latents are oddly large or small.
+      captions of the clips read, and what is odd about some of them by name.
 
     Raises:
       ValueError: latents are not finite; names the first clip.
@@ -83,7 +86,11 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
             f"{broken[0]!r:.80}; encode again."
         )
     norms = np.sqrt((latents**2).mean((1, 2, 3, 4)))
-    odd = [e.name for e, rms in zip(read, norms, strict=True) if not _is_usual(float(rms))]
+    odd = {
+        example.name: "; ".join(why)
+        for example, part, rms in zip(read, latents, norms, strict=True)
+        if (why := list(_oddities(example, part, float(rms))))
+    }
     lengths = [len(example.text) for example in read]
     card = clips.card
     return read, {
@@ -104,8 +111,17 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
     }
 
 
-def _is_usual(rms: float) -> bool:
-    return RMS_RANGE[0] < rms < RMS_RANGE[1]
+def _oddities(example: Example, latents: Latents, rms: float) -> Iterator[str]:
+    """Yields what is odd about a clip, in words."""
+    low, high = RMS_RANGE
+    if not low < rms < high:
+        size = "large" if rms >= high else "small"
+        yield f"its latents are {size}, rms {rms:.2f} where {low} to {high} is usual (about 1)"
+    moved = np.sqrt((np.diff(latents[1:], axis=0) ** 2).mean()) if len(latents) > 2 else rms
+    if moved < STILL * rms:
+        yield "nothing moves: its latent frames are nearly the same"
+    if not example.caption.strip():
+        yield "it has no caption"
 
 
 def _short(value: Any) -> float:

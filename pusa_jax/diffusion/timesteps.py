@@ -37,7 +37,7 @@ class LevelConfig:
     """How noise levels are drawn in training.
 
     Attributes:
-      sampler: see the module.
+      sampler: which frames share a draw, see the module.
       probability: of independent frames, for "ptss" only. The coin is flipped per clip, so that a
         clip does not depend on its batch; FVDM's code flips one per step and process.
       shift: of the table; Wan and Pusa use 5.

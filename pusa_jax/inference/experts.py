@@ -29,6 +29,11 @@ def waiting(dit: nnx.Module) -> nnx.Module:
     return _move(dit, WAITING, frees=True)
 
 
+def working(module: nnx.Module) -> nnx.Module:
+    """A copy of what waits, on the devices."""
+    return _move(module, WORKING)
+
+
 class Experts:
     """The experts of a model, that for the highest noise levels first.
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from pusa_jax.devices.topologies import GIB
 from pusa_jax.inference.jobs import Prepared
+from pusa_jax.inference.loading import place_for_text
 from pusa_jax.inference.mesh_choice import Resident, device_limit, weight_bytes
 from pusa_jax.inference.settings import guidance_scales, latent_shape, plan_run
+from pusa_jax.inference.text_place import PLACES
 from pusa_jax.media import video
 
 
@@ -41,6 +43,7 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "mesh": dict(mesh.shape),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "memory": _memory(prepared),
+        "text_encoder": PLACES[place_for_text(prepared.model, mesh, job.dtype, prepared.resident)],
         "dit": dataclasses.asdict(configs.dit),
         "lora": [list(pair) for pair in job.lora],
         "lightx2v": list(job.lightx2v),

@@ -28,6 +28,7 @@ from pusa_jax.inference.mesh_choice import (
     weight_bytes,
 )
 from pusa_jax.inference.settings import Configs
+from pusa_jax.inference.text_place import Place, free_on_host, kept
 from pusa_jax.models.family import Family, Name, Tokenizer
 from pusa_jax.models.lora import merge_all
 from pusa_jax.progress import Progress
@@ -156,19 +157,26 @@ class Loaded:
     dit: Sequence[Expert]
     autoencoder: nnx.Module
     text_encoder: Callable[[], nnx.Module]
+    text_place: Place
     tokenizer: Tokenizer
     mesh: Mesh
     one_at_a_time: bool
 
 
-def has_room_for_text(model: Model, mesh: Mesh, dtype: Precision, resident: int) -> bool:
-    """Whether the text encoder fits beside so many denoisers and leaves `ROOM` for the rest."""
-    limit = device_limit(mesh)
-    if limit is None:
-        return False
+def place_for_text(model: Model, mesh: Mesh, dtype: Precision, resident: Resident) -> Place:
+    """Where the text encoder is kept between prompts.
+
+    On the devices where it fits beside the denoisers and leaves `ROOM` for the rest of a run, else
+    on the host where that has room for it, else nowhere.
+    """
     size = functools.partial(weight_bytes, mesh, model.family)
     text = size(model.folder.config("text_encoder"), dtype, "text_encoder")
-    return text + resident * size(model.configs.dit, dtype) <= (1 - ROOM) * limit
+    count = len(model.family.experts) if resident == "all" else 1
+    limit = device_limit(mesh)
+    if limit is not None and text + count * size(model.configs.dit, dtype) <= (1 - ROOM) * limit:
+        return "devices"
+    on_this_host = text * len(mesh.local_devices)
+    return "host" if on_this_host <= (1 - ROOM) * free_on_host() else "files"
 
 
 def load_parts(
@@ -181,7 +189,7 @@ def load_parts(
 ) -> Loaded:
     """Loads denoisers and autoencoder; the text encoder is loaded when a new prompt is met.
 
-    It stays on the devices where it has room beside the denoisers, and is loaded anew where not.
+    Between prompts it is where `place_for_text` says.
 
     Args:
       model: opened.
@@ -209,14 +217,14 @@ def load_parts(
         dit = waiting(dit) if resident == "one" else dit  # before the next one is read
         experts.append(Expert(dit=dit, first_level=level))
     on_progress("load", total, total)
-    text_encoder = functools.partial(load_module, model, "text_encoder", dtype, mesh)
-    if has_room_for_text(model, mesh, dtype, len(experts) if resident == "all" else 1):
-        text_encoder = functools.cache(text_encoder)
+    load_text = functools.partial(load_module, model, "text_encoder", dtype, mesh)
+    text_place = place_for_text(model, mesh, dtype, resident)
     return Loaded(
         family=model.family,
         dit=experts,
         autoencoder=autoencoder,
-        text_encoder=text_encoder,
+        text_encoder=kept(load_text, text_place),
+        text_place=text_place,
         tokenizer=model.tokenizer,
         mesh=mesh,
         one_at_a_time=resident == "one",

@@ -44,6 +44,7 @@ from pusa_jax.inference.settings import (
     plan_run,
 )
 from pusa_jax.inference.step import jitted_step, prepare_prompts
+from pusa_jax.inference.text_place import PLACES, Place
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.family import DenoiserConfig, Family, Prepared, Tokenizer
 from pusa_jax.progress import Progress, PusaWarning, no_progress
@@ -114,6 +115,7 @@ class PusaPipeline:
         autoencoder: nnx.Module,
         text_encoder: Callable[[], nnx.Module],
         tokenizer: Tokenizer,
+        text_place: Place = "files",
         mesh: Mesh | None = None,
         one_at_a_time: bool = False,
     ):
@@ -125,6 +127,7 @@ class PusaPipeline:
           autoencoder: lies on one device.
           text_encoder: called when a new prompt is met.
           tokenizer: of the text encoder.
+          text_place: where the text encoder is between prompts, which `repr` says.
           mesh: of denoiser and text encoder; default is a mesh of one device.
           one_at_a_time: of several denoisers only the one that is at work is on the devices, see
             `experts.Experts`.
@@ -137,10 +140,20 @@ class PusaPipeline:
         self.autoencoder = Autoencoder(coder, self.family.codec, coder.config)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
         self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
+        self.text_place = text_place
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.keep()
         self._encode_text = jax.jit(self.family.encode_prompt, out_shardings=self._everywhere)
         self._prepare = jax.jit(prepare_prompts, static_argnums=0)
+
+    def __repr__(self) -> str:
+        """In short: family, mesh and where the text encoder is."""
+        sizes = ", ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())
+        return (
+            f"PusaPipeline({self.family.name}, {self.config.num_layers} layers of "
+            f"{self.config.dim}, {self.config.compute_dtype}; mesh {sizes}; the text encoder "
+            f"{PLACES[self.text_place]})"
+        )
 
     @classmethod
     def from_pretrained(
@@ -306,7 +319,12 @@ class PusaPipeline:
     def encode_prompts(
         self, prompts: Sequence[str], on_progress: Progress = no_progress
     ) -> tuple[Text, ...]:
-        """Text features [1, L, E] of each prompt; prompts met before are not encoded again."""
+        """Text features [1, L, E] of each prompt; prompts met before are not encoded again.
+
+        The encoder is taken once for all of them, and runs prompt by prompt: the features of one
+        must not depend on which others are new, or a clip made among others could not be made again
+        to the last bit. In batches the same bits are only known to come out on a CPU.
+        """
         new = [p for p in dict.fromkeys(prompts) if p not in self._texts]
         on_progress("text", 0, len(new))
         encoder = self._text_encoder() if new else None

@@ -6,6 +6,8 @@ a.npz    latents and settings                a/       every frame as a picture, 
 """
 
 import json
+import os
+import zipfile
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,12 @@ from pusa_jax.files.staging import staged
 from pusa_jax.media import video
 
 ENDINGS = (".mp4", ".gif", ".webm", ".png", ".npz")
+
+CARRY_NONE = (".gif", ".webm", ".png")
+"""Of them those that hold a clip and nothing about it."""
+
+SETTINGS = "settings.json"
+"""File in a folder of pictures."""
 
 STRIP = 9
 """Frames of a clip in one picture."""
@@ -80,7 +88,36 @@ def write_clip(
                 for i, frame in enumerate(frames):
                     video.write_png(folder / f"{i:05}.png", frame)
                 text = json.dumps(record, indent=1) + "\n"
-                (folder / "settings.json").write_text(text, "utf-8")
+                (folder / SETTINGS).write_text(text, "utf-8")
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """The settings that a clip of the form .mp4, .npz or a folder of pictures carries.
+
+    Raises:
+      FileNotFoundError: there is nothing of this name.
+      ValueError: it carries none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        text = (path / SETTINGS).read_text("utf-8") if (path / SETTINGS).is_file() else ""
+    elif path.suffix.lower() == ".npz" and path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                text = str(found["record"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError):
+            text = ""
+    else:
+        if path.suffix.lower() in CARRY_NONE and path.is_file():
+            raise ValueError(f"{path} carries no settings; .mp4, .npz and folders of pictures do.")
+        return video.read_metadata(path)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} carries no settings; it was not written by pusa_jax.")
+    return record
 
 
 def _write_webm(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: int | float) -> None:

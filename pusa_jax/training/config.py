@@ -29,7 +29,7 @@ FREE_TO_CHANGE = frozenset({"mesh", "checkpoint", "log", "samples", "steps"})
 SHAPES = frozenset({"model", "adapter"})
 """Parts that must agree when another run's checkpoint is taken over."""
 
-HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate"})
+HOW_IT_RUNS = frozenset({"weights", "remat", "accumulate", "validation_every"})
 """Fields of the other parts that say neither what checkpoints hold nor what is computed."""
 
 
@@ -106,6 +106,10 @@ class DataConfig:
       folder: written by `pusa-jax encode`, or "random".
       batch_size: clips per optimizer step, on all devices together.
       height, width, num_frames: pixels and pixel frames of the clips.
+      validation: a folder written by `pusa-jax encode`, or a number of clips of `folder`, or a part
+        of them between 0 and 1, which are held out; their loss is recorded as val_loss. Empty for
+        none.
+      validation_every: steps between the records of val_loss.
     """
 
     folder: str = RANDOM
@@ -113,6 +117,8 @@ class DataConfig:
     height: int = 480
     width: int = 832
     num_frames: int = 81
+    validation: str = ""
+    validation_every: int = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +233,7 @@ class RunConfig:
             (self.checkpoint, "every"),
             (self.checkpoint, "keep_last"),
             (self.log, "every"),
+            (self.data, "validation_every"),
         ):
             if getattr(owner, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(owner, name)}.")

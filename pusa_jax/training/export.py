@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from pusa_jax.convert.folders.destination import check_destination
 from pusa_jax.convert.folders.export import Leaves, export_folder
 from pusa_jax.convert.folders.merging import EXPERTS
 from pusa_jax.convert.folders.opened import ModelFolder
@@ -25,7 +26,12 @@ CARD = "README.md"
 
 
 def export_adapters(
-    result: Result, dst: Path, *, naming: Naming = "comfy", dtype: Precision = "bfloat16"
+    result: Result,
+    dst: Path,
+    *,
+    naming: Naming = "comfy",
+    dtype: Precision = "bfloat16",
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes trained adapters as `dst/pusa_lora.safetensors`, with a card.
 
@@ -36,6 +42,7 @@ def export_adapters(
       dst: folder to make; has its name only once it is complete.
       naming: of the tensors, see `pusa_jax.convert.lora.NAMING`.
       dtype: of the factors, with alpha / rank multiplied in.
+      overwrite: whether an earlier export at dst is replaced, once the new one is complete.
 
     Returns:
       the files written.
@@ -46,8 +53,7 @@ def export_adapters(
     """
     lora, file = result.lora(), dst / _lora_file(result)
     names = FOREIGN[result.run.recipe.family.name].lora.of(result.run.recipe.dit)
-    if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
-        raise FileExistsError(f"{dst} exists already; choose another folder.")
+    check_destination(dst, overwrite=overwrite)
     with staged(dst) as work:
         metadata = _metadata(result)
         write_lora(work / file.name, lora, names, dtype=dtype, naming=naming, metadata=metadata)
@@ -62,6 +68,7 @@ def export_model(
     layout: Layout = "original",
     dtype: Precision = "bfloat16",
     with_base: bool = False,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes a model of which all weights were trained, as published ones are, with a card.
 
@@ -72,6 +79,7 @@ def export_model(
       dtype: of the DiT.
       with_base: whether VAE, text encoder and tokenizer of the folder that training began with come
         along, so that the new folder can be sampled as it is.
+      overwrite: whether an earlier export at dst is replaced, once the new one is complete.
 
     Returns:
       the files written.
@@ -87,6 +95,7 @@ def export_model(
     if with_base and run.model.weights == RANDOM:
         raise ValueError("this run began with random weights: there is no VAE to come along.")
     base = ModelFolder(packaged.found(run.model.weights)) if with_base else None
+    check_destination(dst, overwrite=overwrite, sources=[base.path] if base else [])
     trained, dit = run.recipe.expert, run.recipe.dit
     others: list[Name] = [name for name in base.names if name != trained] if base else []
 
@@ -103,6 +112,7 @@ def export_model(
         layout=layout,
         tokenizer=base.tokenizer() if base and others else None,
         texts={CARD: model_card(result)},
+        overwrite=overwrite,
     )
 
 
@@ -163,6 +173,6 @@ def _public(run: RunConfig) -> dict[str, Any]:
     return dataclasses.replace(
         run,
         model=named(run.model, "weights"),
-        data=named(run.data, "folder"),
+        data=named(named(run.data, "folder"), "validation"),
         checkpoint=named(run.checkpoint, "resume"),
     ).record()

@@ -33,6 +33,7 @@ from pusa_jax.training.layout import Placement, check_memory, placement, shardin
 from pusa_jax.training.metrics import Meter, Recorder, check_services, step_flops
 from pusa_jax.training.startup import Start, begin, is_finished, open_weights
 from pusa_jax.training.step import Recipe, train_step
+from pusa_jax.training.validation import Validation
 from pusa_jax.training.workdir import CHECKPOINTS, SAMPLES, StopRequest, git_commit, locked
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -63,6 +64,7 @@ def train(
     devices: Sequence[jax.Device] | None = None,
     *,
     weights: ModelFolder | None = None,
+    validation: Clips | None = None,
     stop: StopRequest | None = None,
     on_progress: Progress = no_progress,
     tell: Tell = lambda line: None,
@@ -76,6 +78,7 @@ def train(
       on_step: told about every step.
       devices: to run on; all that jax sees, if not given.
       weights: `run.model.weights`, where it is open already.
+      validation: clips whose loss is recorded and not learned from, see `validation.held_out`.
       stop: notes the signals, while there is something to save; default: one of its own.
       on_progress: told about what takes long before the first step.
       tell: told in a line what people want to know.
@@ -94,6 +97,8 @@ def train(
     check_services(run.log.tensorboard, run.log.wandb)
     weights = open_weights(run) if weights is None else weights
     check_clips(run, clips, weights)
+    if validation is not None:
+        check_clips(run, validation, weights)
     devices = jax.devices() if devices is None else devices
     mesh = make_mesh(run.mesh.shape(len(devices)), devices)
     with locked(workdir), jax.set_mesh(mesh):
@@ -120,8 +125,19 @@ def train(
                 workdir, step=start.step, tensorboard=run.log.tensorboard, wandb=run.log.wandb
             )
             on_progress("compile", 0, 1)
+            validate = None if validation is None else Validation(run.recipe, validation, placed)
             loop = Loop(
-                run, clips, workdir, placed, start, checkpoints, recorder, on_step, weights, tell
+                run,
+                clips,
+                workdir,
+                placed,
+                start,
+                checkpoints,
+                recorder,
+                on_step,
+                weights,
+                tell,
+                validate,
             )
             on_progress("compile", 1, 1)
             try:
@@ -172,8 +188,9 @@ class Loop:
         on_step: OnStep,
         weights: ModelFolder | None = None,
         tell: Tell = lambda line: None,
+        validate: Validation | None = None,
     ):
-        self._tell = tell
+        self._tell, self._validate = tell, validate
         self._settings, self._workdir, self._placed = run, workdir, placed
         self._checkpoints, self._recorder, self._on_step = checkpoints, recorder, on_step
         self._state, self._frozen, self._first = start.state, start.frozen, start.step
@@ -206,6 +223,8 @@ class Loop:
                 self._draw(step)
         if step >= run.steps:
             return step
+        if not step:
+            self._record_validation(0)
         batch, ids, position = self._fetch()
         while True:
             # All that a step takes lies on the devices; a copy made on the way would be a mistake.
@@ -218,12 +237,23 @@ class Loop:
                 batch, ids, position = self._fetch()
             self._settle(keep=1)
             is_last = step == run.steps or stop.reached(step)
+            if step == run.steps or step % run.data.validation_every == 0:
+                self._record_validation(step)
             if is_last or step % run.checkpoint.every == 0:
                 self._save(step, here)
             if self._render is not None and step % run.samples.every == 0:
                 self._draw(step)
             if is_last:
                 return step
+
+    def _record_validation(self, step: int) -> None:
+        if self._validate is None:
+            return
+        self._settle(keep=0)
+        loss = self._validate(self._state.params, self._frozen)
+        self._recorder.scalars(step, {"val_loss": loss})
+        self._tell(f"step {step}: val_loss {loss:.4f} of {len(self._validate)} clips held out.")
+        self._since = time.perf_counter()
 
     def _draw(self, step: int) -> None:
         assert self._render is not None

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pusa_jax.cli.main import main
-from pusa_jax.cli.train import parse, train_main
+from pusa_jax.cli.run_flags import parse
+from pusa_jax.cli.train import train_main
 from pusa_jax.demo import shipped
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.training import layout

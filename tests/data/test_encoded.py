@@ -279,10 +279,29 @@ def test_files_written_by_torch_are_imported_and_bad_ones_skipped(tmp_path):
 def test_inspection_names_odd_clips_and_draws_a_sheet(tmp_path, clips):
     read, record = inspection.measured(clips, 3)
     assert [e.name for e in read] == ["0.mp4", "3.mp4", "6.mp4"]
-    assert record["clips"] == COUNT and record["odd"] == [] and len(record["captions"]) == 3
+    assert record["clips"] == COUNT and record["odd"] == {} and len(record["captions"]) == 3
     assert 0.9 < record["latents rms"]["max"] < 1.1
     sheet = inspection.contact_sheet(read)
     assert sheet.shape == (3 * round(4 * 1600 / 18), 1600, 3) and sheet.std() > 10
+
+
+def test_inspection_says_why_a_clip_is_odd(tmp_path, clips):
+    odd = {
+        "large": dict(latents=noise(1, *SHAPE) * 9),
+        "small": dict(latents=noise(1, *SHAPE) * 0.1),
+        "still": dict(latents=np.repeat(noise(1, 1, *SHAPE[1:]), SHAPE[0], axis=0)),
+        "mute": dict(caption=" "),
+    }
+    made = {name: dataclasses.replace(example(1), name=name, **x) for name, x in odd.items()}
+    part = clips.part([0, 2, 5])
+    assert part.at([1, 2])["id"] == ["2.mp4", "5.mp4"] and len(part) == 3
+    part.example = [*made.values()].__getitem__
+    part._numbers = range(4)
+    found = inspection.measured(part, 4)[1]["odd"]
+    assert list(found) == list(odd)
+    assert "its latents are large, rms 8.85" in found["large"] and "0.3 to 3.0" in found["large"]
+    assert "are small" in found["small"] and "nothing moves" in found["still"]
+    assert found["mute"] == "it has no caption"
 
 
 def test_an_example_is_the_same_bytes_in_every_process():

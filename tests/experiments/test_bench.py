@@ -9,7 +9,7 @@ import pytest
 
 from experiments import bench_dit, bench_train, gpu_parity
 from experiments.plain import do_without_jaxtyping
-from pusa_jax.cli.train import parse
+from pusa_jax.cli.run_flags import parse
 from pusa_jax.training.metrics import step_flops
 
 ROOT = Path(__file__).resolve().parents[2]

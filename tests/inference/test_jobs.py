@@ -290,6 +290,7 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
     assert plan["dit"] == dataclasses.asdict(CONFIGS.dit)
     assert plan["lora"] == [[str(media / "1.png"), 1.4], [str(media / "2.png"), 2.0]]
     assert plan["memory"]["denoisers_gib_per_device"] < plan["memory"]["device_gib"]
+    assert plan.pop("text_encoder") == "stays on the devices, beside the denoisers"
     assert {k: v for k, v in plan.items() if k not in ("dit", "lora", "memory")} == {
         "task": "extend",
         "prompt": full.prompt,

@@ -1,4 +1,4 @@
-"""The text encoder is read once where it has room beside the denoisers, else for each prompt."""
+"""The text encoder is read once where devices or host have room for it, else for each prompt."""
 
 import math
 
@@ -9,11 +9,16 @@ from pusa_jax.demo import shipped
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.inference import loading
 from pusa_jax.inference.mesh_choice import ROOM, weight_bytes
+from pusa_jax.inference.pipeline import PusaPipeline
+from pusa_jax.inference.text_place import PLACES
 from pusa_jax.progress import no_progress
 
 
-@pytest.mark.parametrize(("spare", "loads"), [(0, 1), (-1, 2)])
-def test_the_encoder_is_kept_while_there_is_room(monkeypatch, spare, loads):
+@pytest.mark.parametrize(
+    ("spare", "free", "place", "loads"),
+    [(0, 0, "devices", 1), (-1, 2**40, "host", 1), (-1, 0, "files", 2)],
+)
+def test_the_encoder_is_kept_while_there_is_room(monkeypatch, spare, free, place, loads):
     model, mesh = loading.open_model(shipped.FOLDER), make_mesh({}, jax.devices()[:1])
     text = model.folder.config("text_encoder")
     needed = weight_bytes(mesh, model.family, text, "float32", "text_encoder")
@@ -27,6 +32,13 @@ def test_the_encoder_is_kept_while_there_is_room(monkeypatch, spare, loads):
 
     monkeypatch.setattr(loading, "load_module", counted)
     monkeypatch.setattr(loading, "device_limit", lambda mesh: limit)
+    monkeypatch.setattr(loading, "free_on_host", lambda: free)
     parts = loading.load_parts(model, dtype="float32", mesh=mesh, on_progress=no_progress)
-    parts.text_encoder(), parts.text_encoder()
+    encoders = parts.text_encoder(), parts.text_encoder()
     assert seen.count("text_encoder") == loads
+    kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(encoders)}
+    assert kinds == {"device"}
+    pipeline = PusaPipeline(**vars(parts))
+    assert pipeline.text_place == place and PLACES[place] in repr(pipeline)
+    (features,) = pipeline.encode_prompts(["a red circle moves right on black"])
+    assert abs(features).sum() > 0

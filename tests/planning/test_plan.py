@@ -13,7 +13,7 @@ import pytest
 
 from experiments import plan_table, train_plan_table
 from pusa_jax.cli.plan import add_plan_arguments
-from pusa_jax.cli.train import parse
+from pusa_jax.cli.run_flags import parse
 from pusa_jax.devices import topologies
 from pusa_jax.devices.topologies import CHIPS, Chip, Topology, local_topology, parse_topology
 from pusa_jax.diffusion.config import SamplingConfig
@@ -325,7 +325,7 @@ def test_bytes_per_device_counts_what_is_cut_once():
 ELSEWHERE = """
 import argparse, sys
 from pusa_jax.cli.plan import add_plan_arguments
-from pusa_jax.cli.train import parse
+from pusa_jax.cli.run_flags import parse
 import dataclasses
 from pusa_jax.models import families
 from pusa_jax.models.wan.config import DiTConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pusa_jax.cli.train import parse
+from pusa_jax.cli.run_flags import parse
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.wan.family import WAN21
 from pusa_jax.training.config import ModelConfig, RunConfig
