@@ -18,9 +18,9 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 import pusa_jax
+from pusa_jax.cli import together
 from pusa_jax.cli.programs import FLAG, keep_programs
 from pusa_jax.data.batches import Clips, NoiseClips
-from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import parse_topology, prepare_process
 from pusa_jax.files.records import build, unknown
 from pusa_jax.planning.training import plan_training
@@ -88,9 +88,8 @@ def train_main(argv: Sequence[str], console: Console | None = None) -> int:
     run, values = parse(argv)
     if not values.workdir:
         raise ValueError(f"--workdir is needed; {USAGE}")
-    processes.join()
     workdir = Path(values.workdir)
-    is_quiet = values.quiet or not processes.is_first()
+    is_quiet = values.quiet or not together.is_first()
     with Console(quiet=True) if is_quiet else console or Console() as console:
         if not values.no_compilation_cache:
             keep_programs(console)
@@ -100,6 +99,7 @@ def train_main(argv: Sequence[str], console: Console | None = None) -> int:
             if sized is not run:
                 console.line(f"sizes are those of the model in {weights.path}.")
         clips = open_clips(run)
+        together.agree_on_run(run, weights, workdir)
         watch = Watch(run, console)
         stop = StopRequest(watch.on_stop)
         taken = train(

@@ -40,8 +40,8 @@ _FASTEST = 1000
 """Frames per second that a clip can be brought to."""
 _SETTINGS_KEY = "pusa_jax"
 _RECIPE = {"crf": "18", "x264-params": "mbtree=0"}
-"""Without mbtree, whose fast code reads memory that nobody has written where pictures are narrow: the
-same frames made another file from one run to the next."""
+"""Without mbtree, whose fast code reads memory that nobody has written where pictures are narrow:
+the same frames made another file from one run to the next."""
 _MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
 
 
