@@ -255,9 +255,10 @@ def _bias(
     names: LoRANames,
 ) -> tuple[Target, Difference]:
     """What an adapter whose up factor has a bias adds to that of its layer, at strength 1."""
-    target = targets[0]._replace(path=f"{targets[0].path}/bias")
-    if len(targets) > 1 or all(rule.target != target.path for rule in names.tensors):
-        raise ValueError(f"{name!r} is a bias, {targets[0]} has none in {names.model}: {WAY_OUT}.")
+    layer, *others = targets
+    target = layer._replace(path=f"{layer.path}/bias")
+    if others or all(rule.target != target.path for rule in names.tensors):
+        raise ValueError(f"{name!r} is a bias, {layer} has none in {names.model}: {WAY_OUT}.")
     scale = 1.0 if adapter.alpha is None else adapter.alpha / adapter.rank
     array = source.read(name).astype(np.float32) * np.float32(scale)
     return target, Difference(array, name)

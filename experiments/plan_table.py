@@ -36,8 +36,8 @@ PRESETS = {
 INTRODUCTION = """# What fits where
 
 Made by `python -m experiments.plan_table` from `pusa-jax plan`, which compiles the program that
-sampling runs for each step, for chips that need not be there: 81 frames (ti2v-5b: 121, mochi-1: 163),
-bfloat16, guidance on, a timestep for every latent frame. Bytes are per chip.
+sampling runs for each step, for chips that need not be there: 81 frames (ti2v-5b: 121, mochi-1:
+163), bfloat16, guidance on, a timestep for every latent frame. Bytes are per chip.
 
 - **a14b** has two experts of the size of 14b: **one** on the chips while the other waits in host
   memory (`--resident one`), or **both** with their prompts (`--resident all`).

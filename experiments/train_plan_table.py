@@ -27,8 +27,9 @@ INTRODUCTION = """# What training fits where
 
 Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
 that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (pusa_lora_ti2v_5b:
-121 of 704 x 1280; pusa_v05_full_mochi: 163 of 480 x 848), networks computing in bfloat16, trained weights and Adam's moments in float32,
-the inputs of the blocks kept for the backward pass and all else computed again (`remat="full"`).
+121 of 704 x 1280; pusa_v05_full_mochi: 163 of 480 x 848), networks computing in bfloat16, trained
+weights and Adam's moments in float32, the inputs of the blocks kept for the backward pass and all
+else computed again (`remat="full"`).
 Every optimizer step takes the batch of the paper, 8 clips (pusa_v05_full_mochi: 32), computed in so
 many **parts** one after the other. Bytes are per chip.
 

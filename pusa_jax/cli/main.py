@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pusa_jax.cli import completion, printing, weights
+from pusa_jax.cli import completion, printing, together, weights
 from pusa_jax.cli.info import run_info
 from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
-from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser
+from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser, UsageError
 from pusa_jax.cli.printing import one_line
 from pusa_jax.cli.programs import add_cache_flag, keep_programs
 from pusa_jax.cli.signals import ending_tidily, leave
@@ -49,25 +49,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with printing.harmless(), ending_tidily(for_good=is_process):
             code = _run(_normalised(sys.argv[1:] if argv is None else argv), is_process)
-            if is_process and code == INTERRUPTED:  # training has saved
-                leave(code)
+            if is_process and (code == INTERRUPTED or together.is_broken()):
+                leave(code)  # training has saved; or others do not wait to end together
             return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except UsageError:
+        if is_process and together.is_broken():
+            leave(USAGE_ERROR)
+        raise
     finally:
         if is_process:
             printing.flush()
 
 
 def _run(argv: list[str], is_process: bool) -> int:
+    if "--debug" not in argv:
+        printing.quiet_libraries(until_exit=is_process)
+    try:
+        with together.with_peers(argv):
+            return _command(argv)
+    except UsageError as error:
+        print(f"{error.prog}: error: {error.text}", file=sys.stderr)
+        raise
+    except BrokenPipeError:  # whoever read has seen enough, as in `| head`
+        return 0
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if "--debug" in argv:
+            raise
+        print(f"pusa-jax: error: {one_line(error)}", file=sys.stderr)
+        return USAGE_ERROR
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        name = type(error).__name__
+        print(f"pusa-jax: {name}: {one_line(error)} (--debug shows where)", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _command(argv: list[str]) -> int:
     if argv[:1] == ["train"]:  # its flags are those of a config file
         args = argparse.Namespace(run=run_train, flags=argv[1:], debug="--debug" in argv)
     elif argv[:2] == ["plan", "train"]:
         args = argparse.Namespace(run=run_plan_train, flags=argv[2:], debug="--debug" in argv)
     else:
         args = build_parser().parse_args(argv)
-    if not args.debug:
-        printing.quiet_libraries(until_exit=is_process)
     show_otherwise = warnings.showwarning  # `harmless` puts it back
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
@@ -77,22 +103,9 @@ def _run(argv: list[str], is_process: bool) -> int:
             show_otherwise(message, category, *where)
 
     warnings.showwarning = show
-    try:
-        with Console(quiet=getattr(args, "quiet", False)) as args.console:
-            return args.run(args) or 0
-    except BrokenPipeError:  # whoever read has seen enough, as in `| head`
-        return 0
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        if args.debug:
-            raise
-        print(f"pusa-jax: error: {one_line(error)}", file=sys.stderr)
-        return USAGE_ERROR
-    except Exception as error:
-        if args.debug:
-            raise
-        name = type(error).__name__
-        print(f"pusa-jax: {name}: {one_line(error)} (--debug shows where)", file=sys.stderr)
-        return USAGE_ERROR
+    is_quiet = getattr(args, "quiet", False) or not together.is_first()
+    with Console(quiet=is_quiet) as args.console:
+        return args.run(args) or 0
 
 
 def _normalised(argv: Sequence[str]) -> list[str]:
@@ -208,14 +221,12 @@ def run_task(args: argparse.Namespace) -> int:
     from pusa_jax.diffusion.config import in_few_steps
     from pusa_jax.inference import job_plan, jobs, packaged
 
-    processes.join()
     job, model = job_of(args)
     output = args.output or f"outputs/{args.task}.mp4"
     prepared = jobs.prepare(job, output, model, numbered=args.output is None)
+    together.agree_on_job(prepared, None)
     missing = ["--fast is for a LoRA for 4 steps, and none is given: give --lightx2v PATH."]
     is_for_lora = args.fast and model.family.few_steps is in_few_steps
-    if not processes.is_first():
-        args.console = Console(quiet=True)
     if args.model is None:
         args.console.line(f"pusa-jax: {words.NOTE}")
     odd: Iterable[str] = ()
@@ -264,14 +275,10 @@ def run_rerun(args: argparse.Namespace) -> int:
     With other settings it makes a variation, which has nothing to meet.
     """
     args.console.begin()
-    from pusa_jax.devices import processes
     from pusa_jax.inference import jobs
     from pusa_jax.inference.job_files import check_output
     from pusa_jax.media.outputs import read_record
 
-    processes.join()
-    if not processes.is_first():
-        args.console = Console(quiet=True)
     record = read_record(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
@@ -284,6 +291,7 @@ def run_rerun(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_output(output, [args.path])
     prepared = jobs.prepare(varied, output, numbered=args.output is None)
+    together.agree_on_job(prepared, record)
     return make_video(prepared, args, record if varied == job else None)
 
 

@@ -20,13 +20,26 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
         return super()._get_help_string(action)
 
 
+class UsageError(SystemExit):
+    """Ends a command because its command line is wrong.
+
+    Attributes:
+      prog: the command.
+      text: what is wrong, as one line.
+    """
+
+    def __init__(self, prog: str, text: str):
+        super().__init__(USAGE_ERROR)
+        self.prog, self.text = prog, text
+
+
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
+    """Says in one line what is wrong with a command line."""
 
     def error(self, message: str):
-        """Exits with one line and the code of a usage error."""
+        """Raises `UsageError`."""
         message = one_line(ValueError(message))
-        self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        raise UsageError(self.prog, f"{message} (see {self.prog} --help)")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Refuses flags there are not before it asks for those that are needed."""

@@ -51,9 +51,10 @@ class _Harmless:
     """A stream that writes escaped text; all else is that of the stream behind it."""
 
     def __init__(self, stream: Any):
-        self._stream = stream
+        self._stream, self.is_inside_line = stream, False
 
     def write(self, text: str) -> int:
+        self.is_inside_line = not text.endswith("\n") if text else self.is_inside_line
         # A progress bar begins with a return to the start of its line.
         front = "\r" if text.startswith("\r") and self._stream.isatty() else ""
         self._stream.write(front + escaped(text.removeprefix(front)))
@@ -65,6 +66,13 @@ class _Harmless:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def say_last(line: str) -> None:
+    """Says what ends the command, whatever was being printed; may be called from any thread."""
+    with contextlib.suppress(OSError, RuntimeError):  # a closed terminal, a stream in use
+        front = "\n" * getattr(sys.stderr, "is_inside_line", False)
+        print(f"{front}{line}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from pusa_jax.cli.printing import say_last
 from pusa_jax.files import temporary
 
 ENDING = tuple(
@@ -109,8 +110,7 @@ def _end_now(number: int) -> None:
 def say_ended(number: int) -> None:
     """Says in one line which signal has ended the command."""
     how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-    with contextlib.suppress(OSError, RuntimeError):  # a closed terminal, a stream in use
-        print(f"pusa-jax: {how}.", file=sys.stderr, flush=True)
+    say_last(f"pusa-jax: {how}.")
 
 
 def leave(code: int) -> None:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pusa_jax.cli import together
 from pusa_jax.cli.programs import keep_programs
 from pusa_jax.cli.run_flags import USAGE, parse
 from pusa_jax.data.batches import Clips, NoiseClips
-from pusa_jax.devices import processes
 from pusa_jax.devices.topologies import parse_topology, prepare_process
 from pusa_jax.planning.training import plan_training
 from pusa_jax.progress import Console, in_words
@@ -69,9 +69,8 @@ def train_main(argv: Sequence[str], console: Console | None = None) -> int:
     run, values = parse(argv)
     if not values.workdir:
         raise ValueError(f"--workdir is needed; {USAGE}")
-    processes.join()
     workdir = Path(values.workdir)
-    is_quiet = values.quiet or not processes.is_first()
+    is_quiet = values.quiet or not together.is_first()
     with Console(quiet=True) if is_quiet else console or Console() as console:
         if not values.no_compilation_cache:
             keep_programs(console)
@@ -81,6 +80,7 @@ def train_main(argv: Sequence[str], console: Console | None = None) -> int:
             if sized is not run:
                 console.line(f"sizes are those of the model in {weights.path}.")
         clips, validation = open_clips(run)
+        together.agree_on_run(run, weights, workdir)
         watch = Watch(run, console)
         stop = StopRequest(watch.on_stop)
         taken = train(

@@ -42,10 +42,18 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
     return slurm or mpi or tpu or slices or pod
 
 
-def join() -> None:
+PATIENCE = 300
+"""Seconds that processes wait for each other when they start."""
+
+
+def join(heartbeat_timeout_seconds: int = 100) -> None:
     """Joins the other processes if the environment says that there are any.
 
-    To be called before jax looks for devices; a second call does nothing.
+    To be called before jax looks for devices; a second call does nothing. Commands call
+    `peers.join`, which watches as well.
+
+    Args:
+      heartbeat_timeout_seconds: after which a process that gives no sign of life is dead.
 
     Raises:
       ValueError: see `is_one_of_several`; or jax cannot tell from the environment who the others
@@ -55,10 +63,14 @@ def join() -> None:
     if jax.distributed.is_initialized() or not is_one_of_several(os.environ):
         return
     address, count, index = (os.environ.get(name) for name in EXPLICIT)
-    if address and count and index:
-        jax.distributed.initialize(address, int(count), int(index))
-    else:
-        jax.distributed.initialize()
+    is_said = address and count and index
+    jax.distributed.initialize(
+        address if is_said else None,
+        int(count) if is_said and count else None,
+        int(index) if is_said and index else None,
+        initialization_timeout=PATIENCE,
+        heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+    )
 
 
 def have_joined() -> bool:

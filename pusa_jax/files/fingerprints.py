@@ -6,6 +6,7 @@ another formula would make strangers of everything that was written before.
                        computed on   tells apart
     of_file            host          files, by every byte
     of_latents         host          latents, by every bit of their values; not by shape or dtype
+    of_files           host          sets of files, by names, sizes, and every byte of small ones
     of_list            host          lists of clips, by every name and caption and their order
     of_weights         host          weights, by paths, shapes and a sample of values; not by dtype
     of_placed_weights  devices       weights, by every bit of their values; neither by paths and
@@ -14,6 +15,7 @@ another formula would make strangers of everything that was written before.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +26,9 @@ import numpy as np
 SAMPLED = 4096
 """Values of each leaf, at most, that `of_weights` is made of."""
 
+WHOLE, END = 2**20, 2**16
+"""Bytes of a file that `of_files` reads as a whole, and of each end of a larger one."""
+
 SHORT = 16
 """Hexadecimal digits of the fingerprints that people read."""
 
@@ -32,6 +37,22 @@ def of_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes: a copy under another name has the same one."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_files(files: Iterable[Path], folder: Path) -> str:
+    """Fingerprint of files below a folder, of which large ones are known by both their ends."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{path.relative_to(folder)}, {size}:".encode())
+            if size <= WHOLE:
+                digest.update(file.read())
+                continue
+            digest.update(file.read(END))
+            file.seek(-END, os.SEEK_END)
+            digest.update(file.read())
+    return digest.hexdigest()[:SHORT]
 
 
 def of_latents(latents: np.ndarray) -> str:

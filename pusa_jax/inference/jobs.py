@@ -161,7 +161,9 @@ class Job:
             raise ValueError(message) from None
         check_claims(job)
         folders = tuple(Path(f) for f in (made_in, beside) if isinstance(f, str | Path))
-        found = {path: job_files.located(_here(path), known, folders) for path, known in expected.items()}
+        found = {
+            path: job_files.located(_here(path), known, folders) for path, known in expected.items()
+        }
         job = job._with_paths(lambda path: found.get(path, _here(path)))
         models = (p for f in (Path(), *folders) if os.path.exists(p := f / job.model))
         return dataclasses.replace(

@@ -140,7 +140,7 @@ class PusaPipeline:
         self.autoencoder = Autoencoder(coder, self.family.codec, coder.config)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
         self.mesh = make_mesh({}, jax.local_devices()[:1]) if mesh is None else mesh
-        self.text_place = text_place
+        self.text_place: Place = text_place
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.keep()
         self._encode_text = jax.jit(self.family.encode_prompt, out_shardings=self._everywhere)
@@ -150,8 +150,8 @@ class PusaPipeline:
         """In short: family, mesh and where the text encoder is."""
         sizes = ", ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())
         return (
-            f"PusaPipeline({self.family.name}, {self.config.num_layers} layers of "
-            f"{self.config.dim}, {self.config.compute_dtype}; mesh {sizes}; the text encoder "
+            f"PusaPipeline({self.family.name}, {self.config.num_layers} layers, "
+            f"{self.config.compute_dtype}; mesh {sizes}; the text encoder "
             f"{PLACES[self.text_place]})"
         )
 

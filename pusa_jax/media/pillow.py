@@ -1,6 +1,7 @@
 """From an image of Pillow, in any mode and with any tags, to upright RGB."""
 
 import io
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -54,7 +55,8 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """An RGB image of a colour profile in sRGB; as it is, where the profile is of no use."""
     try:
         found = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
-        if found.profile.xcolor_space.strip() != "RGB" or "sRGB" in _description(found):
+        core: Any = found.profile
+        if core.xcolor_space.strip() != "RGB" or "sRGB" in (core.profile_description or ""):
             return image
         return (
             ImageCms.profileToProfile(
@@ -64,10 +66,6 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         )
     except (OSError, ImageCms.PyCMSError):
         return image
-
-
-def _description(profile: ImageCms.ImageCmsProfile) -> str:
-    return profile.profile.profile_description or ""
 
 
 def _orientation(image: Image.Image) -> int:

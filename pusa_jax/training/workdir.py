@@ -73,11 +73,11 @@ class StopRequest:
     """Notes a signal that would end the run, as before a preemption, instead of dying of it.
 
     That is SIGTERM, SIGHUP or Ctrl-C; a second one ends the run as if this were not here. Of
-    several processes any may be told by SIGTERM; jax listens for it and finds a step that none is
-    past.
+    several processes any may be told; jax listens for SIGTERM, as which the others are passed on,
+    and finds a step that none is past.
 
     Attributes:
-      number: of the signal; 0 for none, and where there are several processes.
+      number: of the signal; 0 for none, and where another process was told.
     """
 
     NOTED = tuple(
@@ -96,8 +96,10 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         """Takes over the signals, all but those that are ignored."""
         is_main = threading.current_thread() is threading.main_thread()
-        if jax.process_count() == 1 and is_main:
-            found = {number: signal.getsignal(number) for number in self.NOTED}
+        if is_main:
+            is_alone = jax.process_count() == 1
+            noted = [n for n in self.NOTED if is_alone or n != signal.SIGTERM]
+            found = {number: signal.getsignal(number) for number in noted}
             self._before = {n: one for n, one in found.items() if one is not signal.SIG_IGN}
             for number in self._before:
                 signal.signal(number, self._note)
@@ -115,6 +117,8 @@ class StopRequest:
             return
         self.number = number
         self._on_request(number)
+        if jax.process_count() > 1:
+            signal.raise_signal(signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
         """Whether to stop behind this step; all processes get the same answer."""
