@@ -20,7 +20,6 @@ from pusa_jax.devices.sharding import cut_axis
 from pusa_jax.files import sums
 from pusa_jax.files.staging import alone, staged
 from pusa_jax.models.family import Name
-from pusa_jax.weights.store import save_tree
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being worked on, how many bytes are done and how many there are."""
@@ -96,6 +95,8 @@ def _write(
     manifest: Mapping[str, Any],
     report: Progress,
 ) -> None:
+    from pusa_jax.weights.store import save_tree  # Orbax, which published weights do not need
+
     with staged(dst) as work:
         for name, bound in leaves.items():
             save_tree(

@@ -20,7 +20,6 @@ from pusa_jax.convert.networks import config_from_json
 from pusa_jax.files import sums
 from pusa_jax.models.families import family_named
 from pusa_jax.models.family import Family, Name, Network
-from pusa_jax.weights.store import SavedTree
 
 MANIFEST = "pusa_jax.json"
 FORMAT = 2
@@ -75,6 +74,8 @@ def damage(folder: Path) -> str:
     try:
         manifest = read_manifest(folder)
         open_converted(folder)
+        from pusa_jax.weights.store import SavedTree  # Orbax, which published weights do not need
+
         trees = {name: SavedTree(folder / name) for name in manifest["components"]}
     except (OSError, ValueError) as error:
         return str(error)
@@ -111,8 +112,10 @@ class ConvertedNetwork:
             raise ValueError(f"{self.path / MANIFEST}, {self.name}: {error}") from None
 
     @functools.cached_property
-    def tree(self) -> SavedTree:
-        """The saved leaves; raises as `SavedTree`."""
+    def tree(self) -> Any:
+        """The leaves, a `weights.store.SavedTree`; raises as that does."""
+        from pusa_jax.weights.store import SavedTree
+
         return SavedTree(self.path / self.name)
 
     def check(self) -> None:

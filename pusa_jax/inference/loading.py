@@ -33,7 +33,7 @@ from pusa_jax.models.family import Family, Name, Tokenizer
 from pusa_jax.models.lora import merge_all
 from pusa_jax.progress import Progress
 from pusa_jax.typing import Precision
-from pusa_jax.weights.leaves import assemble
+from pusa_jax.weights.leaves import abstract, fill
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def load_module(model: Model, name: Name, dtype: Precision, mesh: Mesh | None = 
     config, leaves = model.folder.load(name, dtype, shard=shard)
     leaves = merge_all(leaves, model.adapters.get(name, ()))
     config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
-    return assemble(lambda: network.build(config), leaves)
+    return fill(abstract(network.build, config), leaves)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.models.family import Name
 from pusa_jax.typing import Precision
-from pusa_jax.weights.leaves import assemble
+from pusa_jax.weights.leaves import abstract, fill
 
 
 class LoadedNetwork:
@@ -24,7 +24,7 @@ class LoadedNetwork:
         stored, leaves = folder.load(name, dtype)
         self.family = folder.family
         self.config = dataclasses.replace(stored, param_dtype=dtype, compute_dtype=dtype)
-        self.module = assemble(lambda: self.family.networks[name].build(self.config), leaves)
+        self.module = fill(abstract(self.family.networks[name].build, self.config), leaves)
         self.record = {
             "config": config_to_json(stored),
             "fingerprint": fingerprints.of_weights(leaves),

@@ -6,6 +6,7 @@ rounds, differs between the tools that train and load adapters: `MERGE_RULES` ho
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
@@ -236,7 +237,7 @@ def _add(
     rule: str,
 ) -> jax.Array:
     """One stack of kernels [n, I, O], or one kernel [I, O], with its adapters added."""
-    stack = jnp.asarray(kernel if kernel.ndim == 3 else kernel[None])
+    stack = kernel if kernel.ndim == 3 else kernel[None]
     layers, into, out = stack.shape
     rank = max(module.rank for module in adapters.values())
     # Adapters of lower rank, and layers without one, are filled up with zeros, which add nothing.
@@ -247,7 +248,15 @@ def _add(
         down[layer or 0, : module.rank] = module.down
         up[layer or 0, :, : module.rank] = module.up
         scale[layer or 0] = MERGE_RULES[rule].scale(strength, module.alpha, module.rank)
-    rounds = MERGE_RULES[rule].rounds
+    merged = _added(stack, down, up, scale, MERGE_RULES[rule].rounds)
+    return merged if kernel.ndim == 3 else merged[0]
+
+
+@functools.partial(jax.jit, static_argnums=4)  # kernels of one shape share a program
+def _added(
+    stack: jax.Array, down: jax.Array, up: jax.Array, scale: jax.Array, rounds: str
+) -> jax.Array:
+    """Kernels [n, I, O] with scale * up @ down added, layer by layer."""
 
     def add_layer(layer: tuple[jax.Array, ...]) -> jax.Array:
         kernel, down, up, scale = layer
@@ -258,8 +267,7 @@ def _add(
         delta = _rounded(scale * _rounded(product, early), late)
         return (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
 
-    merged = jax.lax.map(add_layer, (stack, jnp.asarray(down), jnp.asarray(up), jnp.asarray(scale)))
-    return merged if kernel.ndim == 3 else merged[0]
+    return jax.lax.map(add_layer, (stack, down, up, scale))
 
 
 def _add_differences(

@@ -31,7 +31,7 @@ from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
 from pusa_jax.training.workdir import all_drawn, picture_path
 from pusa_jax.typing import Latents, Text
-from pusa_jax.weights.leaves import assemble
+from pusa_jax.weights.leaves import abstract, fill
 
 
 def sample(
@@ -106,7 +106,7 @@ def load_vae(run: RunConfig, weights: ModelFolder | None = None) -> Autoencoder:
         module = network.build(networks.vae, rngs=nnx.Rngs(run.seed))
         return Autoencoder(module, codec, networks.vae)
     config, leaves = weights.load("vae", "float32")
-    return Autoencoder(assemble(lambda: network.build(config), leaves), codec, config)
+    return Autoencoder(fill(abstract(network.build, config), leaves), codec, config)
 
 
 class Renderer:

@@ -32,21 +32,22 @@ def shapes_in(module: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def shapes_for(
-    build: Callable[[Any], nnx.Module], config: Hashable
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """`shapes_of` the network of a configuration; remembered, as tracing a VAE takes a second.
+@functools.cache
+def abstract(build: Callable[[Any], nnx.Module], config: Hashable) -> Any:
+    """The network of a configuration without values, made once and only to be read.
 
     Args:
       build: configuration -> module; the same function every time, not a new lambda.
       config: passed to it.
     """
-    return dict(_shapes_for(build, config))
+    return nnx.eval_shape(lambda: build(config))
 
 
-@functools.cache
-def _shapes_for(build: Callable[[Any], nnx.Module], config: Hashable) -> dict[str, Any]:
-    return shapes_of(lambda: build(config))
+def shapes_for(
+    build: Callable[[Any], nnx.Module], config: Hashable
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """`shapes_in` the network of a configuration, see `abstract`."""
+    return shapes_in(abstract(build, config))
 
 
 def assemble(build: Callable[[], Module], leaves: Mapping[str, jax.Array]) -> Module:
@@ -58,11 +59,11 @@ def assemble(build: Callable[[], Module], leaves: Mapping[str, jax.Array]) -> Mo
     return fill(nnx.eval_shape(build), leaves)
 
 
-def fill(abstract: Module, leaves: Mapping[str, jax.Array]) -> Module:
+def fill(shapes: Module, leaves: Mapping[str, jax.Array]) -> Module:
     """Like `assemble`, for a module of shapes that is there already (`nnx.eval_shape`)."""
-    graphdef, parameters, rest = nnx.split(abstract, nnx.Param, ...)
+    graphdef, parameters, rest = nnx.split(shapes, nnx.Param, ...)
     if nnx.to_flat_state(rest):
-        raise ValueError(f"{type(abstract).__name__} holds state besides parameters.")
+        raise ValueError(f"{type(shapes).__name__} holds state besides parameters.")
     flat = dict(nnx.to_flat_state(parameters))
     wanted = {_slashed(path): leaf.shape for path, leaf in flat.items()}
     given = {path: leaf.shape for path, leaf in leaves.items()}
