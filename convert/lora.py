@@ -238,7 +238,7 @@ def _refuse(unknown: list[str], count: int, names: LoRANames, layers: Modules) -
     whole = [n for n in unknown if _split(WHOLE.sub("", n), layers)[0] and WHOLE.search(n)]
     if whole:
         raise ValueError(
-            f"{whole[0]!r} is a whole tensor beside adapters, as PEFT keeps of modules_to_save "
+            f"{whole[0]!r} is a whole tensor, as models hold and PEFT keeps of modules_to_save "
             f"or bias; only LoRA can be merged: {WAY_OUT}."
         )
     raise ValueError(

@@ -12,10 +12,11 @@ import pytest
 
 from pusa_jax.cli import job as job_flags
 from pusa_jax.cli import main as cli
+from pusa_jax.cli import together
 from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
 from pusa_jax.cli.main import main
 from pusa_jax.demo import demo
-from pusa_jax.devices import compile_cache, processes
+from pusa_jax.devices import compile_cache, peers, processes
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference import jobs
 from pusa_jax.models.wan.text import WAN_NEGATIVE_PROMPT
@@ -163,7 +164,7 @@ def test_what_looks_like_a_mistake_is_said_once_and_not_refused(seen, monkeypatc
     assert main(line) == 0
     said = "pusa-jax: careful: this is odd.\npusa-jax: careful: that as well.\n"
     assert capsys.readouterr().err == said
-    monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr(together, "is_first", lambda: False)
     assert main(line) == 0
     assert capsys.readouterr().err == ""
 
@@ -217,10 +218,18 @@ def test_a_drawn_seed_is_the_first_process_s_and_is_told(seen, monkeypatch, caps
 
 def test_processes_are_joined_before_a_job_is_made(seen, monkeypatch, tmp_path):
     order = []
-    monkeypatch.setattr(processes, "join", lambda: order.append(len(seen.prepared)))
+
+    def join(on_end, *, saves_on_sigterm):
+        assert not saves_on_sigterm
+        order.append(("joined", len(seen.prepared)))
+
+    monkeypatch.setattr(processes, "is_one_of_several", lambda environment: True)
+    monkeypatch.setattr(peers, "join", join)
+    monkeypatch.setattr(together, "_joined", False)
+    monkeypatch.setattr(together, "agree_on_job", lambda *job: order.append("agreed"))
     main(["t2v", "--prompt", "", "--dry_run"])
     main(["rerun", str(tmp_path / "absent.mp4")])
-    assert order == [0, 1]
+    assert order == [("joined", 0), "agreed", ("joined", 1)]
 
 
 def test_a_dry_run_prints_once_and_makes_nothing(seen, monkeypatch, capsys):
@@ -241,6 +250,7 @@ def test_the_result_is_told_in_one_line(seen, capsys):
 
 def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
     monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr(together, "is_first", lambda: False)
     assert main(["t2v", "--prompt", ""]) == 0
     assert capsys.readouterr() == ("", "")
     seen.progress[0]("load", 0, 1)

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 CLIP = "--prompt a --height 16 --width 16 --num_frames 5 --num_inference_steps 2"
 
 CHILD = """
@@ -93,8 +95,6 @@ TRAIN = """
 import os, signal, sys
 from pusa_jax.cli import train as command
 from pusa_jax.cli.main import main
-
-pytestmark = pytest.mark.long
 
 number, real = getattr(signal, sys.argv.pop(1)), command.train
 

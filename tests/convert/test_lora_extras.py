@@ -163,11 +163,11 @@ def test_a_bias_of_the_up_factor_is_added_as_strong_as_the_factors(ending, alpha
         ),
         (
             {"base_model.model.blocks.0.self_attn.q.bias": normal(8)},
-            r"'base_model.*q\.bias' is a whole tensor beside .*modules_to_save.*extract-lora",
+            r"'base_model.*q\.bias' is a whole tensor, as .*modules_to_save.*extract-lora",
         ),
         (
             {"base_model.model.head.head.modules_to_save.default.weight": normal(8, 8)},
-            r"is a whole tensor beside adapters",
+            r"is a whole tensor, as models hold",
         ),
         ({"strange.weight": normal(8)}, "1 of 3 entries belong to no layer"),
     ],

@@ -157,7 +157,8 @@ def one(**changes):
     ("source", "message"),
     [
         (ArrayTensors({}), "holds no LoRA"),
-        (ArrayTensors({"blocks.0.ffn.0.weight": np.zeros(1)}), "1 of 1 entries belong to no layer"),
+        (ArrayTensors({"blocks.0.ffn.0.weight": np.zeros(1)}), "is a whole tensor, as models hold"),
+        (ArrayTensors({"blocks.0.ffn.0.odd": np.zeros(1)}), "1 of 1 entries belong to no layer"),
         (one(**{"text.lora_A.weight": (2, 6)}), "1 of 3 entries belong to no layer.*'text.lora_A"),
         (one(**{"blocks.0.ffn.2.lora_A.weight": (2, 6)}), "needs down and up"),
         (one(**{"blocks.0.ffn.2.alpha": ()}), "needs down and up"),

@@ -14,6 +14,8 @@ from pusa_jax.convert.folders.converted import convert_folder
 from pusa_jax.demo import shipped
 from pusa_jax.media.video import write_png
 
+pytestmark = pytest.mark.long
+
 MOST = 12
 
 CHILD = """
@@ -30,8 +32,6 @@ def watch(event, args):
 
 sys.addaudithook(watch)
 from pusa_jax.cli.main import main
-
-pytestmark = pytest.mark.long
 
 code = main(sys.argv[2:])
 print(json.dumps(opened))

@@ -113,7 +113,7 @@ SHARED = HERE.parents[3] / "shared" / "golden"
 
 
 def golden_dirs(given: list[str] | None) -> list[Path]:
-    """The folders to check: those given, else the bundled one and, where it exists, the shared."""
+    """The folders to check: those given, else the shared one, of which the bundled is a part."""
     if given:
         return [Path(p) for p in given]
-    return [p for p in (BUNDLED, SHARED) if p.is_dir()]
+    return [SHARED if SHARED.is_dir() else BUNDLED]

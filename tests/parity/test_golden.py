@@ -4,10 +4,13 @@ Kinds without a check are listed as not covered in the closing table; they are n
 silently.
 """
 
+import gc
 import importlib
 import pkgutil
 from pathlib import Path
 
+import jax
+import pytest
 from golden import Check, discover, golden_dirs
 
 
@@ -30,7 +33,7 @@ def pytest_generate_tests(metafunc):
     checks = all_checks()
     params = [
         (golden, case, checks[golden.kind])
-        for golden in golden_files(metafunc.config)
+        for golden in sorted(golden_files(metafunc.config), key=lambda golden: golden.kind)
         if golden.kind in checks
         for case in golden.cases()
     ]
@@ -38,6 +41,22 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize(("golden", "case", "check"), params, ids=ids)
 
 
+@pytest.fixture(scope="module")
+def last_kind():
+    """Kind of the case before, if there was one."""
+    return [""]
+
+
+@pytest.fixture
+def programs_of_one_kind(golden, last_kind):
+    """Programs of a kind are dropped behind it: all together they are gigabytes."""
+    if golden.kind != last_kind[0]:
+        jax.clear_caches()
+        gc.collect()
+    last_kind[0] = golden.kind
+
+
+@pytest.mark.usefixtures("programs_of_one_kind")
 def test_matches_the_reference(golden, case, check, record_property):
     comparisons = list(check(golden, case))
     assert comparisons, f"{golden.path.name} {case['name']}: nothing was compared"

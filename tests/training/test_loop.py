@@ -246,7 +246,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, changes, message):
 def test_no_clips_are_refused(tmp_path):
     run = settings()
     clips = noise_clips(run)
-    clips._count = 0
+    clips._numbers = ()
     with pytest.raises(ValueError, match="holds no clips; encode some first"):
         train(run, clips, tmp_path)
 

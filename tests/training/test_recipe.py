@@ -28,7 +28,7 @@ def test_parts_that_may_change_are_these():
     """A run goes on with others of the first; a taken-over state needs the second to agree."""
     assert config.FREE_TO_CHANGE == {"mesh", "checkpoint", "log", "samples", "steps"}
     assert config.SHAPES == {"model", "adapter"}
-    assert config.HOW_IT_RUNS == {"weights", "remat", "accumulate"}
+    assert config.HOW_IT_RUNS == {"weights", "remat", "accumulate", "validation_every"}
 
 
 def test_clips_have_the_shape_of_the_vae_and_captions_that_of_the_network():
