@@ -61,7 +61,7 @@ def pytest_addoption(parser):
         "--golden-dir",
         action="append",
         default=None,
-        help="folder of golden files (may be repeated); default: ../shared/golden, else tests/golden",
+        help="folder of golden files (may be repeated); default: ../shared/golden or tests/golden",
     )
     parser.addoption(
         "--parity-table", default=None, help="also write the parity table to this file"
