@@ -23,8 +23,10 @@ def position(text):
 
 def test_every_room_and_its_tests_exist():
     for file, tests in rooms.rooms().items():
-        for path in (file, *(test.partition("::")[0] for test in tests)):
-            assert (rooms.ROOT / path).is_file(), path
+        assert (rooms.ROOT / file).is_file(), file
+        for path, _, test in (test.partition("::") for test in tests):
+            name = f"def {test.partition('[')[0]}(" if test else ""
+            assert name in (rooms.ROOT / path).read_text(), (path, test)
 
 
 def test_equivalent_mutants_are_of_lines_that_still_exist_and_say_why():
