@@ -53,6 +53,10 @@ _UNREADABLE = Exception
 IN_MEMORY = 2**30
 """Bytes; of a dataset no larger than this every clip is read once and kept."""
 
+FOR_EVER = 2**32
+"""Times that a dataset is repeated: grain counts batches in floats, and without an end it overflows
+where a batch is one clip."""
+
 WRITER = "group_size:1,uncompressed"
 """One record per block, for random access; latents in bfloat16 hardly compress."""
 
@@ -358,7 +362,7 @@ class ClipBatches:
         self._identity = {
             "clips": clips.card.clips, "count": len(clips), "batch_size": batch_size, "seed": seed
         }  # fmt: skip
-        order = grain.MapDataset.range(len(clips)).shuffle(seed=seed % 2**32).repeat()
+        order = grain.MapDataset.range(len(clips)).shuffle(seed=seed % 2**32).repeat(FOR_EVER)
         share = order.batch(batch_size).map(lambda batch: clips.at(batch[list(rows)].tolist()))
         # Threads, not processes: reading is copying, and array_record releases the lock meanwhile.
         reading = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)

@@ -125,6 +125,11 @@ def test_processes_read_their_rows_of_the_same_batches(clips, processes):
     assert [list(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == whole
 
 
+def test_a_batch_may_be_one_clip(clips):
+    one_by_one = itertools.chain(*ids(clips.batches(1, range(1), 5), 8))
+    assert list(one_by_one) == list(itertools.chain(*ids(clips.batches(4, range(4), 5), 2)))
+
+
 def test_a_dataset_smaller_than_a_batch_is_repeated(clips):
     batch = next(clips.batches(20, range(20), 0))
     assert batch["latents"].shape == (20, *SHAPE) and set(batch["id"]) == {
