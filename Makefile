@@ -87,7 +87,9 @@ clean:
 	rm -rf $(VENV) $(VENV312) $(VENVDOCS)
 
 $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@echo "installing into $(VENV), for a minute or more"
+	@while sleep 5; do printf ". "; done & beat=$$!; trap "kill $$beat" EXIT; \
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]" && echo
 	@touch $@
 
 $(VENV)/bin/python:

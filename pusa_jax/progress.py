@@ -3,9 +3,11 @@
 load ... 5.5 s                     a stage of few parts: its name at once, its time behind it
 denoise: 3/30, 27.0 s left         one of many: every tenth of them, at most one line a second
 denoise: 30, 38.9 s                and at least one a minute
+decode ... . . 13.7 s              a dot every five seconds in which nothing else was shown
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +18,10 @@ Progress = Callable[[str, int, int], None]
 MANY = 10
 """Parts of a stage from which on they are counted without a terminal."""
 
-BEGINNING = "starting ..."
+BEGINNING = "starting ... "
+
+BEAT = 5.0
+"""Seconds without a word after which a sign of life is shown."""
 
 OFTEN, SELDOM = 1.0, 60.0
 """Seconds between two lines, at least and at most."""
@@ -48,13 +53,18 @@ class Console:
         self._bar: Any = None
         self._is_open = self._is_told = self._is_beginning = False
         self._first = self._since = self._last = self._tenth = 0.0
+        self._dots = 0
+        self._ended, self._lock = threading.Event(), threading.RLock()
 
     def __enter__(self) -> "Console":
-        """Returns itself."""
+        """Returns itself; from now on it shows that it lives while nothing else is shown."""
+        if not self._quiet:
+            threading.Thread(target=self._live, daemon=True).start()
         return self
 
     def __exit__(self, kind: Any, *_) -> None:
         """Closes; behind an error nothing is drawn again."""
+        self._ended.set()
         if kind is not None and self._bar is not None:
             self._bar.disable = True  # or it would draw itself once more
             print(file=sys.stderr)
@@ -72,6 +82,10 @@ class Console:
         """
         if self._quiet or not total:
             return
+        with self._lock:
+            self._show(stage, done, total, note)
+
+    def _show(self, stage: str, done: int, total: int, note: str) -> None:
         if stage != self._stage:
             self.close()
             self._stage, self._first = stage, done
@@ -84,6 +98,22 @@ class Console:
         else:
             self._count(stage, done, total, note)
 
+    def _live(self) -> None:
+        while not self._ended.wait(BEAT):
+            self.beat()
+
+    def beat(self) -> None:
+        """Shows a sign of life: a dot behind the name of a stage, or the bar's time."""
+        if self._lock.acquire(blocking=False):  # else something is being shown right now
+            try:
+                if self._bar is not None:
+                    self._bar.refresh()
+                elif self._is_open or self._is_beginning:
+                    print(". ", end="", file=sys.stderr, flush=True)
+                    self._dots += 1
+            finally:
+                self._lock.release()
+
     def begin(self) -> None:
         """Shows on a terminal that something goes on; the first that follows takes its place."""
         if not self._quiet and sys.stderr.isatty():
@@ -94,28 +124,31 @@ class Console:
         """Prints a line, above the bar if one is open."""
         if self._quiet:
             return
-        if self._bar is not None:
-            self._bar.clear()
-        self._break()
-        print(text, file=sys.stderr, flush=True)
-        if self._bar is not None:
-            self._bar.refresh()
+        with self._lock:
+            if self._bar is not None:
+                self._bar.clear()
+            self._break()
+            print(text, file=sys.stderr, flush=True)
+            if self._bar is not None:
+                self._bar.refresh()
 
     def close(self) -> None:
         """Finishes the open stage."""
-        if self._bar is not None:
-            self._bar.close()
-        self._break()
-        self._stage, self._bar = None, None
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+            self._break()
+            self._stage, self._bar = None, None
 
     def _break(self) -> None:
         if self._is_beginning:
-            print("\r" + " " * len(BEGINNING), end="", file=sys.stderr)
+            width = len(BEGINNING) + 2 * self._dots
+            print("\r" + " " * width, end="", file=sys.stderr)
             print("\r", end="", file=sys.stderr, flush=True)
         self._is_beginning = False
         if self._is_open:
             print(file=sys.stderr, flush=True)
-        self._is_open = False
+        self._is_open, self._dots = False, 0
 
     def _move_bar(self, stage: str, done: int, total: int, note: str) -> None:
         if self._bar is None:

@@ -1,9 +1,11 @@
 """What is shown of stages, with a terminal and without."""
 
 import sys
+import time
 
 import pytest
 
+from pusa_jax import progress
 from pusa_jax.progress import Console, in_words
 
 
@@ -31,6 +33,25 @@ def test_a_stage_of_few_parts_is_named_at_once_and_timed_behind(clock, capsys):
         assert capsys.readouterr().err == "5.5 s\n"
         console("decode", 0, 1)
     assert capsys.readouterr().err == "decode ... \n"
+
+
+def test_a_long_stage_gives_a_sign_of_life_on_its_line(clock, capsys):
+    with Console(clock=clock) as console:
+        console.beat()
+        console("decode", 0, 1)
+        console.beat()
+        console.beat()
+        console("decode", 1, 1)
+        console.beat()
+    assert capsys.readouterr().err == "decode ... . . 0.0 s\n"
+
+
+def test_signs_of_life_come_by_themselves(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "BEAT", 0.01)
+    with Console() as console:
+        console("decode", 0, 1)
+        time.sleep(0.1)
+    assert capsys.readouterr().err.startswith("decode ... . . ")
 
 
 def test_a_stage_of_many_parts_is_told_every_tenth_with_the_time_left(clock, capsys):

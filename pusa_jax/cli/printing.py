@@ -96,7 +96,6 @@ def flush() -> None:
 
 
 NO_CHATTER = {
-    "TRANSFORMERS_VERBOSITY": "error",  # that there is no PyTorch
     "TF_CPP_MIN_LOG_LEVEL": "3",  # what the compiler thinks of a mesh
     "TPU_MIN_LOG_LEVEL": "3",  # that there is no TPU
     "TPU_STDERR_LOG_LEVEL": "3",

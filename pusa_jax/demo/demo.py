@@ -122,37 +122,74 @@ def run_demo(output: Path, on_progress: Progress = no_progress) -> int:
             settings=dataclasses.replace(shipped.SETTINGS, seed=i),
         )
         prepared = jobs.prepare(job, output / f"{task}.mp4", model)
-        result, *_ = jobs.run(prepared, _under(task, on_progress), pipeline)
+        result, *_ = jobs.run(prepared, _as_one(task, on_progress), pipeline)
+        on_progress(task, len(STAGES), len(STAGES))
         verdicts[task] = verdict(part, result.frames)
         rows.append(row(f"{task}: {part.scene.caption}", result.frames, part.given))
-        print(f"{output / task}.mp4: {json.dumps(verdicts[task])}")
+        print(f"{output / task}.mp4: {part.scene.caption}: {in_words(verdicts[task])}")
     video.write_png(output / "sheet.png", np.concatenate(rows))
     seconds = round(time.perf_counter() - began, 1)
+    missed = [task for task, found in verdicts.items() if found["missed"]]
     record = {"seconds": seconds, "tasks": verdicts}
     (output / "report.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     print(f"{output / 'sheet.png'}: all at a glance, given frames marked; {seconds} s in all")
+    met = f"{len(verdicts) - len(missed)} of {len(verdicts)} clips are as asked for"
+    print(f"{met}; missed: {', '.join(missed) or 'nothing'}")
     print(NOTICE)
     return 0
 
 
-def _under(task: str, on_progress: Progress) -> Progress:
-    """Progress with the name of a task before that of each stage."""
-    return lambda stage, done, total: on_progress(f"{task}: {stage}", done, total)
+STAGES = ("text", "encode", "compile", "denoise", "decode")
+"""Of a clip, in order."""
+
+
+def _as_one(task: str, on_progress: Progress) -> Progress:
+    """Progress through the stages of a clip as that of one stage with the name of its task."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        on_progress(task, STAGES.index(stage), len(STAGES))
+
+    return report
 
 
 def verdict(part: Part, frames: UInt8[np.ndarray, "T H W 3"]) -> dict[str, Any]:
-    """What the stick says of the frames that were not given."""
-    found = judge(frames, part.scene, given_pixels(part.given))
-    record = {name: round(getattr(found, name), 3) for name in SHARES}
+    """What the stick says of the frames that were not given, and what of it is missed, in words."""
+    found, scene = judge(frames, part.scene, given_pixels(part.given)), part.scene
+    shares = {name: round(getattr(found, name), 3) for name in SHARES}
+    missed = [
+        f"{words.format(scene)} in only {share:.0%} of the frames made"
+        for (name, share), words in zip(shares.items(), SHARES.values(), strict=True)
+        if share < MOST
+    ]
+    if not found.direction:
+        missed.append(f"it does not go {scene.direction}")
+    if not found.path:
+        missed.append("it does not turn back" if scene.path == "bouncing" else "it turns back")
     return {
-        "prompt": part.scene.caption,
-        **record,
+        "prompt": scene.caption,
+        **shares,
         "direction": found.direction,
         "path": found.path,
+        "missed": missed,
     }
 
 
-SHARES = ("coherent", "colour", "background", "shape")
+def in_words(verdict: dict[str, Any]) -> str:
+    """What a person reads of a verdict."""
+    missed = verdict["missed"]
+    return f"missed: {'; '.join(missed)}" if missed else "as asked for"
+
+
+SHARES = {
+    "coherent": "one object of the right size",
+    "colour": "{0.colour}",
+    "background": "on {0.background}",
+    "shape": "a {0.shape}",
+}
+"""Share of frames in a verdict -> how a miss begins, of a scene."""
+
+MOST = 0.9
+"""Share of the frames from which on something counts as met."""
 
 
 def row(

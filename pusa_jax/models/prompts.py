@@ -20,6 +20,9 @@ from pusa_jax.typing import Text
 PAD, EOS = 0, 1
 """Ids of the padding token and of the end-of-sequence token in every T5 vocabulary."""
 
+SPECIAL = ("<pad>", "</s>", "<unk>")
+"""Never cut into pieces, whether the file says so or not."""
+
 
 class Tokenizer:
     """Prompts -> token ids of a fixed length, by the tokenizer in a folder."""
@@ -45,8 +48,9 @@ class Tokenizer:
           FileNotFoundError: there is no `tokenizer.json` in the folder.
           ValueError: the file is not a tokenizer, or not one with T5's special tokens.
         """
-        # Imported here because it takes a second, and only those who start from a prompt need it.
-        from transformers import PreTrainedTokenizerFast
+        # Imported here because only those who start from a prompt need it. The library below
+        # transformers, whose own import takes longer than a clip of the tiny model.
+        import tokenizers
 
         file = Path(folder) / "tokenizer.json"
         if not file.is_file():
@@ -56,16 +60,20 @@ class Tokenizer:
                 f"expected tokenizer.json in {folder}, found {found}; "
                 "copy it there from the model's page (it holds the same vocabulary)."
             )
-        special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
         try:
             # Parity: the file is taken literally. The T5 class of transformers 5 keeps only its
             # vocabulary and character map, and rebuilds all other steps by its own rules.
-            self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), **special)
-        except Exception as error:  # the tokenizers library raises nothing more specific
+            reader = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing more specific
             raise ValueError(f"{file} is not a tokenizer file: {error}.") from error
+        added = {token.content for token in reader.get_added_tokens_decoder().values()}
+        reader.add_special_tokens([token for token in SPECIAL if token not in added])
+        reader.no_padding()
+        reader.enable_truncation(text_len)
+        self._reader = reader
         self.text_len, self._clean, self._is_empty_masked = text_len, clean, is_empty_masked
-        self.vocab_size = len(self._tokenizer)
-        ids = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
+        self.vocab_size = reader.get_vocab_size()
+        ids = (reader.token_to_id("<pad>"), reader.token_to_id("</s>"))
         if ids != (PAD, EOS):
             raise ValueError(
                 f"{file} is not a T5 tokenizer: expected ids {(PAD, EOS)} for <pad> and </s>, "
@@ -84,22 +92,21 @@ class Tokenizer:
           mask is 1 up to and including the end-of-sequence token.
         """
         cleaned = [self._clean(prompt) for prompt in prompts]
-        for prompt, ids in zip(cleaned, self._tokenizer(cleaned)["input_ids"], strict=True):
-            if len(ids) > self.text_len:
+        ids = np.full((len(cleaned), self.text_len), PAD, np.int32)
+        mask = np.zeros_like(ids)
+        around = self._reader.num_special_tokens_to_add(False)
+        for row, encoded in enumerate(self._reader.encode_batch(cleaned)):
+            if encoded.overflowing:
+                pieces = (encoded, *encoded.overflowing)
+                count = sum(len(piece.ids) - around for piece in pieces) + around
                 warnings.warn(
-                    f"the prompt {prompt[:40]!r}... has {len(ids)} tokens, of which the model "
+                    f"the prompt {cleaned[row][:40]!r}... has {count} tokens, of which the model "
                     f"takes {self.text_len}; its end is cut off.",
                     PusaWarning,
                     stacklevel=2,
                 )
-        encoded = self._tokenizer(
-            cleaned,
-            padding="max_length",
-            truncation=True,
-            max_length=self.text_len,
-            return_tensors="np",
-        )
-        ids, mask = (encoded[name].astype(np.int32) for name in ("input_ids", "attention_mask"))
+            ids[row, : len(encoded.ids)] = encoded.ids
+            mask[row, : len(encoded.ids)] = 1
         if self._is_empty_masked:
             has_words = np.asarray([[prompt != ""] for prompt in cleaned], np.int32)
             ids, mask = ids * has_words, mask * has_words

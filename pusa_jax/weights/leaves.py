@@ -9,7 +9,9 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Key
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -33,18 +35,31 @@ def shapes_in(module: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 @functools.cache
-def abstract(build: Callable[[Any], nnx.Module], config: Hashable) -> Any:
+def abstract(build: Callable[..., nnx.Module], config: Hashable) -> Any:
     """The network of a configuration without values, made once and only to be read.
 
     Args:
-      build: configuration -> module; the same function every time, not a new lambda.
+      build: configuration, rngs -> module; the same function every time, not a new lambda.
       config: passed to it.
     """
-    return nnx.eval_shape(lambda: build(config))
+    return nnx.eval_shape(lambda: build(config, rngs=_OneKey(jax.random.key(0))))
+
+
+class _OneKey(nnx.Rngs):
+    """Gives every parameter the same key; where none is drawn, making keys is half the time."""
+
+    def __init__(self, key: Key[Array, "*n"]):
+        self.key = nnx.data(key)
+
+    def params(self) -> Key[Array, "*n"]:
+        return self.key
+
+    def split(self, splits: int) -> "_OneKey":
+        return _OneKey(jnp.broadcast_to(self.key, splits))
 
 
 def shapes_for(
-    build: Callable[[Any], nnx.Module], config: Hashable
+    build: Callable[..., nnx.Module], config: Hashable
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """`shapes_in` the network of a configuration, see `abstract`."""
     return shapes_in(abstract(build, config))

@@ -5,10 +5,12 @@ Thresholds leave room for other processors; `pusa_jax/demo/weights/README.md` ha
 
 import json
 
+import numpy as np
 import pytest
 
 from pusa_jax.cli.main import main
 from pusa_jax.demo import demo, shipped
+from pusa_jax.demo.world import render
 from pusa_jax.inference.jobs import TASKS
 from pusa_jax.media import video
 
@@ -35,6 +37,24 @@ def test_the_demo_shows_what_was_asked_for(made, task):
 def test_objects_go_where_the_prompt_says(made, task):
     verdict = json.loads((made / "report.json").read_text())["tasks"][task]
     assert verdict["direction"], verdict
+
+
+def test_a_miss_is_called_so_in_words():
+    part = demo.parts()["loop"]
+    empty = np.zeros((33, 48, 48, 3), np.uint8)
+    found = demo.verdict(part, empty)
+    assert f"a {part.scene.shape} in only 0% of the frames made" in found["missed"]
+    assert demo.in_words(found).startswith("missed: one object of the right size in only 0%")
+    right = demo.verdict(part, render(part.scene))
+    assert right["missed"] == [] and demo.in_words(right) == "as asked for"
+
+
+def test_a_clip_is_one_stage_whatever_it_is_made_of():
+    seen = []
+    report = demo._as_one("loop", lambda *what: seen.append(what))
+    for stage, done in (("text", 0), ("denoise", 3), ("decode", 9)):
+        report(stage, done, 9)
+    assert seen == [("loop", 0, 5), ("loop", 3, 5), ("loop", 4, 5)]
 
 
 def test_the_sheet_has_a_row_for_every_task(made):
