@@ -77,7 +77,8 @@ def locked(workdir: Path) -> Iterator[None]:
                     made.rmdir()
             raise FileNotFoundError(
                 f"{workdir} was moved or removed while this run was using it; move it back, or "
-                "give its new place as --workdir: the same command goes on from its newest checkpoint."
+                "give its new place as --workdir: the same command goes on from the newest "
+                "checkpoint."
             ) from error
 
 
