@@ -28,6 +28,7 @@ from pusa_jax.data.encoded import (
     write_records,
 )
 from pusa_jax.data.shards import shard_name
+from pusa_jax.devices.compile_cache import SealedPrograms
 from pusa_jax.testing.published import write_published_folder
 from pusa_jax.training.checkpoints import RunCheckpoints
 
@@ -93,10 +94,28 @@ def _read_dataset(folder: Path) -> Any:
     return batch["id"], batch["latents"].tobytes(), batch["text"].tobytes(), clips.no_text.tobytes()
 
 
+def _programs(folder: Path) -> None:
+    folder.mkdir()
+    programs = SealedPrograms(folder, lambda file: None)
+    for i in range(6):  # as jax hands them over: packed, and of any size
+        programs.put(f"jit_step-{i}", np.random.default_rng(i).bytes(5000 * i + 100))
+
+
+def _read_programs(folder: Path) -> Any:
+    dropped: list[Path] = []
+    programs = SealedPrograms(folder, dropped.append)
+    found = [programs.get(f"jit_step-{i}") for i in range(6)]
+    if dropped:
+        assert not any(file.exists() for file in dropped)
+        raise ValueError(f"{dropped} would be compiled again")
+    return found
+
+
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "checkpoint": (_checkpoint, _read_checkpoint),
     "converted folder": (_converted, _read_converted),
     "dataset": (_dataset, _read_dataset),
+    "programs": (_programs, _read_programs),
 }
 
 

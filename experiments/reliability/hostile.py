@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.reliability.damage import called, drawn
 from experiments.reliability.subjects import SUBJECTS, make
+from pusa_jax.cli.printing import quiet_libraries
 
 
 def run(top: Path, count: int, seed: int, names: list[str], kinds: list[str]) -> int:
@@ -64,6 +65,7 @@ def cli() -> int:
     parser.add_argument("--only", action="append", default=[], choices=SUBJECTS)
     parser.add_argument("--kind", action="append", default=[])
     args = parser.parse_args()
+    quiet_libraries(until_exit=True)  # as a process of the command does
     with tempfile.TemporaryDirectory() as folder:
         return int(run(Path(folder), args.count, args.seed, args.only, args.kind) > 0)
 

@@ -143,8 +143,21 @@ CASES = {
 }  # fmt: skip
 
 
+def hear_signals() -> None:
+    """Lets this process and those it starts hear signals that whoever started it has ignored.
+
+    A shell ignores Ctrl-C for what runs in its background, and nohup hang-ups; a command would
+    rightly do the same.
+    """
+    for number in SIGNALS[1:]:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def live(argv: list[str]) -> None:
     """Runs a command line as a process does."""
+    hear_signals()
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(null, stream)

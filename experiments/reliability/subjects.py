@@ -83,7 +83,8 @@ SUBJECTS = {
         Subject("dataset", True, lambda path, out: [
             "data", "inspect", path, "--sheet", out / "sheet.png"], _without_paths),
         Subject("dataset, to train", True, lambda path, out: _train(
-            out / "run", "--config.steps=1", f"--config.data.folder={path}"),
+            out / "run", "--config.steps=1", f"--config.data.folder={path}",
+            "--config.model.vae.num_res_blocks=2"),  # as the VAE that it was encoded with
                 lambda outcome, out: outcome.err.partition("loss")[2].partition(",")[0]),
     )
 }  # fmt: skip

@@ -3,7 +3,8 @@
 A dataset comes from anywhere. Its JSON files say which classes TFDS is to import and where shards
 lie; both are known to us, so they are compared and never followed.
 
-sums.json   size and checksum of every file; missing in datasets of versions up to 0.2
+sums.json   size and checksum of every file, and a fingerprint of both ends of every shard, by which
+            shards that changed places are known without reading them; missing up to version 0.2
 """
 
 import json
@@ -11,12 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pusa_jax.files import sums
+from pusa_jax.files import fingerprints, sums
 
 NAME, SPLIT = "pusa_clips", "train"
 """Name and split that TFDS knows a dataset by."""
 
 INFO, FEATURES, SUMS = "dataset_info.json", "features.json", "sums.json"
+
+ENDS = "ends"
+"""Entry of the fingerprints in `SUMS`; a table of its own, which earlier versions pass over."""
 
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 """How TFDS makes names of shards, see `shard_name`."""
@@ -49,6 +53,8 @@ def checked_shards(
             raise ValueError(f"{path} is missing or cut short; copy it again, or encode again.")
     small = {name: digest for name, (_, digest) in table.items() if not name.startswith(NAME)}
     _refuse(folder, sums.damaged(folder, small))
+    ends = _json(folder / SUMS).get(ENDS, {}) if table else {}
+    _refuse(folder, [name for name in table if name in ends and _ends(folder / name) != ends[name]])
     _check_features(folder, clip_shape, text_dim)
     lengths = _lengths(folder)
     paths = [folder / shard_name(i, len(lengths)) for i in range(len(lengths))]
@@ -77,8 +83,14 @@ def write_sums(staging: Path, folder: Path) -> None:
         for path in place.iterdir()
         if path.is_file() and path.name != SUMS and not path.name.startswith(".")
     }
-    text = json.dumps(sums.signed({"format": 1, "files": dict(sorted(table.items()))}), indent=1)
+    ends = {name: _ends(folder / name) for name in sorted(table) if name.startswith(NAME)}
+    files = {"format": 1, "files": dict(sorted(table.items())), ENDS: ends}
+    text = json.dumps(sums.signed(files), indent=1)
     (staging / SUMS).write_text(text + "\n", "utf-8")
+
+
+def _ends(path: Path) -> str:
+    return fingerprints.of_files([path], path.parent)
 
 
 def _refuse(folder: Path, damaged: list[str]) -> None:
@@ -94,8 +106,9 @@ def _sums(folder: Path) -> dict[str, tuple[int, str]]:
         return {}
     table = _json(folder / SUMS)
     files = table.get("files")
-    if sums.is_damaged(table) or not isinstance(files, dict):
+    if sums.is_damaged(table) or not all(isinstance(t, dict) for t in (files, table.get(ENDS, {}))):
         raise ValueError(f"{folder / SUMS} is damaged; copy it again, or encode again.")
+    assert isinstance(files, dict)
     for name, entry in files.items():
         kinds = [type(value) for value in entry] if isinstance(entry, list) else None
         if Path(name).name != name or kinds != [int, str]:

@@ -14,6 +14,7 @@ share one does, and the others wait.
 
 import collections
 import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
@@ -116,9 +117,11 @@ def write_dataset(
 
     lock = _work_folder(dst, card) / f"share-{share[0]}-of-{share[1]}.lock"
     with locks.queued(lock, on_wait):
-        if (done := _finished(dst, card)) is not None:  # by the process waited for
-            return done
-        return _make_share(dst, clips, card, read, encode, no_text, share, on_progress)
+        if (done := _finished(dst, card)) is None:
+            return _make_share(dst, clips, card, read, encode, no_text, share, on_progress)
+    with contextlib.suppress(OSError):  # finished by the process waited for
+        lock.parent.rmdir()
+    return done
 
 
 def _make_share(

@@ -59,8 +59,8 @@ def queued(lock: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     Raises:
       OSError: the file cannot be made.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)  # anew, if the process waited for has ended
         with lock.open("a+", encoding="utf-8", errors="replace") as file:
             if take(file.fileno()) is False:
                 file.seek(0)

@@ -21,6 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from pusa_jax.devices import processes
+from pusa_jax.files import locks
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in a workdir."""
@@ -48,7 +49,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
     Raises:
       ValueError: another run uses the folder.
-      OSError: it cannot be made or written.
+      OSError: it cannot be made or written, or is no longer where it was; says so then.
     """
     if not processes.is_first():
         yield
@@ -66,7 +67,19 @@ def locked(workdir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        except OSError as error:
+            if locks.is_at(file.fileno(), workdir / ".lock"):
+                raise
+            for made in (workdir / CHECKPOINTS, workdir):  # by what was being saved, and is empty
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+            raise FileNotFoundError(
+                f"{workdir} was moved or removed while this run was using it; move it back, or "
+                "give its new place as --workdir: the same command goes on from the newest "
+                "checkpoint."
+            ) from error
 
 
 class StopRequest:

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -28,7 +30,7 @@ from pusa_jax.inference.text_encoder import TextEncoder
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.models.wan import vae
-from pusa_jax.progress import Console
+from pusa_jax.progress import Console, no_progress
 from pusa_jax.testing.published import VAE22, write_published_folder, write_ti2v
 
 SHAPE = (1, 2, 2, 4)
@@ -70,7 +72,7 @@ class Work:
         text = rng.standard_normal((2, 3)).astype(ml_dtypes.bfloat16)
         return Example(name=clip.name, caption=clip.caption, latents=latents, text=text)
 
-    def run(self, dst, share=(0, 1), card=None):
+    def run(self, dst, share=(0, 1), card=None, on_progress=no_progress):
         return writing.write_dataset(
             dst,
             LISTED,
@@ -79,6 +81,7 @@ class Work:
             encode=self.encode,
             no_text=lambda: np.ones((1, 3), ml_dtypes.bfloat16),
             share=share,
+            on_progress=on_progress,
         )
 
 
@@ -152,6 +155,34 @@ def test_shares_in_any_order_give_the_same_bytes(tmp_path, whole):
         outcomes = [Work().run(dst, (i, count)) for i in reversed(range(count))]
         assert [outcome.finished for outcome in outcomes] == [False] * (count - 1) + [True]
         assert content(dst) == whole
+
+
+def test_who_waits_for_the_same_share_takes_what_the_other_has_made(tmp_path, whole):
+    waits, second, found = threading.Event(), Work(), []
+
+    class First(Work):
+        def encode(self, clip, number):
+            assert waits.wait(20)
+            return super().encode(clip, number)
+
+    def tell(stage, done, total):
+        if stage.startswith("waiting for process"):
+            waits.set()
+
+    def begin(work, **how):
+        found.append(work.run(tmp_path / "ds", **how))
+
+    first = First()
+    threads = [threading.Thread(target=begin, args=(first,))]
+    threads[0].start()
+    while not list(tmp_path.rglob("share-0-of-1.lock")):
+        time.sleep(0.01)
+    threads.append(threading.Thread(target=begin, args=(second,), kwargs={"on_progress": tell}))
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [outcome.finished for outcome in found] == [True, True] and not second.encoded
+    assert content(tmp_path / "ds") == whole
 
 
 def test_a_killed_removal_of_the_working_folder_is_finished(tmp_path, whole):

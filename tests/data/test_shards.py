@@ -102,6 +102,16 @@ def test_a_missing_shard_is_named(folder, has_sums):
         EncodedClips(folder)
 
 
+@pytest.mark.parametrize("place", [100, -100])
+def test_a_shard_with_other_ends_is_not_opened(folder, place):
+    file = folder / shard_name(1, 2)
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=f"have changed or are missing, first {file.name}"):
+        EncodedClips(folder)
+
+
 def test_datasets_without_sums_are_read_as_before(folder):
     forget_sums(folder)
     clips = EncodedClips(folder)

@@ -169,6 +169,19 @@ def test_a_workdir_serves_one_run_at_a_time(straight, tmp_path):
     assert train(run, noise_clips(run), tmp_path, on_step) == 1
 
 
+def test_a_workdir_that_was_moved_is_told(tmp_path):
+    run, workdir = settings(steps=4, checkpoint=CheckpointConfig(every=2)), tmp_path / "run"
+
+    def on_step(step, steps, record):
+        if step == 2:  # just before it is saved
+            workdir.rename(tmp_path / "moved")
+
+    with pytest.raises(FileNotFoundError, match=f"^{workdir} was moved or removed while this run"):
+        train(run, noise_clips(run), workdir, on_step)
+    assert not workdir.exists()
+    assert train(run, noise_clips(run), tmp_path / "moved") == 4
+
+
 def test_another_config_is_refused_with_what_differs(straight):
     run = settings(optimizer=dataclasses.replace(settings().optimizer, beta2=0.99), seed=4)
     message = r"another config: optimizer.beta2 is 0.999 there and 0.99 here; seed is 3 there and 4"
