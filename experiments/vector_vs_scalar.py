@@ -5,9 +5,9 @@
   python -m experiments.vector_vs_scalar --preset mochi-1-preview --height 480 --width 848
 
 Both programs are one guided sampling step, if nothing else is said of the 14B model at 720x1280 and
-81 frames; the scalar one feeds the DiT the first frame's timestep alone. FLOPs by formula are those of the model; the
-compiler's are what it counts outside of kernels, a loop's body once, so that its difference times
-the number of layers bounds the true one. Exits with code 1 above 0.05 GB or 0.1 %.
+81 frames; the scalar one feeds the DiT the first frame's timestep alone. FLOPs by formula are those
+of the model; the compiler's are what it counts outside of kernels, a loop's body once, so that its
+difference times the number of layers bounds the true one. Exits with code 1 above 0.05 GB or 0.1 %.
 """
 
 import argparse
