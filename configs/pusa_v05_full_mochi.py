@@ -21,6 +21,7 @@ def get_config():
     config.steps = 500
     config.objective.weighting = "none"
     config.objective.text_dropout = 0.1
+    config.objective.original_input = True
     config.objective.levels.rounding = "none"
     config.data.update(batch_size=32, height=480, width=848, num_frames=163)
     config.checkpoint.update(every=100, keep_every=100)

@@ -46,6 +46,8 @@ class LevelConfig:
       schedule: of the table; a run takes that of its model.
       lowest, highest: levels that are drawn, from the lowest up to the highest, which is drawn
         itself only if it is 1; a run narrows them to those of the expert it trains.
+      even: levels lie evenly in (0, 1] instead of as in the linear-quadratic table, as genmo's
+        trainer of LoRA draws them; the shifted table does so at shift 1.
     """
 
     sampler: Sampler = "independent"
@@ -55,6 +57,7 @@ class LevelConfig:
     schedule: Schedule = "shifted"
     lowest: float = 0.0
     highest: float = 1.0
+    even: bool = False
 
     def __post_init__(self):
         if not 0 <= self.probability <= 1:
@@ -108,7 +111,7 @@ def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
     unrounded table that is nearest to it (FlowMatchSchedulerPusa.add_noise, training_weight).
     """
     if config.schedule == "linear_quadratic":
-        exact = linear_quadratic(LEVELS)[:-1]
+        exact = 1 - np.arange(LEVELS) / LEVELS if config.even else linear_quadratic(LEVELS)[:-1]
         columns = {"sigmas": exact, "timesteps": LEVELS * (1 - exact), "weights": np.ones(LEVELS)}
         return {name: column.astype(np.float32) for name, column in columns.items()}
     sigmas = pusa_schedule(LEVELS, config.shift)
@@ -134,7 +137,7 @@ def drawn_indices(config: LevelConfig) -> tuple[int, int]:
       ValueError: no entry does.
     """
     # Parity: Pusa V0.5 draws 0 to 998 of Mochi's table (train_pusa.py), whose last is level 0.0077.
-    end = LEVELS if config.schedule == "shifted" else LEVELS - 1
+    end = LEVELS if config.schedule == "shifted" or config.even else LEVELS - 1
     if (config.lowest, config.highest) == (0, 1):
         return 0, end
     table = _noised_levels(config)

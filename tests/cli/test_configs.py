@@ -30,6 +30,7 @@ def test_there_are_the_configs_that_are_promised():
     assert [path.stem for path in FILES] == [
         "debug",
         "fvdm_ptss_1.3b",
+        "mochi_lora",
         "pusa_full_14b",
         "pusa_lora_1.3b",
         "pusa_lora_ti2v_5b",
@@ -53,7 +54,12 @@ def test_a_config_builds_and_can_be_placed(path):
         assert run.clip_shape == (21, 60, 104, 16)
     if "5b" in path.stem:
         assert run.clip_shape == (31, 44, 80, 48)
-    if "mochi" in path.stem:
+    if path.stem == "mochi_lora":
+        visual, text = 3072, 1536  # 48 layers of q, k, v, o; the last has no o of the text stream
+        count = 48 * 4 * 2 * visual + 47 * 4 * (visual + text) + 3 * (visual + text)
+        assert sum(leaf.size for leaf in leaves) == 16 * count
+        assert run.clip_shape == (7, 60, 106, 12)
+    if path.stem == "pusa_v05_full_mochi":
         assert run.clip_shape == (28, 60, 106, 12)
         assert sum(leaf.size for leaf in leaves) == 10_027_677_744
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}

@@ -157,3 +157,11 @@ def test_a_key_draws_the_same_in_every_version(sampler):
     """Or a run that goes on with a newer version would not be the run that began."""
     config = LevelConfig(sampler=sampler, probability=0.5)
     assert draw(jax.random.key(7), 4, 3, config).tolist() == PINNED[sampler]
+
+
+def test_even_levels_of_mochi_lie_alike_far_apart_down_to_the_last():
+    table = level_table(LevelConfig(schedule="linear_quadratic", even=True, rounding="none"))
+    np.testing.assert_allclose(table.sigmas, np.linspace(1, 0, LEVELS + 1), atol=1e-6)
+    np.testing.assert_allclose(table.timesteps, np.arange(LEVELS + 1), atol=1e-3)
+    even = LevelConfig(schedule="linear_quadratic", even=True)
+    assert drawn_indices(even) == (0, LEVELS)

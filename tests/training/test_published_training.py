@@ -89,6 +89,28 @@ OTHERS = {
         "checkpoint.keep_every": 100,
         "samples.guidance_scale": 4.5,
     },
+    # The same sheet: genmo's trainer of LoRA.
+    "mochi_lora": {
+        "model.preset": "mochi-1-preview",
+        "adapter.rank": 16,
+        "adapter.alpha": 16.0,
+        "adapter.targets": "(blocks|last)/(visual|text)/[qkvo]",
+        "steps": 2000,
+        "objective.weighting": "none",
+        "objective.text_dropout": 0.1,
+        "objective.levels.sampler": "shared",
+        "objective.levels.even": True,
+        "objective.levels.rounding": "none",
+        "optimizer.learning_rate": 2e-4,
+        "optimizer.warmup_steps": 200,
+        "optimizer.decay": "cosine",
+        "data.batch_size": 1,
+        "data.width": 848,
+        "data.num_frames": 37,
+        "checkpoint.every": 200,
+        "checkpoint.keep_every": 200,
+        "samples.guidance_scale": 4.5,
+    },
     # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
     "fvdm_ptss_1.3b": {
         "model.preset": "wan2.1-t2v-1.3b",
