@@ -342,14 +342,15 @@ def _adapter(
         raise ValueError(f"{target} has factors of {down.dtype} and {up.dtype}, must be floating.")
     if "alpha" not in names:
         module = re.sub(r"\.lora.*", "", names["down"])
-        return LowRank(down, up, configured_alpha(module, rank, config), names["down"])
+        configured = configured_alpha(module, rank, config)
+        return LowRank(down, up, configured, names["down"], names["up"])
     alpha = source.read(names["alpha"])
     if alpha.size != 1:
         raise ValueError(f"alpha of {target} must be one number, got shape {list(alpha.shape)}.")
     value = float(alpha.reshape(()))
     if not math.isfinite(value):
         raise ValueError(f"alpha of {target} must be a number, got {value} in {names['alpha']!r}.")
-    return LowRank(down, up, value, names["down"])
+    return LowRank(down, up, value, names["down"], names["up"])
 
 
 Naming = Literal["comfy", "pusa_v1", "genmo"]

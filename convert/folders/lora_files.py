@@ -2,14 +2,17 @@
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from pusa_jax.convert.folders.destination import check_destination
 from pusa_jax.convert.foreign import ForeignFamily
 from pusa_jax.convert.lora import Naming, open_lora, parse_lora, write_lora
+from pusa_jax.convert.lora_settings import HEADER_ALPHAS, HEADER_RANKS
 from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.models.lora import LoRA, stored_dtype
+from pusa_jax.progress import PusaWarning
 
 LoRAs = Sequence[tuple[str | Path, float]]
 """Files and strengths, merged in order."""
@@ -29,7 +32,9 @@ def recognise_lora(path: Path) -> tuple[LoRA, ForeignFamily]:
             return dataclasses.replace(found, file=str(path)), family
         except ValueError as error:
             reasons.append(str(error))
-    raise ValueError(f"{path}: {'; '.join(dict.fromkeys(reasons))}")
+    # A family of which not one entry is known says nothing about the file.
+    telling = [text for text in reasons if not re.match(r"(\d+) of \1 entries ", text)]
+    raise ValueError(f"{path}: {' '.join(dict.fromkeys(telling or reasons))}")
 
 
 def check_lora_destination(
@@ -64,9 +69,12 @@ def export_lora(
     src, dst = Path(src), Path(dst)
     check_lora_destination(dst, overwrite=overwrite, sources=[src])
     adapters, family = recognise_lora(src)
+    for remark in adapters.remarks:
+        warnings.warn(f"{src}: {remark}", PusaWarning, stacklevel=2)
     ranks = sorted({module.rank for module in adapters.modules.values()})
     dtype = stored_dtype(adapters)
     metadata = {"made_from": src.name, "rank": ", ".join(map(str, ranks)), **_origin(src, family)}
+    metadata = _training(src, adapters) | metadata
     write_lora(dst, adapters, family.lora, dtype=dtype, naming=naming, metadata=metadata)
     return dst
 
@@ -82,3 +90,12 @@ def _origin(path: Path, family: ForeignFamily) -> dict[str, str]:
                 family = other
     kept = {key: said[key] for key in ("base", "expert") if key in said}
     return {"base": family.base, **kept}
+
+
+def _training(path: Path, adapters: LoRA) -> dict[str, str]:
+    """Header entries that say how a LoRA without alpha was trained; no loader applies them."""
+    if any(module.alpha is not None for module in adapters.modules.values()):
+        return {}
+    source, _ = open_lora(path)
+    said: dict[str, str] = getattr(source, "metadata", {})
+    return {key: said[key] for key in (*HEADER_ALPHAS, *HEADER_RANKS) if key in said}

@@ -18,8 +18,9 @@ ENCODE_EPILOG = """examples:
   for i in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$i pusa-jax encode ... --shard $i/4 & done; wait
 
 The folder holds metadata.csv (columns file_name,text or video,prompt or the like), metadata.jsonl
-with the same names, or a .txt with the caption beside every file; listed files lie beside the list
-or in its folder train. A list with a line that can be read in two ways is refused."""
+or metadata.json with the same names, or a .txt with the caption beside every file; listed files lie
+beside the list or in its folder train. A list with a line that can be read in two ways is refused.
+"""
 
 
 def add_encode_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ def described(path: Path) -> Iterator[str]:
         return _clip(path)
     if ending == ".npz":
         return _latents(path)
-    if ending in lists.ENDINGS:
+    if ending in lists.ENDINGS or path.name == lists.ARRAY:
         return _list(path)
     if path.is_file() and ending not in (*WEIGHTS, ".json"):
         kinds = (PICTURES, lists.VIDEOS, lists.ENDINGS, WEIGHTS)

@@ -2,7 +2,7 @@
 
 folder/metadata.csv      a column with files and one with captions (Pusa, DiffSynth: see COLUMNS);
                          with semicolons or tabs instead of commas if its header has them
-folder/metadata.jsonl    one object with the same names in every line
+folder/metadata.jsonl    one object with the same names in every line; metadata.json: a list of them
 folder/*.txt             without a list: the caption of the file beside it, a.txt for a.mp4
 folder/ or folder/train/ the media
 
@@ -28,7 +28,10 @@ from pusa_jax.progress import PusaWarning
 LISTS = ("metadata.csv", "metadata.jsonl")
 """Names looked for in a folder."""
 
-ENDINGS = (".csv", ".jsonl")
+ARRAY = "metadata.json"
+"""Looked for where there is none of those, for it may be a file of anything."""
+
+ENDINGS = (".csv", ".tsv", ".jsonl")
 """Of lists of any name."""
 
 MEDIA_FOLDERS = ("", "train")
@@ -124,13 +127,14 @@ def read_clips(src: Path) -> list[Clip]:
     path = src
     if src.is_dir():
         found = [src / name for name in LISTS if (src / name).is_file()]
+        found = found or [src / name for name in [ARRAY] if (src / name).is_file()]
         if not found:
             return _captioned(src)
         if len(found) > 1:
             raise ValueError(f"{src} has two lists ({' and '.join(LISTS)}); name one of them.")
         path = found[0]
     text = _text_of(path)
-    reader = _objects if path.suffix.lower() == ".jsonl" else _rows
+    reader = {".jsonl": _objects, ".json": _array}.get(path.suffix.lower(), _rows)
     clips = []
     for number, (line, file, caption) in enumerate(reader(path, text)):
         wrong = [
@@ -261,15 +265,37 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
             header = row
             columns = _columns(header, path)
             continue
-        if len(row) != len(header):
+        if len(row) < len(header):
             raise ValueError(
-                f"{where} has {len(row)} fields, the header {len(header)}: {line!r:.100}; put a "
-                f"caption with {DELIMITERS[delimiter]} into quotes."
+                f"{where} has {len(row)} of the header's {len(header)} fields, between which stand "
+                f"{DELIMITERS[delimiter]}: {line!r:.100}."
             )
-        for value in row:
-            if value[:1].isspace() and value.lstrip().startswith('"'):
-                raise ValueError(f"{where} has a blank before a quote: {line!r:.100}; remove it.")
+        cause = _two_ways(line, row, header, delimiter)
+        if cause:
+            raise ValueError(
+                f"{where} {cause}: {line!r:.100}; put a caption with {DELIMITERS[delimiter]} into "
+                "quotes."
+            )
         yield number, row[columns[0]], row[columns[1]]
+
+
+def _two_ways(line: str, row: Sequence[str], header: Sequence[str], delimiter: str) -> str:
+    """Why a row may be another one whose caption was cut by a delimiter in it; empty if it is not.
+
+    A row that lacks a field and has such a caption has as many fields as the header.
+    """
+    if len(row) > len(header):
+        return f"has {len(row)} fields, the header {len(header)}"
+    for number, (value, name) in enumerate(zip(row, header, strict=True)):
+        if value[:1].isspace() and value.lstrip().startswith('"'):
+            return f"has a blank before a quote in {value!r:.40}"
+        if number and value.strip() and not name.strip():
+            return f"has {value!r:.40} in a column without a name"
+        quoted = value.replace('"', '""')
+        is_odd = value[:1].isspace() and value.strip() and not name[:1].isspace()
+        if is_odd and len(header) > 2 and f'{delimiter}"{quoted}"' not in line:
+            return f"has a blank before {value.strip()!r:.40}, which may belong to the field before"
+    return ""
 
 
 def _delimiter(lines: Sequence[str]) -> tuple[str, int]:
@@ -307,6 +333,20 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
                 f"{path} is damaged or no list of clips: line {number} is no object: {line!r:.60}."
             )
         file, caption = _columns([name for name, _ in pairs], where)
+        yield number, pairs[file][1], pairs[caption][1]
+
+
+def _array(path: Path, text: str) -> Iterator[tuple[int, Any, Any]]:
+    """Places from 1, files and captions of a JSON list of objects."""
+    try:
+        # Lists are lists, objects are tuples of pairs.
+        objects = json.loads(text, object_pairs_hook=tuple)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no list of clips: {error}.") from None
+    if not isinstance(objects, list) or not all(isinstance(each, tuple) for each in objects):
+        raise ValueError(f"{path} is no list of clips: a JSON list of objects is expected.")
+    for number, pairs in enumerate(objects, 1):
+        file, caption = _columns([name for name, _ in pairs], f"{path}, object {number}")
         yield number, pairs[file][1], pairs[caption][1]
 
 

@@ -62,9 +62,9 @@ def opened(path: str | os.PathLike) -> Iterator[tuple[InputContainer, VideoStrea
             if name == "image2" or name.endswith("_pipe"):
                 raise ValueError(f"{path} is a picture; a video file is expected.")
             playing = [s for s in container.streams.video if not s.disposition & _STILL]
-            if name == "tty" or not playing:
+            stream = max(playing, key=_likelihood, default=None)
+            if name == "tty" or stream is None or _is_unmarked_cover(path, container, stream):
                 raise ValueError(f"{path} holds no video; a video file is expected.")
-            stream = max(playing, key=_likelihood)
             stream.thread_type = "AUTO"
             yield container, stream
     except av.FFmpegError as error:
@@ -75,6 +75,16 @@ def _likelihood(stream: VideoStream) -> tuple[bool, bool, bool]:
     """Orders streams; a cover that nobody marked has one frame, or a codec of pictures."""
     is_moving = stream.codec_context.name not in _OF_PICTURES
     return stream.frames != 1, is_moving, bool(stream.disposition & Disposition.default)
+
+
+def _is_unmarked_cover(path: Path, container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a stream beside sound is a single picture that nobody marked as the cover."""
+    if not container.streams.audio or stream.codec_context.name not in _OF_PICTURES:
+        return False
+    # Opened anew, for not every container can be rewound; packets are looked at, not decoded.
+    with av.open(os.fspath(path.absolute()), "r", **_READING) as again:
+        packets = (p for p in again.demux(again.streams[stream.index]) if p.size)
+        return len(list(itertools.islice(packets, 2))) < 2
 
 
 def decoded(

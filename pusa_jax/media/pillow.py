@@ -73,5 +73,5 @@ def _orientation(image: Image.Image) -> int:
     value = image.getexif().get(_ORIENTATION, 1)
     try:
         return int(value[0] if isinstance(value, tuple) else value)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return 1

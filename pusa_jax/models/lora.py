@@ -40,12 +40,14 @@ class LowRank:
       up: called B as well.
       alpha: strength the adapter was trained with times its rank; None where the file has none.
       name: of the down factor in its file.
+      up_name: of the up factor.
     """
 
     down: Float[np.ndarray, "R I"]
     up: Float[np.ndarray, "O R"]
     alpha: float | None = None
     name: str = ""
+    up_name: str = ""
 
     @property
     def rank(self) -> int:
@@ -200,9 +202,8 @@ def _odd(leaves: Mapping[str, Any], target: Target, shape: tuple[int, ...]) -> I
 
 def check_finite(lora: LoRA) -> None:
     """Raises ValueError if a factor or a difference is not finite; reads all of them."""
-    arrays = [
-        (module.name, x) for module in lora.modules.values() for x in (module.down, module.up)
-    ]
+    modules = lora.modules.values()
+    arrays = [pair for m in modules for pair in ((m.name, m.down), (m.up_name, m.up))]
     arrays += [(each.name, each.array) for each in lora.differences.values()]
     for name, array in arrays:
         if count := nonfinite(array):

@@ -8,10 +8,12 @@ import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.safetensors import write_safetensors
+from pusa_jax.convert.folders.lora_files import export_lora
 from pusa_jax.convert.folders.summary import summary
 from pusa_jax.convert.lora import parse_lora, read_lora
 from pusa_jax.convert.wan.foreign import WAN21
 from pusa_jax.models.lora import Target
+from pusa_jax.progress import PusaWarning
 
 RANK = 2
 Q, K = Target("blocks/self_attn/q", 0), Target("blocks/cross_attn/k", 11)
@@ -124,3 +126,12 @@ def test_an_alpha_that_is_no_number_is_refused():
     arrays = tensors("").arrays | {"blocks.0.self_attn.q.alpha": np.array(np.nan, np.float32)}
     with pytest.raises(ValueError, match=r"must be a number, got nan in 'blocks.0.self_attn.q.al"):
         parse_lora(ArrayTensors(arrays), WAN21.lora)
+
+
+def test_exporting_says_what_the_header_says_and_keeps_it(tmp_path):
+    header = {"ss_network_alpha": "1", "ss_network_dim": "2"}
+    path, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_safetensors(path, tensors(), metadata=header)
+    with pytest.warns(PusaWarning, match=r"a\.safetensors: its header says ss_network_alpha=1"):
+        export_lora(path, out)
+    assert read_lora(out, WAN21.lora).remarks == read_lora(path, WAN21.lora).remarks

@@ -27,6 +27,48 @@ def test_a_row_that_could_be_read_two_ways_is_named(tmp_path, line):
         read_clips(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("file_name,text,fps", "a.png,a red circle, on black"),
+        ("file_name,fps,text", "a.png,a red circle, on black"),
+        ("file_name,text,", "a.png,a red circle,on black"),
+    ],
+)
+def test_a_cut_caption_in_the_place_of_a_lacking_field_is_named(tmp_path, header, row):
+    (tmp_path / "metadata.csv").write_text(f"{header}\n{row}\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv, line 2 has .* put a caption with commas"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "caption"),
+    [
+        (",file_name,text", "0,a.png,red", "red"),
+        ("file_name,text,", "a.png,red,", "red"),
+        ("file_name,fps,text", 'a.png,16," red, on black"', "red, on black"),
+        ("file_name, text, fps", "a.png, red, 16", "red"),
+    ],
+)
+def test_rows_that_can_be_read_in_one_way_are_read(tmp_path, header, row, caption):
+    (tmp_path / "metadata.csv").write_text(f"{header}\n{row}\n")
+    (clip,) = read_clips(tmp_path)
+    assert (clip.name, clip.caption) == ("a.png", caption)
+
+
+def test_a_json_list_of_objects_is_read(tmp_path):
+    path = tmp_path / "metadata.json"
+    path.write_text('[{"video": "a.png", "prompt": "red"},\n {"video": "b.png", "prompt": "a, b"}]')
+    clips = read_clips(tmp_path)
+    assert [(clip.name, clip.caption) for clip in clips] == [("a.png", "red"), ("b.png", "a, b")]
+    path.write_text('[{"video": "a.png", "prompt": "red", "prompt": "blue"}]')
+    with pytest.raises(ValueError, match=r"metadata\.json, object 1 must have one column"):
+        read_clips(path)
+    path.write_text('{"video": "a.png", "prompt": "red"}')
+    with pytest.raises(ValueError, match="a JSON list of objects is expected"):
+        read_clips(path)
+
+
 def test_a_caption_of_several_lines_says_that_jsonl_holds_it(tmp_path):
     (tmp_path / "metadata.csv").write_text('file_name,text\na.png,"one\ntwo"\n')
     with pytest.raises(ValueError, match=r"line 2: .* captions of several lines .*jsonl"):

@@ -60,9 +60,14 @@ def test_the_clip_is_read_and_not_its_cover(tmp_path, frames, cover_first, endin
     assert video.frame_rate(path) == 16 and video.video_length(path) == frames
 
 
-@pytest.mark.parametrize("has_sound", [True, False])
-@pytest.mark.parametrize("ending", ["mp4", "mov"])
-def test_a_file_of_sound_with_a_cover_holds_no_video(tmp_path, ending, has_sound):
-    path = tagged(tmp_path / f"a.{ending}", frames=0, has_sound=has_sound)
+@pytest.mark.parametrize(
+    ("ending", "is_marked", "has_sound"),
+    [
+        *(("mp4", True, True), ("mov", True, False)),
+        *((ending, False, True) for ending in ("mp4", "mkv", "avi")),
+    ],
+)
+def test_a_file_of_sound_with_a_cover_holds_no_video(tmp_path, ending, is_marked, has_sound):
+    path = tagged(tmp_path / f"a.{ending}", frames=0, is_marked=is_marked, has_sound=has_sound)
     with pytest.raises(ValueError, match=f"a.{ending} holds no video; a video file is expected"):
         video.read_video(path)
