@@ -3,6 +3,7 @@
 import argparse
 import gc
 import json
+import os
 import re
 import sys
 import warnings
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_process = argv is None
     if is_process:
         gc.set_threshold(OFTEN_ENOUGH, *gc.get_threshold()[1:])
+        # LAPACK's threads wait for each other busily: a small QR took 1 s of CPU, with one 0.03.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with printing.harmless(), ending_tidily(for_good=is_process):
             code = _run(_normalised(sys.argv[1:] if argv is None else argv), is_process)

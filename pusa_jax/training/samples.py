@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from pusa_jax.convert.folders.opened import ModelFolder
@@ -31,7 +30,7 @@ from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
 from pusa_jax.training.workdir import all_drawn, picture_path
 from pusa_jax.typing import Latents, Text
-from pusa_jax.weights.leaves import abstract, fill
+from pusa_jax.weights.leaves import abstract, drawn, fill
 
 
 def sample(
@@ -103,9 +102,12 @@ def load_vae(run: RunConfig, weights: ModelFolder | None = None) -> Autoencoder:
     networks = run.model.networks()
     network, codec = networks.family.networks["vae"], networks.family.codec
     if weights is None:
-        module = network.build(networks.vae, rngs=nnx.Rngs(run.seed))
-        return Autoencoder(module, codec, networks.vae)
-    config, leaves = weights.load("vae", "float32")
+        config = networks.vae
+        leaves = jax.jit(drawn, static_argnums=(0, 1))(
+            network.build, config, jax.random.key(run.seed)
+        )
+    else:
+        config, leaves = weights.load("vae", "float32")
     return Autoencoder(fill(abstract(network.build, config), leaves), codec, config)
 
 

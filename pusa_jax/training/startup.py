@@ -31,7 +31,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from pusa_jax.convert.folders.merging import check_expert
 from pusa_jax.convert.folders.opened import ModelFolder
@@ -50,7 +49,7 @@ from pusa_jax.training.layout import Placement, shardings_of
 from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, first_state, model_shapes
 from pusa_jax.training.workdir import CHECKPOINTS, all_drawn
-from pusa_jax.weights.leaves import leaves_of
+from pusa_jax.weights.leaves import drawn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,8 +259,8 @@ def _weights(run: RunConfig, placed: Placement, weights: ModelFolder | None) -> 
     if weights is None:
 
         def draw(key):
-            drawn = leaves_of(run.recipe.network.build(dit, rngs=nnx.Rngs(key)))
-            return {path: leaf.astype(dtype) for path, leaf in drawn.items()}
+            leaves = drawn(run.recipe.network.build, dit, key)
+            return {path: leaf.astype(dtype) for path, leaf in leaves.items()}
 
         return jax.jit(draw, out_shardings=where)(jax.random.key(run.seed))
     found, leaves = weights.load(run.model.expert, dtype, shard=lambda _: where)

@@ -21,6 +21,19 @@ def leaves_of(module: nnx.Module) -> dict[str, jax.Array]:
     return {_slashed(path): leaf[...] for path, leaf in _parameters(module)}
 
 
+def drawn(
+    build: Callable[..., nnx.Module], config: Any, key: Key[Array, ""]
+) -> dict[str, jax.Array]:
+    """Path -> parameters as drawn from a key; to be compiled as one program.
+
+    Args:
+      build: configuration, rngs -> module.
+      config: passed to it.
+      key: what all of them are drawn from.
+    """
+    return leaves_of(build(config, rngs=nnx.Rngs(key)))
+
+
 def shapes_of(build: Callable[[], nnx.Module]) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape and dtype of the parameters that `build` would make, without making them."""
     return shapes_in(nnx.eval_shape(build))
