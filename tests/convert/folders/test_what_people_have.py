@@ -241,7 +241,7 @@ def test_a_folder_of_the_cache_stands_for_its_snapshot(folder, tmp_path):
 @pytest.mark.parametrize("place", ["", "hub"])
 def test_the_root_of_a_cache_names_the_models_in_it(tmp_path, place):
     (tmp_path / place / "models--Wan-AI--Wan2.1-T2V-14B").mkdir(parents=True)
-    with pytest.raises(ValueError, match="cache of Hugging Face; give .*Wan2.1-T2V-14B"):
+    with pytest.raises(ValueError, match=r"cache of Hugging Face; give .*Wan2\.1-T2V-14B"):
         ModelFolder(tmp_path)
 
 
