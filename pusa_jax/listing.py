@@ -8,6 +8,9 @@ LIMIT = 40
 LONGEST = 120
 """Most characters of one name; what is longer is cut."""
 
+TOGETHER = 1200
+"""Most characters of all names, so that what comes behind them is not cut off."""
+
 
 def listed(names: Collection[object], limit: int = LIMIT, between: str = ", ") -> str:
     """Names one after the other, as many as `limit`, and the number of the others.
@@ -17,7 +20,13 @@ def listed(names: Collection[object], limit: int = LIMIT, between: str = ", ") -
       limit: most that are shown.
       between: stands between two of them.
     """
-    shown = [_cut(str(name)) for _, name in zip(range(limit), names, strict=False)]
+    shown, length = [], 0
+    for _, name in zip(range(limit), names, strict=False):
+        text = _cut(str(name))
+        length += len(text) + len(between)
+        if shown and length > TOGETHER:
+            break
+        shown.append(text)
     left = len(names) - len(shown)
     return between.join([*shown, *([f"and {left} more"] if left else [])]) or "none"
 

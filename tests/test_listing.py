@@ -2,7 +2,7 @@
 
 import pytest
 
-from pusa_jax.listing import LIMIT, LONGEST, listed
+from pusa_jax.listing import LIMIT, LONGEST, TOGETHER, listed
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,8 @@ def test_no_names_are_none():
 
 def test_a_long_name_is_cut():
     assert listed(["x" * 10**6], between="; ") == "x" * (LONGEST - 3) + "..."
+
+
+def test_many_long_names_leave_room_for_what_comes_behind():
+    text = listed(["x" * LONGEST] * LIMIT)
+    assert TOGETHER / 2 < len(text) < TOGETHER + 20 and text.endswith(", and 31 more")

@@ -155,11 +155,13 @@ def multiplied_out(source: FileTensors) -> FileTensors | ScaledTensors:
     for name, info in names.items():
         module = name.removesuffix(".weight")
         is_narrow = info.dtype.itemsize == 1 and info.dtype != np.bool_
-        needs = module in formats or (is_marked and is_narrow and len(info.shape) == 2)
+        # Eight bits of a floating type alone are numbers; whole ones are nothing without a scale.
+        is_lost = is_narrow and (is_marked or np.issubdtype(info.dtype, np.integer))
+        needs = module in formats or (is_lost and len(info.shape) == 2)
         if name.endswith(".weight") and needs and name not in scaled:
             raise ValueError(
-                f"{name!r} is {info.dtype} and has no scale, which the others have: without it all "
-                "of it would be wrong; fetch the file again."
+                f"{name!r} is {info.dtype} and has no scale, without which all of it would be "
+                "wrong; fetch the file again."
             )
     for how in scaled.values():
         _check(source, how)

@@ -65,8 +65,14 @@ def main_folder(path: Path) -> Path:
     """The snapshot in a folder of the Hugging Face cache; any other folder itself.
 
     Raises:
-      ValueError: there are several snapshots, and nothing says which is the main one.
+      ValueError: there are several snapshots, and nothing says which is the main one; or it is the
+        folder of a whole cache.
     """
+    if cached := sorted(each for place in ("", "hub/") for each in path.glob(f"{place}models--*")):
+        raise ValueError(
+            f"{path} is a cache of Hugging Face; give the folder of one model in it: "
+            f"{listed([str(each) for each in cached])}."
+        )
     snapshots = path / "snapshots"
     if not snapshots.is_dir() or not (path / "blobs").is_dir():
         return path

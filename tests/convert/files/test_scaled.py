@@ -130,6 +130,8 @@ REFUSED = {
         "'a.weight' is float8.*no scale"),
     "all scales are missing": (
         {"a.weight": q(), "scaled_fp8": np.zeros(2, E4M3)}, "'a.weight' .*has no scale"),
+    "whole numbers without a scale": (
+        {"a.weight": q().view(np.int8)}, "'a.weight' is int8 and has no scale"),
     "a note without a scale": (
         {"a.weight": q(), "a.comfy_quant": note({"format": "float8_e4m3fn"})}, "has no scale"),
     "a scale without a weight": ({"a.scale_weight": ONE}, "belongs to no weight"),

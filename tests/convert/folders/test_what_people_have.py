@@ -238,6 +238,13 @@ def test_a_folder_of_the_cache_stands_for_its_snapshot(folder, tmp_path):
     assert_holds(ModelFolder(root))
 
 
+@pytest.mark.parametrize("place", ["", "hub"])
+def test_the_root_of_a_cache_names_the_models_in_it(tmp_path, place):
+    (tmp_path / place / "models--Wan-AI--Wan2.1-T2V-14B").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"cache of Hugging Face; give .*Wan2\.1-T2V-14B"):
+        ModelFolder(tmp_path)
+
+
 def test_a_pointer_of_git_lfs_is_named(folder):
     text = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     for name in ("diffusion_pytorch_model.safetensors", "Wan2.1_VAE.pth"):
