@@ -12,6 +12,8 @@ from experiments.plain import do_without_jaxtyping
 from pusa_jax.cli.run_flags import parse
 from pusa_jax.training.metrics import step_flops
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "tests" / "golden"
 

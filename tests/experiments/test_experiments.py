@@ -26,6 +26,8 @@ pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 from experiments.tiny import table
 from experiments.tiny.lab import QUICK, Lab
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def scene():

@@ -20,6 +20,8 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data.encoded import EncodedClips
 from pusa_jax.inference.text_encoder import TextEncoder
 
+pytestmark = pytest.mark.long
+
 SHORT = dataclasses.replace(NARROW, num_frames=9)
 DIT = dataclasses.replace(denoiser.DIT, num_layers=1)
 MEAN, STD = np.zeros(16, np.float32), np.ones(16, np.float32)

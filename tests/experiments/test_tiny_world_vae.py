@@ -13,6 +13,8 @@ from pusa_jax.testing.compare import assert_close
 from pusa_jax.training.state import OptimizerConfig
 from pusa_jax.weights.leaves import assemble
 
+pytestmark = pytest.mark.long
+
 MEAN = np.linspace(-1, 1, 16, dtype=np.float32)
 STD = np.linspace(0.5, 2, 16, dtype=np.float32)
 

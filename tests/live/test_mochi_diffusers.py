@@ -25,7 +25,7 @@ from pusa_jax.weights.leaves import assemble, shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers")
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 
 def randomised(peer):

@@ -22,6 +22,7 @@ from pusa_jax.weights.leaves import assemble, leaves_of, shapes_of
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 diffusers = pytest.importorskip("diffusers")
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 LIMIT = 5e-5
 ENCODE_FIRST, ENCODE_NEXT = jax.jit(vae.encode_first), jax.jit(vae.encode_next)

@@ -18,6 +18,8 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.folders.published import open_published
 from pusa_jax.testing.published import write_published_folder
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 
 
