@@ -38,7 +38,7 @@ sys.exit(main())
         ("load", 1, f"t2v {CLIP}"),
         ("compile", 2, f"t2v {CLIP}"),
         ("decode", 1, f"t2v {CLIP}"),
-        ("t2v: denoise", 1, "demo"),
+        ("t2v", 1, "demo"),
     ],
 )
 def test_an_interrupted_command_ends_with_130_and_one_line(tmp_path, stage, times, line):
