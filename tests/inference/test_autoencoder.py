@@ -1,5 +1,6 @@
 """The runner of an autoencoder: which frames its programs get, and what it makes of them."""
 
+import copy
 import dataclasses
 
 import jax.numpy as jnp
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pusa_jax.inference import tiling
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.models.family import Chunks, Tiles
-from pusa_jax.models.wan.config import VAEConfig
+from pusa_jax.models.wan.config import WAN22_VAE, VAEConfig
 from pusa_jax.models.wan.family import WAN21
 
 CONFIG = VAEConfig(dim=4, dim_mult=(1, 1, 1, 1), num_res_blocks=1)
@@ -43,6 +45,22 @@ def runner():
         decode=Chunks(first=decode_first, next=decode_next),
     )
     return Autoencoder(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), codec, CONFIG)
+
+
+def test_tiles_of_pixels_are_as_large_as_the_cells_that_they_become(runner, monkeypatch):
+    laid = []
+
+    def encode_tiled(run, pixels, cell, tiles):
+        laid.append(cell)
+        return np.zeros((1, 1, 1, 1, 3), np.float32)
+
+    monkeypatch.setattr(tiling, "encode_tiled", encode_tiled)
+    tiles = Tiles(size=(2, 2), stride=(1, 1))
+    for config in (CONFIG, WAN22_VAE):
+        other = copy.copy(runner)
+        other.config = config
+        other.encode(clip([0]), tiles)
+    assert laid == [8, 16]
 
 
 def clip(values, size=CELL, channels=3):

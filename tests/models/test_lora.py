@@ -143,6 +143,14 @@ def test_several_adapters_are_merged_one_upon_the_other_with_their_own_strengths
     assert merge_all(leaves, []) == leaves
 
 
+@pytest.mark.parametrize("rule", MERGE_RULES)
+def test_each_of_several_adapters_is_merged_by_its_own_rule(rule):
+    leaves = {"head/kernel": jnp.asarray(normal(6, 4), jnp.bfloat16)}
+    lora = LoRA({Target("head"): low_rank(alpha=8.0)})
+    merged = merge_all(leaves, [(lora, 1.5, rule)])["head/kernel"]
+    assert np.array_equal(merged, merge(leaves, lora, 1.5, rule)["head/kernel"])
+
+
 def test_strength_is_1_and_alpha_the_files_unless_told_otherwise():
     leaves, lora = model(), LoRA({Target("head"): low_rank(alpha=8.0)})
     told = merge(leaves, lora, 1.0, "file_alpha")["head/kernel"]

@@ -72,6 +72,12 @@ def test_a_new_run_begins_at_zero_and_notes_what_its_base_is(fresh):
     assert set(fresh.state.params) == {f"blocks/ffn/up/lora_{x}" for x in "ab"}
 
 
+def test_the_seed_of_a_run_draws_its_adapters(fresh, tmp_path):
+    other = start(dataclasses.replace(RUN, seed=RUN.seed + 1), opened(tmp_path))
+    name = "blocks/ffn/up/lora_a"
+    assert not np.array_equal(fresh.state.params[name], other.state.params[name])
+
+
 def test_a_run_goes_on_from_its_own_newest_checkpoint(saved, fresh, tmp_path):
     longer = dataclasses.replace(resumed(tmp_path / "none"), steps=99)  # its own come first
     again = start(longer, opened(saved))
