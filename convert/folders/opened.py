@@ -63,6 +63,10 @@ class ModelFolder:
         """What is wrong with files in the folder that were passed over."""
         return getattr(self._found, "unreadable", ())
 
+    def layout(self, name: Name) -> str:
+        """Whose names a published network goes by; empty if it is converted."""
+        return self._found.networks[name].layout if isinstance(self._found, Published) else ""
+
     def stored(self, name: Name) -> str:
         """How the tensors of a published network are stored, in words; empty if it is converted."""
         if not isinstance(self._found, Published):

@@ -28,7 +28,7 @@ from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference import job_files, packaged
 from pusa_jax.inference.cautions import cautions
-from pusa_jax.inference.loading import Model, check_model, load_parts, open_model
+from pusa_jax.inference.loading import Model, check_model, check_tiles, load_parts, open_model
 from pusa_jax.inference.mesh_choice import (
     Resident,
     check_memory,
@@ -352,6 +352,7 @@ def prepare(
     )
     check_memory(mesh, family, configs.dit, job.dtype, resident)
     check_model(model, job.dtype)
+    check_tiles(model, settings.tiled)
     return Prepared(
         job=job,
         output=Path(output),

@@ -15,6 +15,7 @@ from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters, remarks
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.devices.sharding import shardings
+from pusa_jax.diffusion.config import Tiling
 from pusa_jax.inference import packaged
 from pusa_jax.inference.experts import Expert, waiting
 from pusa_jax.inference.mesh_choice import (
@@ -124,6 +125,21 @@ def check_model(model: Model, dtype: Precision) -> None:
         raise ValueError(
             f"tokenizer and text encoder in {folder.path} do not belong together: it has {words} "
             f"words, the encoder {known}; put those of one published model there."
+        )
+
+
+def check_tiles(model: Model, tiled: Tiling) -> None:
+    """Raises ValueError where the original's tiles are asked of an autoencoder that is not its.
+
+    The tensors of Diffusers' Mochi are the same, its decoder makes other first frames: whoever
+    compares with it by these tiles would look for a fault that is none.
+    """
+    is_asked = tiled == "original" and model.family.codec.original_tiles is not None
+    if is_asked and model.folder.layout("vae") == "diffusers":
+        raise ValueError(
+            f"the VAE in {model.folder.path} is Diffusers', which decodes the first frames "
+            "otherwise than the original; for parity give encoder.safetensors and decoder.safetensors, else "
+            "leave --original_tiles out."
         )
 
 

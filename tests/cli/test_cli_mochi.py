@@ -80,6 +80,13 @@ def test_the_latents_of_all_layouts_are_the_same():
     np.testing.assert_array_equal(found[0], found[2])
 
 
+def test_the_originals_tiles_need_the_originals_autoencoder(capsys):
+    line = ["t2v", "--prompt", "a", *SIZE, "--original_tiles", "--dry_run"]
+    assert main([*line, "--model", "original"]) == 0
+    assert main([*line, "--model", "diffusers"]) == 2
+    assert "is Diffusers', which decodes the first frames otherwise" in capsys.readouterr().err
+
+
 def test_layouts_are_written_from_each_other():
     for src, dst in (("original", "diffusers"), ("diffusers", "original")):
         call("export", "--src", src, "--dst", f"as_{dst}", "--layout", dst)
