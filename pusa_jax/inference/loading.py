@@ -138,8 +138,8 @@ def check_tiles(model: Model, tiled: Tiling) -> None:
     if is_asked and model.folder.layout("vae") == "diffusers":
         raise ValueError(
             f"the VAE in {model.folder.path} is Diffusers', which decodes the first frames "
-            "otherwise than the original; for parity give encoder.safetensors and decoder.safetensors, else "
-            "leave --original_tiles out."
+            "otherwise than the original; for parity give encoder.safetensors and "
+            "decoder.safetensors, else leave --original_tiles out."
         )
 
 
