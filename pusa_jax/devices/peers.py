@@ -167,7 +167,8 @@ class Group:
                 time.sleep(0.1)
                 continue
             if index != self.index:
-                self._client.key_value_set(f"{_TOLD}/{self.index}", "")
+                with contextlib.suppress(jax.errors.JaxRuntimeError):  # the first may be gone
+                    self._client.key_value_set(f"{_TOLD}/{self.index}", "")
                 self._end(text)
             return
 

@@ -21,7 +21,7 @@ def end(line):
     print(line, flush=True)
     os._exit(2)
 
-peers.HEARTBEAT, peers.LATENCY, peers.GRACE = 4, 0.5, 2.0
+peers.HEARTBEAT, peers.LATENCY, peers.GRACE = 4, 0.5, 6.0
 index, event = int(os.environ["JAX_PROCESS_ID"]), sys.argv[1]
 try:
     peers.join(end)
