@@ -18,7 +18,7 @@ from pusa_jax.cli.parsing import USAGE_ERROR, Help, Parser, UsageError
 from pusa_jax.cli.printing import one_line
 from pusa_jax.cli.programs import add_cache_flag, keep_programs
 from pusa_jax.cli.signals import ending_tidily, leave
-from pusa_jax.cli.variations import add_variation_flags, varied_job
+from pusa_jax.cli.variations import add_variation_flags, varied_job, what_differs
 from pusa_jax.progress import Console, PusaWarning
 
 INTERRUPTED = 130
@@ -270,7 +270,7 @@ def make_video(
         made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
         print(f"{path}: {made}; {seconds}")
         if before is not None:
-            reasons = "; ".join(jobs.what_differs(before, record)) or "nothing known has changed"
+            reasons = "; ".join(what_differs(before, record)) or "nothing known has changed"
             print(
                 "latents are the same to the last bit as before."
                 if is_same

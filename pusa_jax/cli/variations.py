@@ -1,7 +1,8 @@
-"""`pusa-jax rerun` with other settings: a variation of a video."""
+"""`pusa-jax rerun`: what may differ from the first run, and other settings for a variation."""
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 SETTINGS = {
@@ -42,3 +43,13 @@ def varied_job(job: Any, args: argparse.Namespace) -> Any:
         if (value := getattr(args, name)) is not None
     }
     return dataclasses.replace(job, **texts, settings=dataclasses.replace(job.settings, **given))
+
+
+def what_differs(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """What may be why two runs of a job do not agree to the last bit, in words."""
+    names = {"pusa_jax": "pusa_jax", "jax": "jax", "backend": "device", "mesh": "mesh"}
+    return [
+        f"{word} {record[name]} then, {again.get(name)} now"
+        for name, word in names.items()
+        if name in record and record[name] != again.get(name)
+    ]

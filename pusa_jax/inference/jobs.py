@@ -435,13 +435,3 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
         "backend": f"{device.platform} {device.device_kind}",
         "mesh": dict(mesh.shape),
     }
-
-
-def what_differs(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """What may be why two runs of a job do not agree to the last bit, in words."""
-    names = {"pusa_jax": "pusa_jax", "jax": "jax", "backend": "device", "mesh": "mesh"}
-    return [
-        f"{word} {record[name]} then, {again.get(name)} now"
-        for name, word in names.items()
-        if name in record and record[name] != again.get(name)
-    ]
