@@ -82,13 +82,13 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
             help=f"one per given frame, 0 to 1, as in 0.2,0.5 (default: {multipliers})",
         )
         add("--fit", choices=["crop", "letterbox", "stretch"], default="crop", help="bring to size")
-    if task in ("complete", "extend", "transition"):
-        add(
-            "--source_fps",
-            choices=["model", "keep"],
-            default="model",
-            help="bring clips to the model's frame rate, or take them frame by frame",
-        )
+        if flag == "--video_path":
+            add(
+                "--source_fps",
+                choices=["model", "keep"],
+                default="model",
+                help="bring clips to the model's frame rate, or take them frame by frame",
+            )
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
     if task == "transition":
