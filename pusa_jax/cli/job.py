@@ -5,10 +5,11 @@ import dataclasses
 import re
 import secrets
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 from pusa_jax.cli import weights
 from pusa_jax.cli.programs import add_cache_flag
+from pusa_jax.diffusion.config import Solver
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -125,7 +126,7 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="noise level, 0 to 1, below which the low-noise expert takes over (default: the "
         "model's, 0.875)",
     )
-    add("--solver", choices=["euler", "unipc", "dpm++"], help="of the flow (default: euler)")
+    add("--solver", choices=get_args(Solver), help="of the flow (default: euler)")
     add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
     add(
         "--height",

@@ -1,10 +1,12 @@
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pusa_jax.diffusion import config, solvers
 from pusa_jax.diffusion.flow import interpolate, pusa_schedule
 from pusa_jax.diffusion.grids import dpmpp_table, euler_table, unipc_table
 from pusa_jax.diffusion.solvers import EULER, dpmpp, unipc
@@ -20,6 +22,7 @@ MULTISTEP = {
     "dpmpp-3": dpmpp(3),
 }
 SOLVERS = {"euler": EULER, **MULTISTEP}
+FIRST_ORDER = ("euler", "dpmpp-1")
 SHAPE = (2, 3, 2, 2, 4)
 CLEAN, NOISE = jax.random.normal(jax.random.key(0), (2, *SHAPE))
 
@@ -89,7 +92,7 @@ def test_errors_fall_with_the_order_of_the_solver(name):
         end = run(SOLVERS[name], towards_gaussian, NOISE, np.linspace(0.9, 0.1, steps + 1))
         errors.append(relative_error(end, NOISE * (last / first)))
     order = np.log2(errors[0] / errors[1])
-    assert order == pytest.approx(1 if name in ("euler", "dpmpp-1") else 2, abs=0.35)
+    assert order == pytest.approx(1 if name in FIRST_ORDER else 2, abs=0.35)
 
 
 STEP = 4
@@ -235,10 +238,10 @@ def test_multistep_solvers_refuse_levels_that_differ_between_frames(name):
         MULTISTEP[name].coefficients(shared * np.asarray([1.0, 0.5, 1.0]))
 
 
-@pytest.mark.parametrize("name", MULTISTEP)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_frame_that_is_clean_throughout_stays_and_leaves_the_others_alone(name):
     """Whatever the network says of it; the others move as if it were not there."""
-    solver, levels = MULTISTEP[name], unipc_table(8, 5.0).sigmas[:, 0]
+    solver, levels = SOLVERS[name], unipc_table(8, 5.0).sigmas[:, 0]
     free = run(solver, wavy, NOISE, levels)
     held = run_beside_a_held_frame(solver, wavy, levels)
     assert jnp.array_equal(held[:, 1], NOISE[:, 1])
@@ -289,6 +292,10 @@ def test_tables_refuse_what_cannot_be_sampled(table):
         table(0, 5.0)
     with pytest.raises(ValueError, match=r"shift must be positive, got -1\.0"):
         table(4, -1.0)
+
+
+def test_every_solver_that_settings_may_name_is_there():
+    assert set(get_args(config.Solver)) == set(solvers.SOLVERS)
 
 
 def test_state_is_float32_whatever_the_latents():

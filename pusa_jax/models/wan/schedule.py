@@ -34,7 +34,7 @@ def sampling_table(
       ValueError: a multistep solver with frames given at other multipliers than 0 and 1.
     """
     original = settings.original_timesteps
-    if settings.solver != "euler":
+    if settings.solver in GRIDS:
         return multistep_table(settings, multipliers)
     return noise_table(
         settings.num_steps,
@@ -47,7 +47,7 @@ def sampling_table(
 
 
 GRIDS = {"unipc": unipc_table, "dpm++": dpmpp_table}
-"""Solver -> the official grid of its levels."""
+"""Solver -> the official grid of its levels, where it has one; others take Pusa's schedule."""
 
 
 def multistep_table(settings: SamplingConfig, multipliers: Float[np.ndarray, " F"]) -> NoiseTable:

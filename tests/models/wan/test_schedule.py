@@ -1,11 +1,14 @@
 """When the timesteps of a run are rounded, and what is not."""
 
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import pusa_schedule
+from pusa_jax.models.wan import schedule
 from pusa_jax.models.wan.schedule import noise_table, sampling_table
 
 MULTIPLIERS = np.asarray([0.3, 1.0], np.float32)
@@ -54,6 +57,15 @@ def test_levels_and_sigmas_are_never_rounded():
     assert np.array_equal(table.levels, SCHEDULE[:-1])
     assert np.array_equal(table.sigmas, SCHEDULE[:, None] * MULTIPLIERS)
     np.testing.assert_array_equal(table.step_sizes, table.sigmas[1:] - table.sigmas[:-1])
+
+
+def test_a_solver_without_a_grid_of_its_own_takes_given_frames_as_euler_does(monkeypatch):
+    other = dataclasses.replace(SETTINGS, solver="unipc")
+    given = {"is_conditioned": True, "compute_dtype": "bfloat16"}
+    with pytest.raises(ValueError, match="a frame given with noise"):
+        told(other, **given)
+    monkeypatch.delitem(schedule.GRIDS, "unipc")
+    assert np.array_equal(told(other, **given), told(**given))
 
 
 def test_a_table_is_as_it_is_told_by_default():
