@@ -129,17 +129,25 @@ def libraries_of(module):
         yield from (name.partition(".")[0] for name in names)
 
 
+FAMILIES = {p.parent.name for p in (ROOT / "pusa_jax/models").glob("*/dit.py")}
+FAMILY_ROOMS = tuple(
+    f"{room}.{name}" for name in sorted(FAMILIES) for room in ("models", "convert")
+)
+AT_HOME = (*FAMILY_ROOMS, "testing")
+"""Rooms of a family, and of tests that make tiny models of it."""
+
+
+def test_the_families_are_found_by_their_rooms():
+    assert {"wan", "mochi"} <= FAMILIES
+
+
 def test_a_model_family_imports_no_other_family():
-    families = {p.parent.name for p in (ROOT / "pusa_jax/models").glob("*/dit.py")}
     for module in PLACED:
         part = module.split(".")
-        if part[0] == "models" and part[1] in families:
+        if part[0] == "models" and part[1] in FAMILIES:
             others = {n.split(".")[1] for n, _ in imports_of(module) if n.startswith("models.")}
-            assert not (others & families) - {part[1]}, module
+            assert not (others & FAMILIES) - {part[1]}, module
 
-
-AT_HOME = ("models.wan", "convert.wan", "models.mochi", "convert.mochi", "testing")
-"""Rooms of a family, and of tests that make tiny models of it."""
 
 NAMES_FAMILIES = {"models.families", "convert.networks"}
 """The two modules that list all families: as networks of the house, and as foreign files."""
@@ -149,7 +157,7 @@ def names_a_family(module):
     return any(
         name == home or name.startswith(f"{home}.")
         for name, _ in imports_of(module)
-        for home in ("models.wan", "convert.wan", "models.mochi", "convert.mochi")
+        for home in FAMILY_ROOMS
     )
 
 
