@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pusa_jax.cli.main import main
+from pusa_jax.inference.jobs import TASKS
 from pusa_jax.media import video
 from pusa_jax.testing.published import write_published_folder
 
@@ -141,7 +142,6 @@ def test_bad_input_is_one_line_and_writes_nothing(world, capsys, words, more, me
     assert sorted(p.name for p in world.rglob("*")) == before
 
 
-NAMES = ("t2v", "i2v", "start-end", "interpolate", "complete", "extend", "transition", "loop")
 RIGHT = {
     "t2v": [],
     "i2v": ["--image_paths", "image.png"],
@@ -196,7 +196,7 @@ def line_of(world, name, *more):
     return task(world, name, *files, "--output", world / "out.mp4", *more)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TASKS)
 def test_what_the_generated_lines_start_from_is_right(world, capsys, name):
     code, _, err = call(capsys, *line_of(world, name, "--dry_run"))
     assert code == 0, err
@@ -230,7 +230,7 @@ def wrong_flags(draw, name):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-@given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), wrong_flags(name))))
+@given(st.sampled_from(TASKS).flatmap(lambda name: st.tuples(st.just(name), wrong_flags(name))))
 def test_generated_mistakes_are_one_line_and_write_nothing(world, capsys, monkeypatch, case):
     name, wrong = case
     monkeypatch.chdir(world)
@@ -295,7 +295,7 @@ def test_a_changed_input_is_noticed_before_a_rerun(world, capsys, tmp_path):
     assert code == 2 and "has changed since" in err
 
 
-@pytest.mark.parametrize("command", [*NAMES, "convert", "export", "info", "rerun", "demo"])
+@pytest.mark.parametrize("command", [*TASKS, "convert", "export", "info", "rerun", "demo"])
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = call(capsys, command, "--help")
     assert code == 0 and out.startswith("usage: pusa-jax")

@@ -59,7 +59,7 @@ def test_a_clip_is_one_stage_whatever_it_is_made_of():
 
 def test_the_sheet_has_a_row_for_every_task(made):
     sheet = video.read_image(made / "sheet.png")
-    assert sheet.shape == (8 * (16 + 8 + 48 * demo.SCALE), 9 * (8 + 48 * demo.SCALE), 3)
+    assert sheet.shape == (len(TASKS) * (16 + 8 + 48 * demo.SCALE), 9 * (8 + 48 * demo.SCALE), 3)
     assert [path.stem for path in sorted(made.glob("*.mp4"))] == sorted(TASKS)
 
 
