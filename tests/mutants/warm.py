@@ -14,11 +14,16 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(LIBRARIES.split())
 
 
+def _is_of_the_checkout(path: Path) -> bool:
+    """Whether the unbroken code may be found there; `make mutants` has its environment inside."""
+    return path.is_relative_to(ROOT) and not path.is_relative_to(sys.prefix)
+
+
 def _test(tree: Path, arguments: list[str]) -> None:
     """pytest in a copy of the tree, as a process of its own would start it there."""
     os.setsid()
     os.chdir(tree)
-    sys.path[:] = [p for p in sys.path if not Path(p or ".").resolve().is_relative_to(ROOT)]
+    sys.path[:] = [p for p in sys.path if not _is_of_the_checkout(Path(p or ".").resolve())]
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)
     nowhere = os.open(os.devnull, os.O_RDWR)
