@@ -91,7 +91,8 @@ def _model(folder: ModelFolder) -> Iterator[str]:
     try:
         yield f"  tokenizer: {folder.tokenizer()}"
     except FileNotFoundError:
-        yield "  tokenizer: none"
+        if folder.family.reads_text:
+            yield "  tokenizer: none"
     yield from (f"  passed over: {line}" for line in folder.unreadable[:LIMIT])
 
 

@@ -66,7 +66,7 @@ def encode_world(
     ]
     card = Card(
         clip_shape=shape,
-        text_shape=(text_encoder.config.text_len, text_encoder.config.dim),
+        text_shape=text_encoder.shape,
         pixels=(world.num_frames, world.size, world.size),
         vae=vae.record | {"tiled": False},
         text_encoder=text_encoder.record | {"computed_in": "float32"},

@@ -142,7 +142,7 @@ def encode_folder(
     fps = rate_for(folder, config)
     card = Card(
         clip_shape=shape,
-        text_shape=(text_encoder.config.text_len, text_encoder.config.dim),
+        text_shape=text_encoder.shape,
         pixels=(config.num_frames, config.height, config.width),
         vae=vae.record | {"tiled": config.tiled},
         text_encoder=text_encoder.record | {"computed_in": config.dtype},

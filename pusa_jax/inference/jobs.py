@@ -341,7 +341,10 @@ def prepare(
         model = open_model(job.model, *loras, add_differences=job.add_differences)
     configs, settings, family = model.configs, job.settings, model.family
     check_experts(settings, family)
-    latent_shape(settings, configs)  # before files are read for a size that does not fit
+    for text in (job.prompt, job.negative_prompt):
+        family.check_prompt(configs.dit, text)
+    # Before files are read for a size that does not fit.
+    family.check_clip(configs.dit, latent_shape(settings, configs))
     fps = float(family.sampling.fps)
     conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers, fps)
     table = plan_run(family, settings, conditions, configs)

@@ -68,7 +68,8 @@ class Model:
         Raises:
           FileNotFoundError, ValueError: it is not there, or not of this family.
         """
-        return self.family.tokenizer(self.folder.tokenizer(), self.configs.dit.text_len)
+        folder = self.folder.tokenizer() if self.family.reads_text else None
+        return self.family.tokenizer(folder, self.configs.dit.text_len)
 
 
 def open_model(
@@ -94,9 +95,9 @@ def open_model(
     """
     folder = path if isinstance(path, ModelFolder) else ModelFolder(packaged.found(path))
     family = folder.family
-    names: tuple[Name, ...] = (*family.experts, "vae", "text_encoder")
-    configs: dict[Name, Any] = {name: folder.config(name) for name in names}
-    folder.tokenizer()
+    configs: dict[Name, Any] = {name: folder.config(name) for name in family.networks}
+    if family.reads_text:
+        folder.tokenizer()
     check_belonging(folder.path, family, configs)
     dit = configs["dit"]
     return Model(
@@ -120,6 +121,8 @@ def check_model(model: Model, dtype: Precision) -> None:
     """
     folder = model.folder
     folder.check(dtype=dtype)
+    if not model.family.reads_text:
+        return
     words, known = model.tokenizer.vocab_size, folder.config("text_encoder").vocab
     if words > known:
         raise ValueError(
@@ -172,7 +175,7 @@ class Loaded:
     family: Family
     dit: Sequence[Expert]
     autoencoder: nnx.Module
-    text_encoder: Callable[[], nnx.Module]
+    text_encoder: Callable[[], nnx.Module | None]
     text_place: Place
     tokenizer: Tokenizer
     mesh: Mesh
@@ -185,6 +188,8 @@ def place_for_text(model: Model, mesh: Mesh, dtype: Precision, resident: Residen
     On the devices where it fits beside the denoisers and leaves `ROOM` for the rest of a run, else
     on the host where that has room for it, else nowhere.
     """
+    if not model.family.reads_text:
+        return "nowhere"
     size = functools.partial(weight_bytes, mesh, model.family)
     text = size(model.folder.config("text_encoder"), dtype, "text_encoder")
     count = len(model.family.experts) if resident == "all" else 1
@@ -233,8 +238,8 @@ def load_parts(
         dit = waiting(dit) if resident == "one" else dit  # before the next one is read
         experts.append(Expert(dit=dit, first_level=level))
     on_progress("load", total, total)
-    load_text = functools.partial(load_module, model, "text_encoder", dtype, mesh)
     text_place = place_for_text(model, mesh, dtype, resident)
+    load_text = functools.partial(load_module, model, "text_encoder", dtype, mesh)
     return Loaded(
         family=model.family,
         dit=experts,

@@ -113,7 +113,7 @@ class PusaPipeline:
         family: Family,
         dit: nnx.Module | Sequence[Expert],
         autoencoder: nnx.Module,
-        text_encoder: Callable[[], nnx.Module],
+        text_encoder: Callable[[], nnx.Module | None],
         tokenizer: Tokenizer,
         text_place: Place = "files",
         mesh: Mesh | None = None,
@@ -226,9 +226,11 @@ class PusaPipeline:
           TypeError: several prompts, or bare pictures; says the right call.
         """
         check_call(prompt, conditions)
-        settings = self.family.sampling if settings is None else settings
         negative = self.family.negative_prompt if negative_prompt is None else negative_prompt
         configs = Configs(dit=self.config, vae=self.autoencoder.config)
+        settings = configs.fitted(self.family) if settings is None else settings
+        for text in (prompt, negative):
+            self.family.check_prompt(self.config, text)
         shape, solver = latent_shape(settings, configs), SOLVERS[settings.solver]
         table = plan_run(self.family, settings, conditions, configs)
         rows = rows_of(table, solver)

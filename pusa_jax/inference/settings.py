@@ -23,6 +23,11 @@ class Configs:
     dit: DenoiserConfig
     vae: CodecConfig
 
+    def fitted(self, family: Family, *, official: bool = False) -> SamplingConfig:
+        """The settings published with Pusa, or with the base model, for networks of this size."""
+        published = family.official if official else family.sampling
+        return family.fitted(published, self.dit, self.vae)
+
 
 def latent_shape(settings: SamplingConfig, configs: Configs) -> tuple[int, int, int, int, int]:
     """[1, F, h, w, C] of a run.
@@ -81,7 +86,9 @@ def plan_run(
         sample with; settings of two experts for a model with one denoiser.
     """
     check_experts(settings, family)
-    _, frames, *_ = latent_shape(settings, configs)
+    shape = latent_shape(settings, configs)
+    family.check_clip(configs.dit, shape)
+    frames = shape[1]
     check_all(conditions, frames)
     multipliers = np.ones(frames, np.float32)
     for given in conditions:

@@ -8,12 +8,13 @@ from flax import nnx
 
 from pusa_jax.inference.experts import waiting, working
 
-Place = Literal["devices", "host", "files"]
+Place = Literal["devices", "host", "files", "nowhere"]
 
 PLACES: dict[Place, str] = {
     "devices": "stays on the devices, beside the denoisers",
     "host": "waits in the host's memory and is copied to the devices for new prompts",
     "files": "is read anew for new prompts: neither devices nor host have room to keep it",
+    "nowhere": "is not there: prompts are numbers of classes",
 }
 """Where the text encoder is between prompts, in words."""
 
@@ -26,8 +27,8 @@ def free_on_host() -> int:
     return 1024 * int(found[0]) if found else 0
 
 
-def kept(load: Callable[[], nnx.Module], place: Place) -> Callable[[], nnx.Module]:
-    """A text encoder that is called for when a new prompt is met.
+def kept(load: Callable[[], nnx.Module], place: Place) -> Callable[[], nnx.Module | None]:
+    """A text encoder that is called for when a new prompt is met; None where there is none.
 
     Args:
       load: reads it to the devices.
@@ -35,7 +36,9 @@ def kept(load: Callable[[], nnx.Module], place: Place) -> Callable[[], nnx.Modul
     """
     here: list[nnx.Module] = []
 
-    def encoder() -> nnx.Module:
+    def encoder() -> nnx.Module | None:
+        if place == "nowhere":
+            return None
         if place == "files":
             return load()
         if not here:

@@ -198,8 +198,9 @@ class Family:
       name: in manifests, checkpoints and videos.
       networks: by the names of their folders.
       codec: how the autoencoder is run.
-      tokenizer: (folder, text length) -> tokenizer.
-      encode_prompt: (text encoder, ids, mask) -> text features [B, L, E].
+      tokenizer: (folder, text length) -> tokenizer; the folder is None where no text is read.
+      encode_prompt: (text encoder, ids, mask) -> text features [B, L, E]; where a prompt names a
+        class, there is no text encoder, None is passed for it, and this is the number of the class.
       given: (latents of given frames, the autoencoder's configuration) -> what stands in their
         places where the original does not take them as they are; None where it does.
       prepare: (denoiser, text) -> what it attends to, once per prompt.
@@ -217,12 +218,18 @@ class Family:
       few_steps: what a run in few steps changes in other settings.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
+      fitted: (published settings, configurations of denoiser and autoencoder) -> settings for
+        networks of these sizes, where they are not free in them.
+      check_prompt: (denoiser's configuration, prompt) -> None; raises ValueError for a prompt that
+        the denoiser knows nothing of.
+      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises ValueError
+        for a size that the denoiser cannot take.
     """
 
     name: str
     networks: Mapping[Name, Network]
     codec: Codec
-    tokenizer: Callable[[Path, int], Tokenizer]
+    tokenizer: Callable[[Any, int], Tokenizer]
     encode_prompt: Callable[[Any, Int[Array, "B L"], Int[Array, "B L"]], Text]
     given: Callable[[np.ndarray, Any], np.ndarray] | None
     prepare: Callable[[Any, Text], Prepared]
@@ -239,6 +246,16 @@ class Family:
     official_negative_prompt: str
     few_steps: Callable[[SamplingConfig], SamplingConfig]
     multipliers: Mapping[str, tuple[float, ...]]
+    fitted: Callable[[SamplingConfig, Any, Any], SamplingConfig] = lambda settings, dit, vae: (
+        settings
+    )
+    check_prompt: Callable[[Any, str], None] = lambda dit, prompt: None
+    check_clip: Callable[[Any, tuple[int, ...]], None] = lambda dit, shape: None
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a prompt is text that an encoder reads, and not the number of a class."""
+        return "text_encoder" in self.networks
 
     def levels_of(self, expert: Name) -> tuple[float, float]:
         """The noise levels that a denoiser serves: the first, and where the next one takes over."""
@@ -252,7 +269,8 @@ class Preset:
 
     Attributes:
       family: what it belongs to.
-      dit, vae, text: configurations of the networks; experts of one model have one.
+      dit, vae, text: configurations of the networks; experts of one model have one; `text` is
+        None for a family that reads none.
       hub: name on the Hugging Face Hub; empty for a model that is not there.
     """
 

@@ -85,8 +85,9 @@ class ModelConfig:
             found = preset(self.preset)
         else:
             family = family_named(self.family)
-            vae, text = (family.networks[name].config for name in ("vae", "text_encoder"))
-            found = Preset(family=family, dit=self.dit, vae=self.vae or vae(), text=text())
+            vae = self.vae or family.networks["vae"].config()
+            text = family.networks["text_encoder"].config() if family.reads_text else None
+            found = Preset(family=family, dit=self.dit, vae=vae, text=text)
         runs = {
             "param_dtype": self.dtype,
             "compute_dtype": self.dtype,
