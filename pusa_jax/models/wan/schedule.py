@@ -76,7 +76,7 @@ def multistep_table(settings: SamplingConfig, multipliers: Float[np.ndarray, " F
         timesteps=told * moving,
         step_sizes=grid.step_sizes * moving,
         levels=grid.levels,
-        entry=moving[0],
+        entry=(1 - moving[0], moving[0]),
     )
 
 
