@@ -30,7 +30,9 @@ def counted(frames: int, levels: int) -> tuple[DiTConfig, tuple[int, ...], float
     shape = (1, frames, 8, 12, 4)
     args = [np.zeros(s, np.float32) for s in (shape, (1, levels), (1, 64))]
     lowered = jax.jit(lambda d, x, t, y: d(x, t, y)).lower(dit, *args)
-    return config, shape, lowered.cost_analysis()["flops"]
+    analysis = lowered.cost_analysis()
+    assert analysis is not None
+    return config, shape, analysis["flops"]
 
 
 @pytest.mark.parametrize("levels", [5, 1])
