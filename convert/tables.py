@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from pusa_jax.listing import listed
+from pusa_jax.convert.violations import ConversionError, one_line
 from pusa_jax.weights.finite import nonfinite
 
 Shape = tuple[int, ...]
@@ -33,9 +33,6 @@ Index = tuple[slice, ...]
 
 COPY_BLOCK = 256
 """Columns per step of a transposing copy; about 5 times faster than NumPy's own order."""
-
-SHOWN = 20
-"""Tensors that a message about a checkpoint names; their shapes make them long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,37 +122,6 @@ class Rule:
         return [self.source.replace("{i}", str(i)) for i in range(leaf[0])]
 
 
-class ConversionError(ValueError):
-    """A checkpoint and a model do not fit together; the message says in a line what is wrong.
-
-    Attributes:
-      violations: all of them, of which the message shows some, sorted, as (kind, what), kind one of
-        "missing", "unexpected",
-        "wrong shape", "wrong dtype" (of the checkpoint), "unfilled", "table" (of the rules).
-    """
-
-    def __init__(self, violations: Iterable[tuple[str, str]], where: str = "checkpoint"):
-        lines = {(kind, _one_line(what)) for kind, what in violations}
-        self.violations = sorted(lines, key=lambda v: _natural("\0".join(v)))
-        counts = Counter(kind for kind, _ in self.violations)
-        found = [f"{kind}: {what}" for kind, what in self.violations]
-        super().__init__(
-            f"{where} does not fit the model: "
-            + ", ".join(f"{n} {kind}" for kind, n in counts.items())
-            + f" ({listed(found, SHOWN, '; ')})."
-        )
-
-
-def _one_line(text: str) -> str:
-    """Names come from files and may hold anything; makes them printable."""
-    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sort key that puts layer 2 before layer 10."""
-    return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", text)]
-
-
 @dataclasses.dataclass(frozen=True)
 class Leaf:
     """One leaf of the model, to be read from the tensors of a checkpoint.
@@ -202,7 +168,7 @@ class Leaf:
             file_of = getattr(self.source, "file_of", None)
             raise ValueError(
                 f"{f'{file_of(name)}: ' if file_of else ''}{count} of {array.size} values of "
-                f"{_one_line(name)} are NaN or infinite in {array.dtype}; fetch the file again."
+                f"{one_line(name)} are NaN or infinite in {array.dtype}; fetch the file again."
             )
 
     def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray:

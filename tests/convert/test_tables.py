@@ -15,8 +15,6 @@ from pusa_jax.convert.tables import (
     DROP_FIRST,
     LINEAR,
     SAME,
-    SHOWN,
-    ConversionError,
     LeafTensors,
     Rule,
     Transform,
@@ -25,6 +23,7 @@ from pusa_jax.convert.tables import (
     load,
     shape_of,
 )
+from pusa_jax.convert.violations import SHOWN, ConversionError
 
 FLAT = Transform(lambda w: w.reshape(len(w), -1).T, lambda k: k.T.reshape(-1, 2, len(k) // 2))
 """(out, 2, n) <-> [2 n, out]: a transform without an index form."""
