@@ -80,27 +80,44 @@ DROP_FIRST = Transform(lambda x: x[0], lambda x: x[None], lambda index: (slice(N
 """A leading axis of length 1 in the checkpoint, none in the leaf."""
 
 
+NUMBERS = {"{i}": (1, 0), "{2i}": (2, 0), "{2i+1}": (2, 1)}
+"""What stands for the number of a layer -> its step from one row of a leaf to the next, its first;
+the second and third are of layers that alternate and are two stacks here."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """One row of a table.
 
     Attributes:
-      source: tensor name in the checkpoint; may hold one `{i}`.
+      source: tensor name in the checkpoint; may hold one key of `NUMBERS`.
       target: slash-separated path of the leaf it fills, as in `blocks/self_attn/q/kernel`.
       transform: change of layout.
       part: (which, of how many) equal parts of the tensor's first axis; its other parts are rules
         of their own, as for queries, keys and values in one tensor.
+      others: rules for the same leaf, for checkpoints that name or shape the tensor otherwise; what
+        is written is as this rule says.
     """
 
     source: str
     target: str
     transform: Transform = SAME
     part: tuple[int, int] = (0, 1)
+    others: tuple["Rule", ...] = ()
 
     @property
     def is_stacked(self) -> bool:
         """Whether the rule names one tensor per layer."""
-        return "{i}" in self.source
+        return any(mark in self.source for mark in NUMBERS)
+
+    def as_in(self, tensors: Mapping[str, TensorInfo], leaf: Shape) -> "Rule":
+        """This rule or that of the others whose tensor is there, if possible in its shape."""
+        rows = (
+            [(rule, rule.names(leaf)[:1]) for rule in (self, *self.others)] if self.others else []
+        )
+        there = [(rule, tensors[name]) for rule, (name,) in rows if name in tensors]
+        fit = (rule for rule, tensor in there if tensor.shape == rule.tensor_shape(leaf))
+        return next(fit, there[0][0] if there else self)
 
     def tensor_shape(self, leaf: Shape) -> Shape:
         """Shape in the checkpoint of the tensor, or of each of the tensors, that fill the leaf."""
@@ -117,9 +134,10 @@ class Rule:
 
     def names(self, leaf: Shape) -> list[str]:
         """Names of the tensors that fill a leaf of this shape, in layer order."""
-        if not self.is_stacked:
-            return [self.source]
-        return [self.source.replace("{i}", str(i)) for i in range(leaf[0])]
+        for mark, (step, first) in NUMBERS.items():
+            if mark in self.source:
+                return [self.source.replace(mark, str(step * i + first)) for i in range(leaf[0])]
+        return [self.source]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +263,7 @@ def bind(
     """
     tensors = source.tensors
     shapes = {path: tuple(leaf.shape) for path, leaf in abstract.items()}
+    rules = [r.as_in(tensors, shapes[r.target]) if r.target in shapes else r for r in rules]
     wrong = [("table", problem) for problem in _table_problems(rules, shapes)]
     used: set[str] = set()
     leaves = []
