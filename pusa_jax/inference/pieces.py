@@ -18,7 +18,6 @@ from jaxtyping import Float
 
 from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models.family import Family
 
@@ -62,19 +61,14 @@ def pieces_of(
     """The settings of one piece, and how the clip is cut; None where it is made in one.
 
     Raises:
-      ValueError: the model's latent frames do not stand for one frame each, or numbers that make no
-        pieces.
+      ValueError: the model makes no pieces, or numbers that make none.
     """
     if overlap is None:
         return settings, None
-    stride = configs.vae.temporal_stride
-    if stride != 1:
-        raise ValueError(
-            f"{family.name} makes no clips in pieces: a latent frame of it stands for {stride} "
-            "frames and those before; leave out --overlap."
-        )
-    own = configs.fitted(family).num_frames
-    pieces = Pieces(frames=own, overlap=overlap, total=latent_frames(settings.num_frames, stride))
+    if family.renoised is None:
+        raise ValueError(f"{family.name} makes no clips in pieces; leave out --overlap.")
+    own, total = configs.fitted(family).num_frames, settings.num_frames
+    pieces = Pieces(frames=own, overlap=overlap, total=total)
     return dataclasses.replace(settings, num_frames=own), pieces
 
 

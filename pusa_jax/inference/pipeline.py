@@ -258,7 +258,7 @@ class PusaPipeline:
 
             plan = Plan.of(self.family, run, given if carried is None else carried, configs)
             if carried is not None:
-                plan = plan.noised_throughout()
+                plan = plan.continued(self.family)
             own = None if draws is None else draws[number * plan.draws :][: plan.draws]
             return self._sample(plan, texts, own, watch, tell)
 

@@ -65,6 +65,7 @@ class Plan:
         key = jax.random.fold_in(key, number) if number else key
         return jax.random.normal(key, self.shape, jnp.float32)
 
-    def noised_throughout(self) -> "Plan":
-        """The same, but given frames are noised to the level that the first step takes them for."""
-        return dataclasses.replace(self, table=self.table.noised_throughout())
+    def continued(self, family: Family) -> "Plan":
+        """The same, for a piece that begins with the end of another."""
+        change = family.renoised or (lambda table: table)
+        return dataclasses.replace(self, table=change(self.table))

@@ -15,7 +15,7 @@ from pusa_jax.models.latte import flops, sharding, vae
 from pusa_jax.models.latte.config import BLOCK_LINEARS, DiTConfig, VAEConfig
 from pusa_jax.models.latte.dit import LatteVideo
 from pusa_jax.models.latte.labels import Labels, as_features, check_label
-from pusa_jax.models.latte.schedule import sampling_table
+from pusa_jax.models.latte.schedule import renoised, sampling_table
 from pusa_jax.typing import Latents, Text, Timesteps
 
 
@@ -116,6 +116,7 @@ LATTE = Family(
     velocity=prediction,
     process=VARIANCE_PRESERVING,
     table=sampling_table,
+    renoised=renoised,
     training_schedule="linear_betas",
     lora_targets=BLOCK_LINEARS,
     flops=Flops(
