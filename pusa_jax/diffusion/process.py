@@ -57,9 +57,7 @@ def _noise(clean: Latents, noise: Latents) -> Latents:
     return noise
 
 
-FLOW = Process(
-    solver=EULER, solvers=SOLVERS, noised=_on_the_straight_path, target=velocity_target
-)
+FLOW = Process(solver=EULER, solvers=SOLVERS, noised=_on_the_straight_path, target=velocity_target)
 """Flow matching, as Wan, Mochi and Pusa are trained."""
 
 VARIANCE_PRESERVING = Process(

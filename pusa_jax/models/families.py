@@ -11,7 +11,8 @@ from pusa_jax.models.mochi import family as mochi
 from pusa_jax.models.wan import family as wan
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (wan.WAN21, wan.WAN22, wan.WAN22_TI2V, mochi.MOCHI, latte.LATTE)
+    family.name: family
+    for family in (wan.WAN21, wan.WAN22, wan.WAN22_TI2V, mochi.MOCHI, latte.LATTE)
 }
 """Name -> family."""
 

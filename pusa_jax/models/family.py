@@ -7,7 +7,6 @@ between families is a field here, never a question in the rooms above (`if famil
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax

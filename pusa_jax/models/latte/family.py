@@ -1,7 +1,6 @@
 """Latte with a timestep per frame as a family, with the settings of FVDM."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,8 +11,8 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.process import VARIANCE_PRESERVING
 from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Tiles
 from pusa_jax.models.latte import flops, sharding, vae
-from pusa_jax.models.latte.config import BLOCK_LINEARS, DiTConfig, VAEConfig
-from pusa_jax.models.latte.dit import LatteVideo
+from pusa_jax.models.latte.config import ATTENTION_LINEARS, SIZES, DiTConfig, VAEConfig
+from pusa_jax.models.latte.dit import LatteVideo, check_size
 from pusa_jax.models.latte.labels import Labels, as_features, check_label
 from pusa_jax.models.latte.schedule import renoised, sampling_table
 from pusa_jax.typing import Latents, Text, Timesteps
@@ -24,9 +23,9 @@ def build_dit(config: DiTConfig, rngs: nnx.Rngs | None = None) -> LatteVideo:
     return LatteVideo(config, rngs=rngs or nnx.Rngs(0))
 
 
-def build_vae(config: VAEConfig, rngs: nnx.Rngs | None = None) -> vae.ImageVAE:
+def build_vae(config: VAEConfig, rngs: nnx.Rngs | None = None) -> vae.FrameVAE:
     """The autoencoder with parameters drawn from `rngs`, or any."""
-    return vae.ImageVAE(config, rngs=rngs or nnx.Rngs(0))
+    return vae.FrameVAE(config, rngs=rngs or nnx.Rngs(0))
 
 
 def labels(folder: None, text_len: int) -> Labels:
@@ -62,18 +61,13 @@ def fitted(settings: SamplingConfig, dit: DiTConfig, vae: VAEConfig) -> Sampling
 def check_clip(dit: DiTConfig, shape: tuple[int, ...]) -> None:
     """Raises ValueError unless the denoiser has a position for every frame and every patch."""
     _, frames, height, width, _ = shape
-    if frames != dit.num_frames:
-        raise ValueError(
-            f"the model makes clips of {dit.num_frames} frames, got {frames}; longer ones are "
-            f"made in pieces: --overlap {dit.num_frames // 2}."
+    try:
+        check_size(dit, frames, height, width)
+    except ValueError as error:
+        longer = "; longer clips are made in pieces, as with --overlap 8" * (
+            frames > dit.num_frames
         )
-    cells = height // dit.patch_size[1], width // dit.patch_size[2]
-    if cells != dit.grid:
-        raise ValueError(
-            f"the model makes frames of {dit.grid[0]} x {dit.grid[1]} patches of "
-            f"{dit.patch_size[1]} x {dit.patch_size[2]} latent cells, got {cells[0]} x {cells[1]}; "
-            "leave out height and width."
-        )
+        raise ValueError(f"{str(error).removesuffix('.')}{longer}.") from None
 
 
 def not_fewer(settings: SamplingConfig) -> SamplingConfig:
@@ -103,7 +97,7 @@ LATTE = Family(
         "vae": Network(config=VAEConfig, build=build_vae, sharding=sharding.VAE),
     },
     codec=Codec(
-        encode=vae.encode,
+        encode=Chunks(first=vae.encode_first, next=vae.encode_next),
         decode=Chunks(first=vae.decode_first, next=vae.decode_next),
         sampling_tiles=WHOLE,
         dataset_tiles=WHOLE,
@@ -118,10 +112,10 @@ LATTE = Family(
     table=sampling_table,
     renoised=renoised,
     training_schedule="linear_betas",
-    lora_targets=BLOCK_LINEARS,
+    lora_targets=ATTENTION_LINEARS,
     flops=Flops(
         velocity=flops.velocity_flops,
-        prepare=flops.text_flops,
+        prepare=flops.prepare_flops,
         attention=flops.attention_flops,
         rows=flops.linear_rows,
         text_encoder=flops.text_encoder_flops,
@@ -148,16 +142,12 @@ LATTE = Family(
 )
 
 
-def _preset(dim: int, num_heads: int, num_layers: int, num_classes: int = 0) -> Preset:
-    dit = DiTConfig(dim=dim, num_heads=num_heads, num_layers=num_layers, num_classes=num_classes)
+def _preset(dit: DiTConfig) -> Preset:
     return Preset(family=LATTE, dit=dit, vae=VAEConfig(), text=None)
 
 
 PRESETS = {
-    "fvdm-s-2": _preset(384, 6, 12),
-    "fvdm-b-2": _preset(768, 12, 12),
-    "fvdm-l-2": _preset(1024, 16, 24),
-    "fvdm-xl-2": _preset(1152, 16, 28),
-    "fvdm-xl-2-ucf101": _preset(1152, 16, 28, num_classes=101),
+    **{f"fvdm-{size.lower()}-2": _preset(dit) for size, dit in SIZES.items()},
+    "fvdm-xl-2-ucf101": _preset(dataclasses.replace(SIZES["XL"], num_classes=101)),
 }
-"""Name of a published size -> sizes; FVDM's own weights are not published, Latte's are."""
+"""Name of a published size -> sizes. FVDM's own weights are not published, Latte's are."""
