@@ -45,6 +45,7 @@ class ForeignNetwork:
       lora_file: what a LoRA file of this denoiser is called that a run exports.
       tuned: name of a published file that is taken where it lies beside the one it was tuned from.
       ignored: tensors that may be there and are not read -> reason.
+      entry: under which the written PyTorch file keeps the tensors; empty for none.
       beside_dit: (own configuration, the denoiser's) -> own, with what the denoiser decides.
     """
 
@@ -60,6 +61,7 @@ class ForeignNetwork:
     lora_file: str = LORA_FILE
     tuned: str = ""
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    entry: str = ""
     beside_dit: Callable[[Any, Any], Any] = lambda config, dit: config
 
 

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from pusa_jax.listing import listed
+from pusa_jax.convert.violations import ConversionError, one_line
 from pusa_jax.weights.finite import nonfinite
 
 Shape = tuple[int, ...]
@@ -33,9 +33,6 @@ Index = tuple[slice, ...]
 
 COPY_BLOCK = 256
 """Columns per step of a transposing copy; about 5 times faster than NumPy's own order."""
-
-SHOWN = 20
-"""Tensors that a message about a checkpoint names; their shapes make them long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,27 +80,44 @@ DROP_FIRST = Transform(lambda x: x[0], lambda x: x[None], lambda index: (slice(N
 """A leading axis of length 1 in the checkpoint, none in the leaf."""
 
 
+NUMBERS = {"{i}": (1, 0), "{2i}": (2, 0), "{2i+1}": (2, 1)}
+"""What stands for the number of a layer -> its step from one row of a leaf to the next, its first;
+the second and third are of layers that alternate and are two stacks here."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """One row of a table.
 
     Attributes:
-      source: tensor name in the checkpoint; may hold one `{i}`.
+      source: tensor name in the checkpoint; may hold one key of `NUMBERS`.
       target: slash-separated path of the leaf it fills, as in `blocks/self_attn/q/kernel`.
       transform: change of layout.
       part: (which, of how many) equal parts of the tensor's first axis; its other parts are rules
         of their own, as for queries, keys and values in one tensor.
+      others: rules for the same leaf, for checkpoints that name or shape the tensor otherwise; what
+        is written is as this rule says.
     """
 
     source: str
     target: str
     transform: Transform = SAME
     part: tuple[int, int] = (0, 1)
+    others: tuple["Rule", ...] = ()
 
     @property
     def is_stacked(self) -> bool:
         """Whether the rule names one tensor per layer."""
-        return "{i}" in self.source
+        return any(mark in self.source for mark in NUMBERS)
+
+    def as_in(self, tensors: Mapping[str, TensorInfo], leaf: Shape) -> "Rule":
+        """This rule or that of the others whose tensor is there, if possible in its shape."""
+        rows = (
+            [(rule, rule.names(leaf)[:1]) for rule in (self, *self.others)] if self.others else []
+        )
+        there = [(rule, tensors[name]) for rule, (name,) in rows if name in tensors]
+        fit = (rule for rule, tensor in there if tensor.shape == rule.tensor_shape(leaf))
+        return next(fit, there[0][0] if there else self)
 
     def tensor_shape(self, leaf: Shape) -> Shape:
         """Shape in the checkpoint of the tensor, or of each of the tensors, that fill the leaf."""
@@ -120,40 +134,10 @@ class Rule:
 
     def names(self, leaf: Shape) -> list[str]:
         """Names of the tensors that fill a leaf of this shape, in layer order."""
-        if not self.is_stacked:
-            return [self.source]
-        return [self.source.replace("{i}", str(i)) for i in range(leaf[0])]
-
-
-class ConversionError(ValueError):
-    """A checkpoint and a model do not fit together; the message says in a line what is wrong.
-
-    Attributes:
-      violations: all of them, of which the message shows some, sorted, as (kind, what), kind one of
-        "missing", "unexpected",
-        "wrong shape", "wrong dtype" (of the checkpoint), "unfilled", "table" (of the rules).
-    """
-
-    def __init__(self, violations: Iterable[tuple[str, str]], where: str = "checkpoint"):
-        lines = {(kind, _one_line(what)) for kind, what in violations}
-        self.violations = sorted(lines, key=lambda v: _natural("\0".join(v)))
-        counts = Counter(kind for kind, _ in self.violations)
-        found = [f"{kind}: {what}" for kind, what in self.violations]
-        super().__init__(
-            f"{where} does not fit the model: "
-            + ", ".join(f"{n} {kind}" for kind, n in counts.items())
-            + f" ({listed(found, SHOWN, '; ')})."
-        )
-
-
-def _one_line(text: str) -> str:
-    """Names come from files and may hold anything; makes them printable."""
-    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sort key that puts layer 2 before layer 10."""
-    return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", text)]
+        for mark, (step, first) in NUMBERS.items():
+            if mark in self.source:
+                return [self.source.replace(mark, str(step * i + first)) for i in range(leaf[0])]
+        return [self.source]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +186,7 @@ class Leaf:
             file_of = getattr(self.source, "file_of", None)
             raise ValueError(
                 f"{f'{file_of(name)}: ' if file_of else ''}{count} of {array.size} values of "
-                f"{_one_line(name)} are NaN or infinite in {array.dtype}; fetch the file again."
+                f"{one_line(name)} are NaN or infinite in {array.dtype}; fetch the file again."
             )
 
     def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray:
@@ -279,6 +263,7 @@ def bind(
     """
     tensors = source.tensors
     shapes = {path: tuple(leaf.shape) for path, leaf in abstract.items()}
+    rules = [r.as_in(tensors, shapes[r.target]) if r.target in shapes else r for r in rules]
     wrong = [("table", problem) for problem in _table_problems(rules, shapes)]
     used: set[str] = set()
     leaves = []

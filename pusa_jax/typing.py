@@ -29,5 +29,9 @@ Video = Float[Array, "B T H W 3"]
 Text = Float[Array, "B L E"]
 """Text-encoder features; rows after the prompt's end are zero."""
 
-Velocity = Callable[[Latents, Timesteps], Latents]
-"""dx/dsigma = noise - clean, predicted from noisy latents and the timesteps the network is told."""
+Prediction = Float[Array, "B F H W predicted"]
+"""What a network predicts in the latents' channels, and what else it says, in channels behind."""
+
+Velocity = Callable[[Latents, Timesteps], Prediction]
+"""dx/dsigma = noise - clean, predicted from noisy latents and the timesteps the network is told; of
+variance-preserving diffusion the noise, and a variance in channels behind it."""

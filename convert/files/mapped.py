@@ -87,10 +87,12 @@ class FileTensors:
     Attributes:
       entries: name -> place in a file.
       metadata: the `__metadata__` of a single safetensors file, else empty.
+      entry: under which a single PyTorch file keeps them, beside others; empty if it has no such.
     """
 
     entries: Mapping[str, FileTensor]
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    entry: str = ""
 
     @functools.cached_property
     def _infos(self) -> Mapping[str, TensorInfo]:

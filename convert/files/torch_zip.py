@@ -54,8 +54,9 @@ PACKED = re.compile(
 )
 """Names that pickles of packed, quantised or distributed tensors ask for."""
 
-NESTINGS = ("model_state", "state_dict", "model", "module")
-"""Entries under which a file may keep its tensors, beside other entries."""
+NESTINGS = ("ema", "model_state", "state_dict", "model", "module")
+"""Entries under which a file may keep its tensors, beside other entries; of several that hold
+nothing but tensors the first is taken."""
 
 PICKLE_LIMIT = 2**22
 """Largest pickle accepted, in bytes; that of the 14B model has some hundred thousand."""
@@ -270,13 +271,13 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
                 f"{path} is damaged or no PyTorch checkpoint of zip format ({error!r:.200}); fetch "
                 "it again, or save it again with PyTorch 1.6 or newer."
             ) from None
-        tensors = _state_dict(_flat(content) if is_nested else content, path)
+        entry, tensors = _state_dict(_flat(content) if is_nested else content, path)
         keys = {tensor.storage.key for tensor in tensors.values()}
         found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
     mapped = MappedFile(path)
     entries = {name: _entry(mapped, name, t, found) for name, t in tensors.items()}
     claims.check_tensors(path, sum(math.prod(t.shape) * t.dtype.itemsize for t in entries.values()))
-    return FileTensors(entries)
+    return FileTensors(entries, entry=entry)
 
 
 def _check_directory(file: io.BufferedReader) -> None:
@@ -307,22 +308,29 @@ def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
     return flat
 
 
-def _state_dict(content: Any, path: Path) -> Mapping[str, _Tensor]:
+def _state_dict(content: Any, path: Path) -> tuple[str, Mapping[str, _Tensor]]:
+    """The entry that holds the tensors, "" if none does, and the tensors."""
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors.")
-    nested = next((key for key in NESTINGS if isinstance(content.get(key), dict)), None)
-    state = content if nested is None else content[nested]
-    wrong = [
-        f"{reprlib.repr(key):.80}"
-        for key, value in state.items()
-        if not (isinstance(key, str) and isinstance(value, _Tensor) and value.is_valid)
-    ]
+    nested = [key for key in NESTINGS if isinstance(content.get(key), dict)]
+    whole = (key for key in nested if content[key] and not _no_tensors(content[key]))
+    entry = next(whole, nested[0] if nested else "")
+    state = content[entry] if entry else content
+    wrong = _no_tensors(state)
     if wrong or not state:
         raise ValueError(
             f"{path} must hold a dict of tensors, alone or under {', '.join(NESTINGS)}; of its "
             f"{len(state)} entries {len(wrong)} are no tensors: {listed(wrong, 5)}."
         )
-    return state
+    return entry, state
+
+
+def _no_tensors(state: dict[Any, Any]) -> list[str]:
+    return [
+        f"{reprlib.repr(key):.80}"
+        for key, value in state.items()
+        if not (isinstance(key, str) and isinstance(value, _Tensor) and value.is_valid)
+    ]
 
 
 def _record(file: io.BufferedReader, info: zipfile.ZipInfo | None, path: Path) -> tuple[int, int]:
@@ -356,19 +364,20 @@ ALIGNMENT = 64
 """Storages begin at multiples of this many bytes, as PyTorch writes them."""
 
 
-def write_torch_zip(path: Path, source: TensorSource) -> None:
+def write_torch_zip(path: Path, source: TensorSource, entry: str = "") -> None:
     """Writes tensors as `torch.save` writes a state dict, one at a time, each with its own storage.
 
     Args:
       path: the file; has its name only once it is complete.
       source: where the tensors come from.
+      entry: of a dict around the state dict, if there is to be one.
     """
     with (
         replacing(path) as part,
         part.open("wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
-        archive.writestr("archive/data.pkl", _pickled(source))
+        archive.writestr("archive/data.pkl", _pickled(source, entry))
         archive.writestr("archive/byteorder", "little")
         for key, name in enumerate(source.tensors):
             data = bytes_of(source.read(name))
@@ -383,11 +392,11 @@ def write_torch_zip(path: Path, source: TensorSource) -> None:
         archive.writestr("archive/version", "3\n")
 
 
-def _pickled(source: TensorSource) -> bytes:
+def _pickled(source: TensorSource, entry: str) -> bytes:
     """The pickle, written out by hand: an OrderedDict of calls of `_rebuild_tensor_v2`."""
     kinds = {np.dtype(dtype): kind for kind, dtype in STORAGES.items()}
     empty = b"ccollections\nOrderedDict\n)R"
-    out = [b"\x80\x02", empty, b"("]
+    out = [b"\x80\x02", *([b"}", _text(entry)] if entry else []), empty, b"("]
     for key, (name, info) in enumerate(source.tensors.items()):
         size = math.prod(info.shape)
         storage = (
@@ -406,7 +415,7 @@ def _pickled(source: TensorSource) -> bytes:
             empty,
         )
         out += [_text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", _sequence(arguments), b"R"]
-    return b"".join([*out, b"u."])
+    return b"".join([*out, b"us." if entry else b"u."])
 
 
 def _text(value: str) -> bytes:

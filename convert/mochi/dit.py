@@ -13,6 +13,7 @@ from typing import Any
 from pusa_jax.convert.files.config_json import check_agreement, positive
 from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.tables import LINEAR, SAME, Rule, TensorSource, Transform, shape_of
+from pusa_jax.convert.transforms import patches
 from pusa_jax.models.mochi.config import DiTConfig
 
 _ENDS = (
@@ -98,15 +99,6 @@ def _diffusers_stream(name: str, path: str, s: str, ends: bool) -> list[Row]:
         (f"{name}.{mlp}.net.0.proj.weight", f"{path}/mlp/gate/kernel", LINEAR, (1, 2)),
         (f"{name}.{mlp}.net.2.weight", f"{path}/mlp/down/kernel", LINEAR, WHOLE),
     ]
-
-
-def patches(patch_size: tuple[int, int, int]) -> Transform:
-    """Conv weight (D, C, ph, pw) <-> kernel (ph pw C, D), channels fastest."""
-    _, ph, pw = patch_size
-    return Transform(
-        lambda w: w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
-        lambda k: k.reshape(ph, pw, -1, k.shape[-1]).transpose(3, 2, 0, 1),
-    )
 
 
 def _rules(config: DiTConfig, layout: Layout) -> list[Rule]:

@@ -16,6 +16,7 @@ import numpy as np
 from pusa_jax.convert.files.config_json import check_agreement
 from pusa_jax.convert.foreign import Layout
 from pusa_jax.convert.tables import SAME, Rule, TensorSource, Transform, shape_of
+from pusa_jax.convert.transforms import CONV2D
 from pusa_jax.models.wan.config import (
     WAN21_LATENT_MEAN,
     WAN21_LATENT_STD,
@@ -32,9 +33,6 @@ Rewrites = Sequence[Rewrite]
 
 CONV3D = Transform(lambda w: w.transpose(2, 3, 4, 1, 0), lambda k: k.transpose(4, 3, 0, 1, 2))
 """Weight (out, in, t, h, w) <-> kernel [t, h, w, in, out]."""
-
-CONV2D = Transform(lambda w: w.transpose(2, 3, 1, 0), lambda k: k.transpose(3, 2, 0, 1))
-"""Weight (out, in, h, w) <-> kernel [h, w, in, out]."""
 
 
 def _pointwise(axes: int) -> Transform:

@@ -5,7 +5,7 @@ import itertools
 import math
 from typing import Literal
 
-Solver = Literal["euler", "unipc", "dpm++"]
+Solver = Literal["euler", "unipc", "dpm++", "ddim", "ddpm"]
 
 Tiling = bool | Literal["original"]
 """Overlapping tiles without seams, none, or the original's where those are others."""
@@ -28,7 +28,8 @@ class SamplingConfig:
       guidance_schedule: guidance scale of every step, in place of the others; None is one for all.
       boundary: noise level, 0 to 1, below which the low-noise expert takes over; None is the
         model's.
-      solver: of the flow equation; all but Euler's look back at earlier steps.
+      solver: of the model's process: DDIM and ancestral sampling (ddpm) of variance-preserving
+        diffusion, the others of flow matching, where all but Euler's look back at earlier steps.
       levels: noise level of every step, falling, in place of the model's schedule; a run ends at 0.
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
       seed: of the initial noise, 0 to 2**64 - 1; up to 2**32 - 1 it means what it always did.

@@ -4,8 +4,9 @@ A noise level sigma runs from 1 (pure noise) to 0 (clean): x = (1 - sigma) * cle
 and networks predict dx/dsigma = noise - clean. Everything is per latent frame: sigmas are [B, F].
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -81,15 +82,18 @@ class NoiseTable(NamedTuple):
         table of its own because originals round it while their solvers step by exact sigmas.
       step_sizes: change of sigma per step and frame, [S, F]; a family may stop a frame early.
       levels: scheduled noise level of each step, before multipliers, [S]; experts go by it.
-      entry: noise level that each frame has when a run starts, [F]; None is the first of `sigmas`.
-        Solvers that cannot compute with level 1 start just below it, from pure noise all the same.
+      entry: what each frame is made of when a run starts, factors of clean and of noise, each [F];
+        None is where the path has the first of `sigmas`. Solvers that cannot compute with level 1
+        start just below it, from pure noise all the same.
+      coefficients: rows of a solver that does not go by noise levels, with a first axis S.
     """
 
     sigmas: Float[Array | np.ndarray, "steps_and_end F"]
     timesteps: Float[Array | np.ndarray, "S F"]
     step_sizes: Float[Array | np.ndarray, "S F"]
     levels: Float[Array | np.ndarray, " S"]
-    entry: Float[Array | np.ndarray, " F"] | None = None
+    entry: tuple[Float[Array | np.ndarray, " F"], Float[Array | np.ndarray, " F"]] | None = None
+    coefficients: Any = None
 
     @property
     def num_steps(self) -> int:
@@ -103,4 +107,5 @@ class NoiseTable(NamedTuple):
             timesteps=self.timesteps[start:stop],
             step_sizes=self.step_sizes[start:stop],
             levels=self.levels[start:stop],
+            coefficients=jax.tree.map(lambda leaf: leaf[start:stop], self.coefficients),
         )

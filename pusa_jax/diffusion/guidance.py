@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pusa_jax.typing import Latents, Timesteps, Velocity
+from pusa_jax.typing import Latents, Prediction, Timesteps, Velocity
 
 
 def guided(
-    velocity: Callable[[Latents, Timesteps, Any], Latents],
+    velocity: Callable[[Latents, Timesteps, Any], Prediction],
     texts: Any,
     scale: Float[Array, ""],
 ) -> Velocity:
@@ -30,7 +30,7 @@ def guided(
       scale: guidance scale; 1 is off.
     """
 
-    def call(latents: Latents, timesteps: Timesteps) -> Latents:
+    def call(latents: Latents, timesteps: Timesteps) -> Prediction:
         def one_pass(i, velocities):
             text = jax.tree.map(lambda leaf: leaf[i], texts)
             return velocities.at[i].set(velocity(latents, timesteps, text))
@@ -40,13 +40,13 @@ def guided(
         prompt, negative = jax.lax.fori_loop(
             0, passes, one_pass, jnp.zeros((2, *shape.shape), shape.dtype)
         )
-        return jnp.where(scale == 1, prompt, negative + scale * (prompt - negative))
+        return _away_from(negative, prompt, scale, latents.shape[-1])
 
     return call
 
 
 def guided_together(
-    velocity: Callable[[Latents, Timesteps, Any], Latents],
+    velocity: Callable[[Latents, Timesteps, Any], Prediction],
     texts: Any,
     scale: Float[Array, ""],
 ) -> Velocity:
@@ -60,9 +60,20 @@ def guided_together(
       scale: guidance scale; 1 is off.
     """
 
-    def call(latents: Latents, timesteps: Timesteps) -> Latents:
+    def call(latents: Latents, timesteps: Timesteps) -> Prediction:
         twice = velocity(jnp.tile(latents, (2, 1, 1, 1, 1)), jnp.tile(timesteps, (2, 1)), texts)
         prompt, negative = jnp.split(twice, 2)
-        return jnp.where(scale == 1, prompt, negative + scale * (prompt - negative))
+        return _away_from(negative, prompt, scale, latents.shape[-1])
 
     return call
+
+
+def _away_from(
+    negative: Prediction, prompt: Prediction, scale: Float[Array, ""], channels: int
+) -> Prediction:
+    """Guidance of the first channels; what is predicted beside them is that of the prompt's pass.
+
+    A variance, for one, must not be pushed out of its range (original: forward_with_cfg).
+    """
+    apart = jnp.where(scale == 1, prompt, negative + scale * (prompt - negative))
+    return jnp.concatenate([apart[..., :channels], prompt[..., channels:]], axis=-1)

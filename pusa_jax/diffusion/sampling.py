@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pusa_jax.diffusion.flow import NoiseTable, interpolate
+from pusa_jax.diffusion.flow import NoiseTable, per_frame
 from pusa_jax.diffusion.solvers import EULER, Solver
 from pusa_jax.typing import Latents, Velocity
 
@@ -36,14 +36,19 @@ class Row(NamedTuple):
 def rows_of(table: NoiseTable, solver: Solver = EULER) -> list[Row]:
     """The steps of a table for a solver, on the host.
 
-    Euler takes the table's own step sizes, which may stop a frame early; others go by its levels.
+    Rows that the table brings along are taken as they are. Else Euler takes its step sizes, which
+    may stop a frame early, and others go by its levels.
 
     Raises:
-      ValueError: a multistep solver, and frames that move along different levels.
+      ValueError: a multistep solver, and frames that move along different levels; or a solver that
+        does not go by levels, and a table without rows for it.
     """
     timesteps = np.asarray(table.timesteps)
-    levels = np.asarray(table.sigmas)
-    steps = np.asarray(table.step_sizes) if solver is EULER else solver.coefficients(levels)
+    steps = table.coefficients
+    if steps is None and solver is EULER:
+        steps = np.asarray(table.step_sizes)
+    elif steps is None:
+        steps = solver.coefficients(np.asarray(table.sigmas))
     leaves, structure = jax.tree.flatten(steps)
     by_step = [structure.unflatten(step) for step in zip(*leaves, strict=True)]
     return [Row(*pair) for pair in zip(timesteps, by_step, strict=True)]
@@ -51,8 +56,13 @@ def rows_of(table: NoiseTable, solver: Solver = EULER) -> list[Row]:
 
 def start(clean: Latents, noise: Latents, table: NoiseTable) -> Latents:
     """Latents entering the first step: noise, given frames mixed in at their own first level."""
-    levels = table.sigmas[0] if table.entry is None else table.entry
-    return interpolate(clean, noise, _every_clip(levels, clean))
+    if table.entry is None:
+        levels = jnp.asarray(table.sigmas[0])
+        of_clean, of_noise = 1 - levels, levels
+    else:
+        of_clean, of_noise = table.entry
+    of_clean, of_noise = (per_frame(_every_clip(factor, clean)) for factor in (of_clean, of_noise))
+    return of_clean * clean + of_noise * noise
 
 
 def take_step(velocity: Velocity, solver: Solver, state: Any, row: Row) -> Any:

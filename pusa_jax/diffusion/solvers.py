@@ -37,11 +37,14 @@ class Solver:
         S. To cut a run, cut the rows and carry the state over.
       init: latents at the first level -> state.
       step: state, velocity predicted at `state.latents`, row -> state at the next level.
+      is_random: whether a step adds noise; each row then has a leaf `noise`, None until a run fills
+        it with fresh standard normal noise of the latents' shape.
     """
 
     coefficients: Callable[[Levels], Any]
     init: Callable[[Latents], Any]
     step: Callable[[Any, Latents, Any], Any]
+    is_random: bool = False
 
 
 class EulerState(NamedTuple):

@@ -1,5 +1,6 @@
 """Parts of diffusion transformers: norms of stated precision, MLP, time features, patches."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -54,6 +55,9 @@ def _along_last(vector: Float[Array, " D"], ndim: int) -> Float[Array, "..."]:
     return vector.reshape((1,) * (ndim - 1) + vector.shape)
 
 
+LECUN = nnx.initializers.lecun_normal()
+
+
 class MLP(nnx.Module):
     """Linear, activation, Linear; `gelu` is the tanh approximation."""
 
@@ -62,14 +66,17 @@ class MLP(nnx.Module):
         dims: tuple[int, int, int],
         activation: Literal["silu", "gelu"],
         *,
+        kernel_init: nnx.Initializer = LECUN,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         into, hidden, out = dims
         self.activation = activation
-        self.up = nnx.Linear(into, hidden, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.down = nnx.Linear(hidden, out, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        linear = functools.partial(
+            nnx.Linear, kernel_init=kernel_init, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+        self.up, self.down = linear(into, hidden), linear(hidden, out)
 
     def __call__(self, x: Float[Array, "*rest into"]) -> Float[Array, "*rest out"]:
         """Maps the last axis."""

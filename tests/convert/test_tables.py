@@ -15,8 +15,6 @@ from pusa_jax.convert.tables import (
     DROP_FIRST,
     LINEAR,
     SAME,
-    SHOWN,
-    ConversionError,
     LeafTensors,
     Rule,
     Transform,
@@ -25,6 +23,7 @@ from pusa_jax.convert.tables import (
     load,
     shape_of,
 )
+from pusa_jax.convert.violations import SHOWN, ConversionError
 
 FLAT = Transform(lambda w: w.reshape(len(w), -1).T, lambda k: k.T.reshape(-1, 2, len(k) // 2))
 """(out, 2, n) <-> [2 n, out]: a transform without an index form."""
@@ -271,3 +270,38 @@ def test_values_of_one_byte_need_a_choice_as_well():
 def test_a_size_is_read_off_no_empty_tensor_and_off_none_of_another_rank(shape):
     with pytest.raises(ValueError, match=r"w must be there with 2 axes, got \["):
         shape_of(ArrayTensors({"w": np.zeros(shape)}), "w", 2)
+
+
+ALTERNATING = [
+    Rule("even.{i}.w", "even", LINEAR, others=(Rule("layers.{2i}.w", "even", LINEAR),)),
+    Rule("odd.{i}.w", "odd", LINEAR, others=(Rule("layers.{2i+1}.w", "odd", LINEAR),)),
+]
+
+
+def test_a_tensor_of_another_name_is_read_and_written_back_under_the_first():
+    named = {f"{kind}.{i}.w": np.full((3, 2), 2 * i + (kind == "odd"), np.float32)
+             for kind in ("even", "odd") for i in range(2)}  # fmt: skip
+    older = {f"layers.{int(x[0, 0])}.w": x for x in named.values()}
+    shapes = dict.fromkeys(("even", "odd"), jax.ShapeDtypeStruct((2, 2, 3), jnp.float32))
+    for arrays in (named, older):
+        leaves = load(ArrayTensors(arrays), ALTERNATING, shapes)
+        assert leaves["odd"][:, 0, 0].tolist() == [1, 3]
+        assert {n: x.tolist() for n, x in dump(leaves, ALTERNATING)} == {
+            n: x.tolist() for n, x in named.items()
+        }
+    with pytest.raises(ConversionError, match=r"missing: layers\.2\.w \[3, 2\] for even"):
+        bind(ArrayTensors({n: x for n, x in older.items() if "2" not in n}), ALTERNATING, shapes)
+    with pytest.raises(ConversionError, match=r"4 missing.*missing: even\.0\.w"):
+        bind(ArrayTensors({}), ALTERNATING, shapes)
+
+
+def test_of_two_shapes_that_one_name_may_have_the_one_that_is_there_is_read():
+    point = Transform(lambda w: w[:, :, 0].T, lambda k: k.T[:, :, None])
+    table = [Rule("w", "w", LINEAR, others=(Rule("w", "w", point),))]
+    shapes = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for stored in (values, values[:, :, None]):
+        leaves = load(ArrayTensors({"w": stored}), table, shapes)
+        np.testing.assert_array_equal(leaves["w"], values.T)
+    with pytest.raises(ConversionError, match=r"wrong shape: w is \[2, 2\], must be \[3, 2\]"):
+        bind(ArrayTensors({"w": values[:2]}), table, shapes)

@@ -102,6 +102,20 @@ def test_both_passes_as_one_batch_are_the_same_guidance(scale):
     assert jnp.allclose(together(x, t), in_turn(x, t), atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 7.0])
+def test_guidance_leaves_channels_alone_that_latents_do_not_have(scale):
+    x, t = jnp.ones((1, 2, 1, 1, 4)), jnp.ones((1, 2))
+
+    def network(x, t, text):
+        return jnp.concatenate([x, 10 * x], -1) * text.reshape(-1, 1, 1, 1, 1)
+
+    texts = jnp.asarray([2.0, 0.5])
+    for guide in (guided, guided_together):
+        found = guide(network, texts, jnp.float32(scale))(x, t)
+        assert found.shape == (1, 2, 1, 1, 8)
+        assert (found[..., :4] == 0.5 + 1.5 * scale).all() and (found[..., 4:] == 20).all()
+
+
 def picture(value, height=4, width=6):
     return np.full((height, width, 3), value, np.uint8)
 

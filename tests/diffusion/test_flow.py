@@ -173,6 +173,29 @@ def test_a_table_is_data_not_a_shape():
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("multiplier", [0.0, 0.2, 0.7])
+def test_a_run_starts_on_the_path_to_the_last_bit(is_compiled, multiplier):
+    table = noise_table(4, 5.0, np.asarray([multiplier, 1, 1, 1, 1], np.float32))
+    levels = jnp.broadcast_to(table.sigmas[0], CLEAN.shape[:2])
+    on_the_path, begun = interpolate, start
+    if is_compiled:
+        on_the_path, begun = jax.jit(on_the_path), jax.jit(begun)
+    expected = on_the_path(CLEAN, NOISE, levels)
+    assert jnp.array_equal(begun(CLEAN, NOISE, table), expected)
+    factors = (1 - table.sigmas[0], table.sigmas[0])
+    assert jnp.array_equal(begun(CLEAN, NOISE, table._replace(entry=factors)), expected)
+
+
+def test_a_run_may_start_with_factors_that_are_on_no_straight_path():
+    factors = (np.float32([0.9, 0.0, 1.0, 0.5, 0.0]), np.float32([0.1, 0.99, 0.0, 0.7, 1.0]))
+    table = noise_table(4, 5.0, np.ones(5))._replace(entry=factors)
+    begun = start(CLEAN, NOISE, table)
+    np.testing.assert_allclose(begun[:, 0], 0.9 * CLEAN[:, 0] + 0.1 * NOISE[:, 0], atol=1e-6)
+    np.testing.assert_allclose(begun[:, 1], 0.99 * NOISE[:, 1], atol=1e-6)
+    assert jnp.array_equal(begun[:, 2], CLEAN[:, 2]) and jnp.array_equal(begun[:, 4], NOISE[:, 4])
+
+
 def test_a_part_of_a_plan_ends_where_the_next_one_begins():
     table = noise_table(6, 5.0, np.asarray([1.0, 0.5]))
     first, second = table.part(0, 2), table.part(2, 6)
@@ -181,3 +204,9 @@ def test_a_part_of_a_plan_ends_where_the_next_one_begins():
     for name in ("timesteps", "step_sizes", "levels"):
         joined = np.concatenate([getattr(first, name), getattr(second, name)])
         assert np.array_equal(joined, getattr(table, name))
+
+
+def test_a_part_of_a_plan_keeps_the_rows_of_its_solver():
+    rows = {"factor": np.arange(6), "noise": None}
+    part = noise_table(6, 5.0, np.ones(1))._replace(coefficients=rows).part(2, 5)
+    assert part.coefficients["factor"].tolist() == [2, 3, 4] and part.coefficients["noise"] is None

@@ -10,8 +10,8 @@ TABLES = [unipc_table, dpmpp_table, euler_table]
 
 @pytest.mark.parametrize("table", TABLES)
 def test_steps_join_the_levels_and_the_last_ends_in_zero(table):
-    sigmas, timesteps, step_sizes, levels, entry = table(7, 5.0)
-    assert entry is None
+    sigmas, timesteps, step_sizes, levels, entry, coefficients = table(7, 5.0)
+    assert entry is None and coefficients is None
     assert sigmas.shape == (8, 1) and timesteps.shape == step_sizes.shape == (7, 1)
     assert sigmas[-1, 0] == 0 and (np.diff(sigmas[:, 0]) < 0).all()
     assert np.array_equal(step_sizes, sigmas[1:] - sigmas[:-1])

@@ -47,6 +47,12 @@ def test_rows_are_the_timesteps_and_step_sizes_of_the_table():
     assert np.array_equal([row.coefficients for row in rows], TABLE.step_sizes)
 
 
+def test_rows_that_a_table_brings_along_are_taken_as_they_are():
+    rows = rows_of(TABLE._replace(coefficients={"factor": np.arange(4), "noise": None}))
+    assert [row.coefficients for row in rows] == [{"factor": i, "noise": None} for i in range(4)]
+    assert np.array_equal([row.timesteps for row in rows], TABLE.timesteps)
+
+
 def test_a_table_whose_columns_differ_in_length_is_refused():
     with pytest.raises(ValueError):
         rows_of(TABLE._replace(step_sizes=TABLE.step_sizes[:-1]))

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pusa_jax.diffusion import config, solvers
+from pusa_jax.diffusion import config
 from pusa_jax.diffusion.flow import interpolate, pusa_schedule
 from pusa_jax.diffusion.grids import dpmpp_table, euler_table, unipc_table
+from pusa_jax.diffusion.process import FLOW, VARIANCE_PRESERVING
 from pusa_jax.diffusion.solvers import EULER, dpmpp, unipc
 from pusa_jax.testing.compare import assert_close, relative_error
 
@@ -294,8 +295,9 @@ def test_tables_refuse_what_cannot_be_sampled(table):
         table(4, -1.0)
 
 
-def test_every_solver_that_settings_may_name_is_there():
-    assert set(get_args(config.Solver)) == set(solvers.SOLVERS)
+def test_every_solver_that_settings_may_name_belongs_to_one_process():
+    named = [*FLOW.solvers, *VARIANCE_PRESERVING.solvers]
+    assert sorted(get_args(config.Solver)) == sorted(named)
 
 
 def test_state_is_float32_whatever_the_latents():

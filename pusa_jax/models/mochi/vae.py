@@ -20,10 +20,10 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from pusa_jax.models.conv import CausalConv
+from pusa_jax.models.frames import FrameNorm, Frames
 from pusa_jax.models.mochi.config import VAEConfig
 from pusa_jax.typing import Latents, Video
 
-Frames = Float[Array, "B T H W C"]
 Cache = PyTree[Float[Array, "B _ _ _ _"]]
 """Past frames of each temporal convolution; None at the start of a clip."""
 
@@ -50,31 +50,16 @@ def fourier_features(video: Float[Array, "B T H W 3"]) -> Float[Array, "B T H W 
     return jnp.concatenate([x, jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class FrameNorm(nnx.Module):
-    """Group norm of every frame by itself; statistics in float32."""
-
-    def __init__(self, dim: int, config: VAEConfig):
-        self.groups = config.num_groups
-        self.scale = nnx.Param(jnp.ones(dim, config.param_dtype))
-        self.bias = nnx.Param(jnp.zeros(dim, config.param_dtype))
-
-    def __call__(self, x: Frames) -> Frames:
-        """Normalises groups of channels over the positions of a frame."""
-        b, t, h, w, c = x.shape
-        wide = x.astype(jnp.float32).reshape(b, t, h * w, self.groups, c // self.groups)
-        wide = wide - wide.mean((2, 4), keepdims=True)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, (2, 4), keepdims=True) + NORM_EPS)
-        scale, bias = (
-            p[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1) for p in (self.scale, self.bias)
-        )
-        return (wide.reshape(x.shape) * scale + bias).astype(x.dtype)
+def frame_norm(dim: int, config: VAEConfig) -> FrameNorm:
+    """The norm of all layers."""
+    return FrameNorm(dim, config.num_groups, NORM_EPS, param_dtype=config.param_dtype)
 
 
 class TemporalAttention(nnx.Module):
     """Causal attention of every position to the same position of earlier frames."""
 
     def __init__(self, dim: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.norm, self.head_dim = FrameNorm(dim, config), config.head_dim
+        self.norm, self.head_dim = frame_norm(dim, config), config.head_dim
         self.q, self.k, self.v = (
             nnx.Linear(dim, dim, use_bias=False, **dtypes(config), rngs=rngs) for _ in range(3)
         )
@@ -108,7 +93,7 @@ class ResidualBlock(nnx.Module):
 
     def __init__(self, dim: int, config: VAEConfig, *, rngs: nnx.Rngs):
         kinds = dtypes(config)
-        self.norm1, self.norm2 = FrameNorm(dim, config), FrameNorm(dim, config)
+        self.norm1, self.norm2 = frame_norm(dim, config), frame_norm(dim, config)
         self.conv1 = CausalConv((dim, dim), edges="repeat", **kinds, rngs=rngs)
         self.conv2 = CausalConv((dim, dim), edges="repeat", **kinds, rngs=rngs)
 
@@ -193,7 +178,7 @@ class Encoder(nnx.Module):
                 self.layers.append(AttendedBlock(channels[1], config, rngs=rngs))
         for _ in range(counts[-1]):
             self.layers.append(AttendedBlock(dims[-1], config, rngs=rngs))
-        self.norm_out = FrameNorm(dims[-1], config)
+        self.norm_out = frame_norm(dims[-1], config)
         self.conv_out = nnx.Linear(
             dims[-1], 2 * config.z_dim, use_bias=False, **dtypes(config), rngs=rngs
         )

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable, pusa_schedule
 from pusa_jax.diffusion.grids import dpmpp_table, unipc_table
+from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.typing import Precision
 
 Rounding = Literal["none", "bfloat16"]
@@ -31,8 +32,11 @@ def sampling_table(
       compute_dtype: of the DiT; Pusa's pipelines round timesteps to it.
 
     Raises:
-      ValueError: a multistep solver with frames given at other multipliers than 0 and 1.
+      ValueError: a solver of another process, or a multistep solver with frames given at other
+        multipliers than 0 and 1.
     """
+    if settings.solver not in SOLVERS:
+        raise ValueError(f"Wan is sampled with {', '.join(SOLVERS)}, not with {settings.solver}.")
     original = settings.original_timesteps
     if settings.solver in GRIDS:
         return multistep_table(settings, multipliers)
@@ -76,7 +80,7 @@ def multistep_table(settings: SamplingConfig, multipliers: Float[np.ndarray, " F
         timesteps=told * moving,
         step_sizes=grid.step_sizes * moving,
         levels=grid.levels,
-        entry=moving[0],
+        entry=(1 - moving[0], moving[0]),
     )
 
 

@@ -14,9 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from pusa_jax.models.conv import CausalConv
+from pusa_jax.models.frames import Frames, attention_in_frame, halving_conv, repeat_pixels
 from pusa_jax.models.wan.config import VAEConfig
 
-Frames = Float[Array, "B T H W C"]
 Cache = PyTree[Float[Array, "B _ _ _ _"]]
 """Past frames of each temporal convolution; the shapes depend on batch and frame size only."""
 
@@ -72,22 +72,15 @@ class AttentionBlock(nnx.Module):
 
     def __call__(self, x: Frames, cache: Cache) -> tuple[Frames, Cache]:
         """Needs no cache."""
-        b, t, h, w, c = x.shape
-        tokens = self.to_qkv(self.norm(x)).reshape(b * t, h * w, 3 * c)
-        mixed = jax.lax.map(_attend, tokens)  # one frame's scores at a time: 0.8 GB at 720p
-        return x + self.proj(mixed.reshape(x.shape)), cache
-
-
-def _attend(tokens: Float[Array, "N qkv"]) -> Float[Array, "N C"]:
-    query, key, value = (x[None, :, None] for x in jnp.split(tokens, 3, axis=-1))
-    return jax.nn.dot_product_attention(query, key, value)[0, :, 0]
+        query, key, value = jnp.split(self.to_qkv(self.norm(x)), 3, axis=-1)
+        return x + self.proj(attention_in_frame(query, key, value)), cache
 
 
 class Downsample(nnx.Module):
     """Halves height and width."""
 
     def __init__(self, dim: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.resample = _halving_conv(dim, config, rngs)
+        self.resample = halving_conv(dim, rngs, **dtypes(config))
 
     def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B T h w C"], Cache]:
         """Needs no cache."""
@@ -98,7 +91,7 @@ class TemporalDownsample(nnx.Module):
     """Halves height and width, then the number of frames; a clip's first frame stays by itself."""
 
     def __init__(self, dim: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.resample = _halving_conv(dim, config, rngs)
+        self.resample = halving_conv(dim, rngs, **dtypes(config))
         self.time_conv = CausalConv(
             (dim, dim), (3, 1, 1), temporal_stride=2, **dtypes(config), rngs=rngs
         )
@@ -109,12 +102,6 @@ class TemporalDownsample(nnx.Module):
         return (x, x) if cache is None else self.time_conv(x, cache)
 
 
-def _halving_conv(dim: int, config: VAEConfig, rngs: nnx.Rngs) -> nnx.Conv:
-    """Stride 2 after one row of zeros at the bottom and one column of zeros at the right."""
-    padding = ((0, 1), (0, 1))
-    return nnx.Conv(dim, dim, (3, 3), strides=2, padding=padding, **dtypes(config), rngs=rngs)
-
-
 class Upsample(nnx.Module):
     """Doubles height and width; makes `out` channels of `dim`."""
 
@@ -123,7 +110,7 @@ class Upsample(nnx.Module):
 
     def __call__(self, x: Frames, cache: Cache) -> tuple[Float[Array, "B T h w c"], Cache]:
         """Needs no cache."""
-        return self.resample(_repeat_pixels(x)), cache
+        return self.resample(repeat_pixels(x)), cache
 
 
 class TemporalUpsample(nnx.Module):
@@ -142,12 +129,7 @@ class TemporalUpsample(nnx.Module):
             pairs, cache = self.time_conv(x, cache)
             b, t, h, w, c = x.shape
             x = jnp.moveaxis(pairs.reshape(b, t, h, w, 2, c), 4, 2).reshape(b, 2 * t, h, w, c)
-        return self.resample(_repeat_pixels(x)), cache
-
-
-def _repeat_pixels(x: Frames) -> Float[Array, "B T h w C"]:
-    """Nearest-neighbour doubling of height and width."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+        return self.resample(repeat_pixels(x)), cache
 
 
 class Head(nnx.Module):

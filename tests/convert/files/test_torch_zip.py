@@ -64,10 +64,26 @@ def test_a_state_dict_with_its_metadata_is_read(tmp_path):
     np.testing.assert_array_equal(source.read("weight"), as_numpy(layer.weight))
 
 
-@pytest.mark.parametrize("key", ["model_state", "state_dict", "model"])
+@pytest.mark.parametrize("key", ["ema", "model_state", "state_dict", "model"])
 def test_tensors_under_a_known_entry_are_found(tmp_path, key):
     source = saved(tmp_path / "x.pth", {key: OrderedDict(w=MATRIX), "epoch": 3})
-    assert set(source.tensors) == {"w"}
+    assert set(source.tensors) == {"w"} and source.entry == key
+
+
+def test_of_several_entries_the_average_is_taken_if_it_holds_nothing_but_tensors(tmp_path):
+    both = {"model": {"w": MATRIX}, "ema": {"w": MATRIX + 1}}
+    source = saved(tmp_path / "x.pth", both)
+    np.testing.assert_array_equal(source.read("w"), as_numpy(MATRIX + 1))
+    assert saved(tmp_path / "x.pth", both | {"ema": {"decay": 0.9}}).entry == "model"
+    assert saved(tmp_path / "x.pth", {"w": MATRIX}).entry == ""
+
+
+def test_a_state_dict_is_written_under_an_entry(tmp_path):
+    file = tmp_path / "x.pt"
+    write_torch_zip(file, ArrayTensors({"w": as_numpy(MATRIX), "v": np.ones(2)}), "ema")
+    read = torch.load(file, weights_only=True)
+    assert read.keys() == {"ema"} and torch.equal(read["ema"]["w"], MATRIX)
+    assert open_tensors(file).entry == "ema"
 
 
 @pytest.mark.parametrize(

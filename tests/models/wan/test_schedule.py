@@ -68,6 +68,13 @@ def test_a_solver_without_a_grid_of_its_own_takes_given_frames_as_euler_does(mon
     assert np.array_equal(told(other, **given), told(**given))
 
 
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+def test_a_solver_of_another_process_is_refused(solver):
+    wrong = dataclasses.replace(SETTINGS, solver=solver)
+    with pytest.raises(ValueError, match=f"with euler, unipc, dpm.., not with {solver}"):
+        told(wrong, is_conditioned=False, compute_dtype="float32")
+
+
 def test_a_table_is_as_it_is_told_by_default():
     plain = noise_table(30, 3.0, MULTIPLIERS)
     assert plain.timesteps[:, 1].tolist() == (1000 * SCHEDULE[:-1]).tolist()

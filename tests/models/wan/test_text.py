@@ -12,7 +12,8 @@ from flax import nnx
 
 from pusa_jax.convert import t5
 from pusa_jax.convert.files.mapped import ArrayTensors
-from pusa_jax.convert.tables import ConversionError, TensorInfo, bind, dump, load
+from pusa_jax.convert.tables import TensorInfo, bind, dump, load
+from pusa_jax.convert.violations import ConversionError
 from pusa_jax.models.prompts import Tokenizer, encode_prompt
 from pusa_jax.models.t5 import Attention, T5Encoder, TextConfig, relative_position_bucket
 from pusa_jax.models.wan.text import (

@@ -1,0 +1,64 @@
+"""The diffusion processes: how latents are noised, what is learned, and which solvers lead back.
+
+Flow matching walks a straight line, (1 - sigma) * clean + sigma * noise, and learns noise - clean.
+Variance-preserving diffusion has sqrt(abar) * clean + sqrt(1 - abar) * noise and learns the noise.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from pusa_jax.diffusion.ancestral import ANCESTRAL
+from pusa_jax.diffusion.ddim import DDIM
+from pusa_jax.diffusion.flow import interpolate, per_frame, velocity_target
+from pusa_jax.diffusion.linear_betas import linear_betas
+from pusa_jax.diffusion.solvers import SOLVERS, Solver
+from pusa_jax.diffusion.timesteps import LevelTable
+from pusa_jax.typing import Latents
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Process:
+    """One process; all that sampling and training know of it.
+
+    Attributes:
+      solvers: by their names in `SamplingConfig.solver`.
+      noised: (clean latents, standard normal noise, levels drawn [B, F]) -> what the network sees.
+      target: (clean latents, noise) -> what it learns to predict in the latents' channels.
+      further_loss: what training adds to the mean squared error; None is nothing.
+    """
+
+    solvers: Mapping[str, Solver]
+    noised: Callable[[Latents, Latents, LevelTable], Latents]
+    target: Callable[[Latents, Latents], Latents]
+    further_loss: Callable[..., Array] | None = None
+
+
+def _on_the_straight_path(clean: Latents, noise: Latents, levels: LevelTable) -> Latents:
+    return interpolate(clean, noise, levels.sigmas)
+
+
+def _with_variance_kept(clean: Latents, noise: Latents, levels: LevelTable) -> Latents:
+    """Gathers by the timesteps told, whole numbers from 0 to 999 (original: q_sample)."""
+    kept = linear_betas().alphas_cumprod
+    of_clean, of_noise = (
+        per_frame(jnp.asarray(np.sqrt(share), jnp.float32)[levels.timesteps.astype(jnp.int32)])
+        for share in (kept, 1 - kept)
+    )
+    return of_clean * clean + of_noise * noise
+
+
+def _noise(clean: Latents, noise: Latents) -> Latents:
+    return noise
+
+
+FLOW = Process(solvers=SOLVERS, noised=_on_the_straight_path, target=velocity_target)
+"""Flow matching, as Wan, Mochi and Pusa are trained."""
+
+VARIANCE_PRESERVING = Process(
+    solvers={"ddim": DDIM, "ddpm": ANCESTRAL}, noised=_with_variance_kept, target=_noise
+)
+"""Diffusion along 1000 linear betas, as Latte and FVDM are trained."""

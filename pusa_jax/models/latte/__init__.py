@@ -1,0 +1,1 @@
+"""FVDM on Latte: the factorised video transformer, its image autoencoder and their record."""
