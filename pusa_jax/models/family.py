@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from pusa_jax.devices.sharding import Rules
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.process import FLOW, Process
 from pusa_jax.diffusion.timesteps import Schedule
 from pusa_jax.typing import Latents, Precision, Text, Timesteps
 from pusa_jax.weights.leaves import shapes_for
@@ -218,6 +219,7 @@ class Family:
       few_steps: what a run in few steps changes in other settings.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
+      process: how latents are noised and what is learned.
       fitted: (published settings, configurations of denoiser and autoencoder) -> settings for
         networks of these sizes, where they are not free in them.
       check_prompt: (denoiser's configuration, prompt) -> None; raises ValueError for a prompt that
@@ -246,6 +248,7 @@ class Family:
     official_negative_prompt: str
     few_steps: Callable[[SamplingConfig], SamplingConfig]
     multipliers: Mapping[str, tuple[float, ...]]
+    process: Process = FLOW
     fitted: Callable[[SamplingConfig, Any, Any], SamplingConfig] = lambda settings, dit, vae: (
         settings
     )
