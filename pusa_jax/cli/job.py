@@ -72,7 +72,7 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add(
         "--prompt",
         "--label",
-        help="what happens; may be empty. Of a model of classes (FVDM): the number of one, or nothing",
+        help="what happens; may be empty. Of a model of classes (FVDM) the number of one",
     )
     add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
     if task in INPUT_FLAGS:
@@ -177,8 +177,8 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "--exact_conditions",
         "--normalised_conditions",
         action="store_true",
-        help="give frames as the network should have them: normalised as all others are (Mochi; Pusa "
-        "V0.5 does not), or held at multiplier 0 (FVDM lets them drift)",
+        help="treat given frames as the network would have them: normalised like all others (Pusa "
+        "V0.5 does not), and held where their multiplier is 0 (FVDM lets them drift)",
     )
     add(
         "--resident",

@@ -17,7 +17,8 @@ from pusa_jax.diffusion.flow import interpolate, per_frame, velocity_target
 from pusa_jax.diffusion.linear_betas import linear_betas
 from pusa_jax.diffusion.solvers import EULER, SOLVERS, Solver
 from pusa_jax.diffusion.timesteps import LevelTable
-from pusa_jax.typing import Latents
+from pusa_jax.diffusion.variance_bound import variance_bound
+from pusa_jax.typing import Latents, Prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,14 +30,15 @@ class Process:
       solvers: by their names in `SamplingConfig.solver`.
       noised: (clean latents, standard normal noise, levels drawn [B, F]) -> what the network sees.
       target: (clean latents, noise) -> what it learns to predict in the latents' channels.
-      further_loss: what training adds to the mean squared error; None is nothing.
+      further_loss: (prediction with all channels, clean latents, noised latents, levels drawn) ->
+        what training adds to the squared error of every frame [B, F]; None is nothing.
     """
 
     solver: Solver
     solvers: Mapping[str, Solver]
     noised: Callable[[Latents, Latents, LevelTable], Latents]
     target: Callable[[Latents, Latents], Latents]
-    further_loss: Callable[..., Array] | None = None
+    further_loss: Callable[[Prediction, Latents, Latents, LevelTable], Array] | None = None
 
 
 def _on_the_straight_path(clean: Latents, noise: Latents, levels: LevelTable) -> Latents:
@@ -44,13 +46,13 @@ def _on_the_straight_path(clean: Latents, noise: Latents, levels: LevelTable) ->
 
 
 def _with_variance_kept(clean: Latents, noise: Latents, levels: LevelTable) -> Latents:
-    """Gathers by the timesteps told, whole numbers from 0 to 999 (original: q_sample)."""
-    kept = linear_betas().alphas_cumprod
-    of_clean, of_noise = (
-        per_frame(jnp.asarray(np.sqrt(share), jnp.float32)[levels.timesteps.astype(jnp.int32)])
-        for share in (kept, 1 - kept)
-    )
-    return of_clean * clean + of_noise * noise
+    """Gathers by the timesteps told, whole numbers from 0 to 999 (original: q_sample).
+
+    A frame of level 0, which is told step 0 as a frame with the least noise is, stays as it is.
+    """
+    kept = jnp.asarray(np.sqrt(linear_betas().alphas_cumprod), jnp.float32)
+    of_clean = jnp.where(levels.sigmas > 0, kept[levels.timesteps.astype(jnp.int32)], 1)
+    return per_frame(of_clean) * clean + per_frame(levels.sigmas) * noise
 
 
 def _noise(clean: Latents, noise: Latents) -> Latents:
@@ -65,5 +67,6 @@ VARIANCE_PRESERVING = Process(
     solvers={"ddim": DDIM, "ddpm": ANCESTRAL},
     noised=_with_variance_kept,
     target=_noise,
+    further_loss=variance_bound,
 )
 """Diffusion along 1000 linear betas, as Latte and FVDM are trained."""

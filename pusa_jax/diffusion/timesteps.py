@@ -1,11 +1,12 @@
 """Training-time noise levels: the table they are drawn from, the draws, and the weight of a level.
 
-A draw is an index into a table of 1000 shifted levels per latent frame; index 1000 is "clean". Of a
-model with several experts, the one that is trained draws from its own part of the table only.
+A draw is an index into a table of 1000 levels per latent frame; index 1000 is "clean". Of a model
+with several experts, the one that is trained draws from its own part of the table only.
 
   independent        every frame its own draw (Pusa, arXiv 2507.16116)
   ptss               with `probability` every frame its own draw, else one for the clip (FVDM,
                      arXiv 2410.03160)
+  ptss_per_batch     the same with one coin for all clips of a step, as in FVDM's code
   shared             one draw for the clip: the base model's training
   first_frame_clean  frame 0 clean, the others share one draw: an image-to-video control
 """
@@ -22,14 +23,19 @@ from jaxtyping import Array, Float, Int, Key
 
 from pusa_jax.diffusion.flow import pusa_schedule
 from pusa_jax.diffusion.grids import linear_quadratic
+from pusa_jax.diffusion.linear_betas import linear_betas
 
 LEVELS = 1000
 """Entries of the training table; also the unit of Wan's timesteps."""
 
-Schedule = Literal["shifted", "linear_quadratic"]
-"""Of a family's table: shifted, told 1000 * sigma; or 1000 * (1 - sigma), without weights."""
+Schedule = Literal["shifted", "linear_quadratic", "linear_betas"]
+"""Of a family's table: shifted, told 1000 * sigma; or, both without weights, linear-quadratic, told
+1000 * (1 - sigma), and steps 999 to 0 of variance-preserving diffusion, sigma = sqrt(1 - abar)."""
 
-Sampler = Literal["independent", "ptss", "shared", "first_frame_clean"]
+Sampler = Literal["independent", "ptss", "ptss_per_batch", "shared", "first_frame_clean"]
+
+OF_THE_BATCH = 2**32 - 1
+"""Folded into a step's key for what is drawn once for all clips; clips have the small numbers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,16 +44,16 @@ class LevelConfig:
 
     Attributes:
       sampler: which frames share a draw, see the module.
-      probability: of independent frames, for "ptss" only. The coin is flipped per clip, so that a
-        clip does not depend on its batch; FVDM's code flips one per step and process.
+      probability: of independent frames, for "ptss" and "ptss_per_batch". Where FVDM's code has a
+        coin for each step and process, "ptss_per_batch" has one for each step on all devices.
       shift: of the table; Wan and Pusa use 5.
-      rounding: dtype through which the timesteps pass before they are looked up and told to the
-        network; the original trains with "bfloat16", which leaves 294 different levels.
+      rounding: dtype through which the timesteps of a shifted table pass before they are looked up
+        and told to the network; Pusa trains with "bfloat16", which leaves 294 different levels.
       schedule: of the table; a run takes that of its model.
       lowest, highest: levels that are drawn, from the lowest up to the highest, which is drawn
         itself only if it is 1; a run narrows them to those of the expert it trains.
       even: levels lie evenly in (0, 1] instead of as in the linear-quadratic table, as genmo's
-        trainer of LoRA draws them; the shifted table does so at shift 1.
+        trainer of LoRA draws them; the shifted table does so at shift 1, that of betas never.
     """
 
     sampler: Sampler = "independent"
@@ -100,8 +106,19 @@ def level_table(config: LevelConfig) -> LevelTable:
 
 
 def told(sigma: float, schedule: Schedule) -> float:
-    """What a network of a family is told of a level, exactly."""
-    return LEVELS * (sigma if schedule == "shifted" else 1 - sigma)
+    """What a network of a family is told of a level, exactly; of linear betas, the nearest step."""
+    match schedule:
+        case "shifted":
+            return LEVELS * sigma
+        case "linear_quadratic":
+            return LEVELS * (1 - sigma)
+        case "linear_betas":
+            return float(np.abs(_levels_of_betas() - sigma).argmin())
+
+
+def _levels_of_betas() -> Float[np.ndarray, " S"]:
+    """Share of noise in the latents of each step, as an amplitude: sqrt(1 - abar), rising."""
+    return np.sqrt(1 - linear_betas().alphas_cumprod)
 
 
 def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
@@ -110,9 +127,9 @@ def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
     Parity: the original rounds a timestep first and then takes level and weight of the entry of the
     unrounded table that is nearest to it (FlowMatchSchedulerPusa.add_noise, training_weight).
     """
-    if config.schedule == "linear_quadratic":
-        exact = 1 - np.arange(LEVELS) / LEVELS if config.even else linear_quadratic(LEVELS)[:-1]
-        columns = {"sigmas": exact, "timesteps": LEVELS * (1 - exact), "weights": np.ones(LEVELS)}
+    if config.schedule != "shifted":
+        exact, timesteps = _unweighted_levels(config)
+        columns = {"sigmas": exact, "timesteps": timesteps, "weights": np.ones(LEVELS)}
         return {name: column.astype(np.float32) for name, column in columns.items()}
     sigmas = pusa_schedule(LEVELS, config.shift)
     exact = sigmas[:-1] * np.float32(LEVELS)
@@ -126,6 +143,14 @@ def _noised_levels(config: LevelConfig) -> dict[str, Float[np.ndarray, " S"]]:
     }
 
 
+def _unweighted_levels(config: LevelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Levels and timesteps of tables whose entries are told as they are, in float64."""
+    if config.schedule == "linear_betas":
+        return _levels_of_betas()[::-1], np.arange(LEVELS)[::-1]
+    exact = 1 - np.arange(LEVELS) / LEVELS if config.even else linear_quadratic(LEVELS)[:-1]
+    return exact, LEVELS * (1 - exact)
+
+
 @functools.cache
 def drawn_indices(config: LevelConfig) -> tuple[int, int]:
     """First index that is drawn, and one past the last: levels fall along the table.
@@ -137,7 +162,8 @@ def drawn_indices(config: LevelConfig) -> tuple[int, int]:
       ValueError: no entry does.
     """
     # Parity: Pusa V0.5 draws 0 to 998 of Mochi's table (train_pusa.py), whose last is level 0.0077.
-    end = LEVELS if config.schedule == "shifted" or config.even else LEVELS - 1
+    is_short = config.schedule == "linear_quadratic" and not config.even
+    end = LEVELS - 1 if is_short else LEVELS
     if (config.lowest, config.highest) == (0, 1):
         return 0, end
     table = _noised_levels(config)
@@ -155,8 +181,20 @@ def drawn_indices(config: LevelConfig) -> tuple[int, int]:
     return int(indices[0]), int(indices[-1]) + 1
 
 
-def draw_clip(key: Key[Array, ""], frames: int, config: LevelConfig) -> Int[Array, " F"]:
-    """Draws the table index of every latent frame of one clip."""
+def draw_clip(
+    key: Key[Array, ""], frames: int, config: LevelConfig, step_key: Key[Array, ""] | None = None
+) -> Int[Array, " F"]:
+    """Draws the table index of every latent frame of one clip.
+
+    Args:
+      key: of the clip.
+      frames: of the clip.
+      config: how levels are drawn.
+      step_key: what the keys of all clips of the step were made of; "ptss_per_batch" needs it.
+
+    Raises:
+      ValueError: it is needed and not given.
+    """
     shared_key, frames_key, coin_key = jax.random.split(key, 3)
     drawn = drawn_indices(config)
     shared = jnp.broadcast_to(jax.random.randint(shared_key, (), *drawn), (frames,))
@@ -170,14 +208,19 @@ def draw_clip(key: Key[Array, ""], frames: int, config: LevelConfig) -> Int[Arra
             return shared.at[0].set(LEVELS)
         case "ptss":
             return jnp.where(jax.random.bernoulli(coin_key, config.probability), own, shared)
+        case "ptss_per_batch":
+            if step_key is None:
+                raise ValueError("the sampler ptss_per_batch needs the key of the step, got None.")
+            coin_key = jax.random.fold_in(step_key, OF_THE_BATCH)
+            return jnp.where(jax.random.bernoulli(coin_key, config.probability), own, shared)
 
 
 def draw(
     key: Key[Array, ""], batch: int, frames: int, config: LevelConfig
 ) -> Int[Array, "batch frames"]:
-    """Draws table indices for a batch; clip i depends on the key and on i alone."""
+    """Draws table indices for the batch of a step; clip i depends on the key and on i alone."""
     keys = clip_keys(key, jnp.arange(batch))
-    return jax.vmap(lambda k: draw_clip(k, frames, config))(keys)
+    return jax.vmap(lambda k: draw_clip(k, frames, config, key))(keys)
 
 
 def clip_keys(key: Key[Array, ""], positions: Int[Array, " B"]) -> Key[Array, " B"]:

@@ -62,7 +62,7 @@ class Job:
         transition).
       at: places of the given latent frames; None is the task's default.
       multipliers: their noise multipliers; None is the task's default.
-      overlap: of a clip longer than its model makes, what each piece takes over from the one before.
+      overlap: latent frames that each piece of a longer clip takes over from the one before.
       clip_start: first frame taken of the video to extend; None takes its last frames.
       joined: the beginnings of both videos of a transition are encoded as one clip, with the cut in
         it, as Pusa V0.5 does; else the end of the first and the beginning of the second.

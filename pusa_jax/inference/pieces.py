@@ -4,8 +4,8 @@
     piece 2:  [last M of piece 1 | noise] --> latents, the first M of which are left out
     piece 3:  [last M of piece 2 | noise] --> ...
 
-The method is FVDM's (arXiv 2410.03160; `ddim_sample_loop_progressive_video` with num > 0): 15 pieces
-of 16 frames with M = 8 make 128. Only latents of the last piece are kept on the devices.
+The method is FVDM's (arXiv 2410.03160; `ddim_sample_loop_progressive_video` with num > 0): 15
+pieces of 16 frames with M = 8 make 128. Nothing of a piece stays on the devices.
 """
 
 import dataclasses

@@ -220,8 +220,8 @@ class PusaPipeline:
           conditions: given frames, see `diffusion.tasks`, or given latents; none for text-to-video.
           negative_prompt: used when the guidance scale is not 1; None is the published one.
           settings: size, steps, guidance, seed; None is what was published with the model.
-          overlap: latent frames that each piece of a longer clip takes over from the one before, see
-            `pieces`; None makes the clip in one piece.
+          overlap: latent frames that each piece of a longer clip takes over from the one before;
+            None makes the clip in one piece. See `pieces`.
           noise: initial noise instead of the seed's, for parity with other implementations; where
             there are more draws, for further pieces or after each step of a random solver, all of
             them one behind the other along the first axis.

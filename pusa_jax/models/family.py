@@ -226,8 +226,8 @@ class Family:
         networks of these sizes, where they are not free in them.
       check_prompt: (denoiser's configuration, prompt) -> None; raises ValueError for a prompt that
         the denoiser knows nothing of.
-      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises ValueError
-        for a size that the denoiser cannot take.
+      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises
+        ValueError for a size that the denoiser cannot take.
     """
 
     name: str

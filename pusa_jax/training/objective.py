@@ -1,9 +1,13 @@
-"""The training objective: noise every latent frame to its own level, predict the velocity.
+"""The training objective: noise every latent frame to its own level, predict what was done to it.
 
     clean [B,F,H,W,C] + key -> noised latents, target, timesteps [B,F] -> network -> loss [B]
 
+How a frame is noised, and what is predicted, is its family's process: of flow matching the velocity
+noise - clean, of variance-preserving diffusion the noise, and its variance beside.
+
 Everything random about a clip comes from one key made of the step and its place in the batch, and
 everything is computed clip by clip: a clip's loss and gradient do not depend on its batch mates.
+Only the coin of the sampler "ptss_per_batch" is the step's.
 """
 
 import dataclasses
@@ -13,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from pusa_jax.diffusion.flow import interpolate, velocity_target
+from pusa_jax.diffusion.process import FLOW, Process
 from pusa_jax.diffusion.timesteps import LevelConfig, LevelTable, draw_clip, level_table
-from pusa_jax.typing import Latents, Text
+from pusa_jax.typing import Latents, Prediction, Text
 
 Weighting = Literal["pusa", "per_frame", "none"]
 
@@ -54,12 +58,14 @@ class NoisedBatch:
     """A batch as the network sees it, and what it should answer.
 
     Attributes:
-      noised: latents at the drawn levels, [B, F, h, w, C] float32.
-      target: velocity to be predicted, [B, F, h, w, C] float32.
+      clean: latents that were noised, [B, F, h, w, C] float32.
+      noised: the same at the drawn levels.
+      target: what is to be predicted in the latents' channels: velocity or noise.
       levels: level, timestep and weight of every frame, each [B, F].
       text: features of the captions, [B, L, E]; those of the empty prompt where one is dropped.
     """
 
+    clean: Latents
     noised: Latents
     target: Latents
     levels: LevelTable
@@ -73,6 +79,8 @@ def noised_batch(
     no_text: Float[Array, "1 L E"],
     config: ObjectiveConfig,
     statistics: Statistics | None = None,
+    process: Process = FLOW,
+    step_key: Key[Array, ""] | None = None,
 ) -> NoisedBatch:
     """Draws levels, noise and text dropout.
 
@@ -85,13 +93,15 @@ def noised_batch(
       no_text: features of the empty prompt, [1, L, E].
       config: what is learned.
       statistics: of the latents, see `noised_batch_at`.
+      process: how latents are noised.
+      step_key: what `keys` were made of, see `timesteps.draw_clip`.
     """
     clean = clean.astype(jnp.float32)
     table = level_table(config.levels)
 
     def one(key, clean):
         level_key, noise_key, text_key = jax.random.split(key, 3)
-        indices = draw_clip(level_key, clean.shape[0], config.levels)  # [F]
+        indices = draw_clip(level_key, clean.shape[0], config.levels, step_key)  # [F]
         noise = jax.random.normal(noise_key, clean.shape, jnp.float32)  # [F, h, w, C]
         return indices, noise, jax.random.bernoulli(text_key, config.text_dropout)
 
@@ -99,7 +109,7 @@ def noised_batch(
     if config.text_dropout > 0:
         text = jnp.where(is_dropped[:, None, None], no_text.astype(text.dtype), text)
     levels = table.at(indices)  # each [B, F]
-    return noised_batch_at(clean, noise, levels, text, statistics)
+    return noised_batch_at(clean, noise, levels, text, statistics, process)
 
 
 def noised_batch_at(
@@ -108,32 +118,27 @@ def noised_batch_at(
     levels: LevelTable,
     text: Text,
     statistics: Statistics | None = None,
+    process: Process = FLOW,
 ) -> NoisedBatch:
     """The batch of given draws: noise of the latents' shape, and levels [B, F].
 
     Parity: with `statistics`, Pusa V0.5's way. Clips are noised without their normalisation, and
     what is learned is the normalised difference (train_pusa.py: ((z_0 - noise) - mean) / std).
     """
-    if statistics is not None:
+    if statistics is None:
+        target = process.target(clean, noise)  # the same at every level
+    else:
         mean, std = jnp.asarray(statistics, jnp.float32).reshape(2, 1, 1, 1, 1, -1)
-        raw = clean * std + mean
-        return NoisedBatch(
-            noised=interpolate(raw, noise, levels.sigmas),
-            target=(velocity_target(raw, noise) + mean) / std,
-            levels=levels,
-            text=text,
-        )
-    return NoisedBatch(
-        noised=interpolate(clean, noise, levels.sigmas),  # (1 - sigma) * clean + sigma * noise
-        target=velocity_target(clean, noise),  # noise - clean, the same at every level
-        levels=levels,
-        text=text,
-    )
+        clean = clean * std + mean
+        target = (process.target(clean, noise) + mean) / std
+    noised = process.noised(clean, noise, levels)
+    return NoisedBatch(clean=clean, noised=noised, target=target, levels=levels, text=text)
 
 
-def frame_errors(predicted: Latents, target: Latents) -> Float[Array, "B F"]:
-    """Mean squared error of every latent frame, float32."""
-    squared = jnp.square(predicted.astype(jnp.float32) - target)  # [B, F, h, w, C]
+def frame_errors(predicted: Prediction, target: Latents) -> Float[Array, "B F"]:
+    """Mean squared error of every latent frame in the latents' channels, float32."""
+    predicted = predicted[..., : target.shape[-1]].astype(jnp.float32)
+    squared = jnp.square(predicted - target)  # [B, F, h, w, C]
     return jnp.mean(squared, axis=(2, 3, 4))
 
 

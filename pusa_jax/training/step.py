@@ -159,9 +159,12 @@ def loss_of(
     """Mean loss of a noised batch, and what it is made of by clip and by noise level."""
     family, dit = recipe.family, network(recipe, params, base)
     prepared = family.prepare(dit, batch.text)
-    velocity = family.velocity(dit, batch.noised, batch.levels.timesteps, prepared)  # [B,F,h,w,C]
-    errors = frame_errors(velocity, batch.target)  # [B, F]
-    losses = clip_losses(errors, batch.levels, recipe.objective.weighting)  # [B]
+    predicted = family.velocity(dit, batch.noised, batch.levels.timesteps, prepared)  # [B,F,h,w,C]
+    errors = frame_errors(predicted, batch.target)  # [B, F]
+    learned, further = errors, family.process.further_loss
+    if further is not None:
+        learned = errors + further(predicted, batch.clean, batch.noised, batch.levels)
+    losses = clip_losses(learned, batch.levels, recipe.objective.weighting)  # [B]
     # Level 1 belongs to the last bin, which is closed on both sides.
     bins = jnp.clip((batch.levels.sigmas * LEVEL_BINS).astype(jnp.int32), 0, LEVEL_BINS - 1)
     is_in = jax.nn.one_hot(bins, LEVEL_BINS)  # [B, F, n]
@@ -181,9 +184,8 @@ def train_step(
     """
     # One key per clip, [B], of the step and the clip's place in the whole batch: neither parts of a
     # batch nor devices change what is drawn.
-    keys = clip_keys(
-        jax.random.fold_in(state.key, state.step), jnp.arange(batch["latents"].shape[0])
-    )
+    step_key = jax.random.fold_in(state.key, state.step)
+    keys = clip_keys(step_key, jnp.arange(batch["latents"].shape[0]))
     parts = recipe.optimizer.accumulate
 
     def gradients(batch, keys):
@@ -194,6 +196,8 @@ def train_step(
             frozen.no_text,
             recipe.objective,
             recipe.statistics,
+            recipe.family.process,
+            step_key,
         )
         (loss, details), grads = jax.value_and_grad(
             lambda params: loss_of(recipe, params, frozen.base, noised), has_aux=True

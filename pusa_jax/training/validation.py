@@ -58,6 +58,9 @@ def losses(
 ) -> Float[Array, " B"]:
     """Loss of every clip of a batch, weighted as in training; no caption is dropped.
 
+    A coin that is flipped for the batch in training is here flipped for every clip, whose draws
+    would else not be its own.
+
     Args:
       recipe: what is trained; a batch is computed in as many parts as in training.
       params: what is trained.
@@ -65,13 +68,22 @@ def losses(
       batch: clips.
       numbers: of the clips among those that are held out.
     """
-    objective = dataclasses.replace(recipe.objective, text_dropout=0.0)
+    levels = recipe.objective.levels
+    if levels.sampler == "ptss_per_batch":
+        levels = dataclasses.replace(levels, sampler="ptss")
+    objective = dataclasses.replace(recipe.objective, levels=levels, text_dropout=0.0)
     keys, parts = clip_keys(jax.random.key(SEED), numbers), recipe.optimizer.accumulate
 
     def some(part: Any) -> Float[Array, " b"]:
         batch, keys = part
         noised = noised_batch(
-            keys, batch["latents"], batch["text"], frozen.no_text, objective, recipe.statistics
+            keys,
+            batch["latents"],
+            batch["text"],
+            frozen.no_text,
+            objective,
+            recipe.statistics,
+            recipe.family.process,
         )
         return loss_of(recipe, params, frozen.base, noised)[1]["losses"]
 

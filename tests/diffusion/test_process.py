@@ -7,11 +7,13 @@ import numpy as np
 from pusa_jax.diffusion.flow import interpolate
 from pusa_jax.diffusion.process import FLOW, VARIANCE_PRESERVING
 from pusa_jax.diffusion.solvers import SOLVERS
-from pusa_jax.diffusion.timesteps import LevelTable
+from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, level_table
+from pusa_jax.diffusion.variance_bound import variance_bound
 
 CLEAN, NOISE = jax.random.normal(jax.random.key(0), (2, 2, 3, 2, 2, 4))
 TIMESTEPS = jnp.asarray([[0.0, 500, 999], [999, 3, 0]])
-DRAWN = LevelTable(sigmas=TIMESTEPS / 1000, timesteps=TIMESTEPS, weights=jnp.ones_like(TIMESTEPS))
+TABLE = level_table(LevelConfig(schedule="linear_betas"))
+DRAWN = TABLE.at(LEVELS - 1 - TIMESTEPS.astype(int))
 
 
 def test_flow_matching_is_the_straight_path():
@@ -36,3 +38,16 @@ def test_the_variance_is_kept_frame_by_frame():
 def test_latents_are_noised_inside_a_program():
     inside = jax.jit(VARIANCE_PRESERVING.noised)(CLEAN, NOISE, DRAWN)
     np.testing.assert_allclose(inside, VARIANCE_PRESERVING.noised(CLEAN, NOISE, DRAWN), atol=1e-6)
+
+
+def test_a_clean_frame_is_not_noised_though_it_is_told_what_the_least_noised_is():
+    drawn = TABLE.at(jnp.asarray([[LEVELS, 3, LEVELS - 1], [0, 1, LEVELS]]))
+    noised = VARIANCE_PRESERVING.noised(CLEAN, NOISE, drawn)
+    is_clean = np.asarray(noised == CLEAN).all(axis=(2, 3, 4))
+    assert is_clean.tolist() == [[True, False, False], [False, False, True]]
+    assert (drawn.timesteps[:, 2] == 0).all()
+
+
+def test_only_variances_are_learned_beside():
+    assert FLOW.further_loss is None
+    assert VARIANCE_PRESERVING.further_loss is variance_bound

@@ -8,7 +8,7 @@ from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, draw, drawn_indice
 
 DRAWS = {
     sampler: np.asarray(draw(jax.random.key(0), 4000, 7, LevelConfig(sampler=sampler)))
-    for sampler in ("independent", "ptss", "shared", "first_frame_clean")
+    for sampler in ("independent", "ptss", "ptss_per_batch", "shared", "first_frame_clean")
 }
 
 
