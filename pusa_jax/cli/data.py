@@ -8,7 +8,7 @@ from typing import Any
 
 from pusa_jax.cli.programs import add_cache_flag, keep_programs
 
-ENCODE_DESCRIPTION = """encode a folder of captioned clips once, so that training reads latents
+ENCODE_DESCRIPTION = """encode captioned clips, or videos in folders, once: training reads latents
 
 Goes on where an earlier call was interrupted; what is done is not done again. Clips that cannot be
 used are skipped and listed with their reasons in DST/skipped.jsonl."""
