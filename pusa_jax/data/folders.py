@@ -255,8 +255,8 @@ def reader(
       broken, too short or of another size.
     """
     layout, interval = videos.layout, videos.config.interval
-    # Neighbouring clips are windows of the same video, which is counted by decoding all of it.
-    counted = functools.lru_cache(2)(video.video_length)
+    # A video is counted by decoding all of it: once, and not for each of its windows.
+    counted = functools.cache(video.video_length)
 
     def read(clip: Clip) -> UInt8[np.ndarray, "T H W 3"]:
         name, number = videos.of(clip)
@@ -312,8 +312,7 @@ def look(videos: Videos, num_frames: int) -> Iterator[tuple[Clip, float | Except
     Yields:
       each clip with its frames per second as stored, 0 of pictures, or why it cannot be used.
     """
-    # Windows of one video are neighbours.
-    rate_of = functools.lru_cache(2)(functools.partial(_rate, videos, num_frames))
+    rate_of = functools.cache(functools.partial(_rate, videos, num_frames))
     for clip in videos.clips:
         try:
             yield clip, rate_of(clip.folder / videos.of(clip)[0])

@@ -62,9 +62,9 @@ def _middle(side: int, size: int) -> int:
 def _scaled(frames: Frames, sides: tuple[int, int], ratio: float) -> UInt8[np.ndarray, "T h w 3"]:
     """Frames of other sides; `ratio` is old pixels per new one, along both."""
     scaled = np.empty((len(frames), *sides, 3), np.uint8)
-    for old, new in zip(frames, scaled, strict=True):
-        rows = _along(old.astype(np.float32), 0, sides[0], ratio)
-        new[:] = np.rint(_along(rows, 1, sides[1], ratio))
+    for number, frame in enumerate(frames):
+        rows = _along(frame.astype(np.float32), 0, sides[0], ratio)
+        scaled[number] = np.rint(_along(rows, 1, sides[1], ratio))
     return scaled
 
 

@@ -5,7 +5,15 @@ import pytest
 from PIL import Image
 
 from pusa_jax.data import windows
-from pusa_jax.data.folders import LAYOUTS, FolderConfig, found, look, numbered, reader
+from pusa_jax.data.folders import (
+    LAYOUTS,
+    PUBLISHED,
+    FolderConfig,
+    found,
+    look,
+    numbered,
+    reader,
+)
 from pusa_jax.media import crops, video
 
 VIDEOS = ("faceforensics", "ucf101")
@@ -125,6 +133,16 @@ def test_sets_are_cropped_and_mirrored_as_published():
     assert {k: (x.crop, x.is_flipped, x.indices) for k, x in LAYOUTS.items()} == published
     least = {name: layout.least(16, 3) for name, layout in LAYOUTS.items()}
     assert least == {"faceforensics": 16, "ucf101": 16, "skytimelapse": 49, "taichi": 46}
+    assert PUBLISHED == {"height": 256, "width": 256, "num_frames": 16}
+
+
+@pytest.mark.parametrize(
+    ("interval", "rate"), [(1, "as in the sources"), (2, "one of 2 frames of the sources")]
+)
+def test_the_card_says_how_videos_became_clips(tmp_path, interval, rate):
+    videos = listing(touch(tmp_path, "b/v.mp4", "a/v.mp4"), "ucf101", interval=interval, windows=4)
+    layout = {"layout": "ucf101", "windows": 4, "interval": interval}
+    assert videos.says() == {"frame_rate": rate, "layout": layout, "classes": ("a", "b")}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -220,7 +238,7 @@ def test_a_video_file_shorter_than_a_window_is_taken_whole(tmp_path):
 
 def test_pictures_that_do_not_fit_together_or_the_set_are_named(tmp_path):
     pictures(tmp_path / "two" / "v", levels(12))
-    Image.new("RGB", (20, 16)).save(tmp_path / "two" / "v" / "f_003.png")
+    Image.new("RGB", (20, 16)).save(tmp_path / "two" / "v" / "f_009.png")
     pictures(tmp_path / "broken" / "v", levels(12))
     (tmp_path / "broken" / "v" / "f_000.png").write_bytes(b"x")
     for src, size, reason in (
@@ -230,7 +248,27 @@ def test_pictures_that_do_not_fit_together_or_the_set_are_named(tmp_path):
         videos = listing(tmp_path / src, "taichi")
         with pytest.raises(ValueError, match=reason):
             reader(videos, 4, size)(videos.clips[0])
+        ((_, seen),) = look(videos, 4)  # which opens the first picture alone
+        assert seen == 0 if src == "two" else "f_000.png is damaged" in str(seen)
     (clip,) = (videos := listing(tmp_path / "two", "taichi", interval=4)).clips
-    (tmp_path / "two" / "v" / "f_003.png").unlink()
+    (tmp_path / "two" / "v" / "f_009.png").unlink()
     with pytest.raises(ValueError, match="its frames are 16x16, this set is not cropped"):
         reader(videos, 2, 32)(clip)
+
+
+def test_a_video_is_counted_once_for_all_its_windows(tmp_path, monkeypatch):
+    length, counted = video.video_length, []
+    for name in ("a.mp4", "b.mp4"):
+        video.write_video(tmp_path / name, levels(6), 30000 / 1001)
+
+    def count(path):
+        counted.append(path.name)
+        return length(path)
+
+    monkeypatch.setattr(video, "video_length", count)
+    videos = listing(tmp_path, "faceforensics", windows=3)
+    assert [rate for _, rate in look(videos, 4)] == [29.97] * 6
+    read = reader(videos, 4, 16)
+    for clip in videos.clips:
+        read(clip)
+    assert counted == ["a.mp4", "b.mp4"]
