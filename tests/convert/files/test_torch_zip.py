@@ -76,7 +76,7 @@ def test_tensors_under_a_known_entry_are_found(tmp_path, key):
         ([MATRIX], "holds a list, not a dict"),
         ({"w": MATRIX, "epoch": 3}, "1 are no tensors: 'epoch'"),
         ({}, "0 entries"),
-        (MATRIX, "holds a _Tensor"),
+        (MATRIX, "holds a Tensor"),
     ],
 )
 def test_other_content_is_refused(tmp_path, content, message):
