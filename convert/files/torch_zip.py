@@ -182,15 +182,18 @@ class Unpickler(_InPython):
         table[key] = value
 
     def load_setitem(self):
+        """One entry of a dict."""
         value, key = self.stack.pop(), self.stack.pop()
         self._set(self.stack[-1], key, value)
 
     def load_setitems(self):
+        """Several entries of a dict."""
         items = self.pop_mark()
         for i in range(0, len(items) - 1, 2):
             self._set(self.stack[-1], items[i], items[i + 1])
 
     def load_dict(self):
+        """A dict with its entries."""
         items, table = self.pop_mark(), {}
         for i in range(0, len(items) - 1, 2):
             self._set(table, items[i], items[i + 1])
@@ -206,6 +209,7 @@ class Unpickler(_InPython):
     dispatch[pickle.DICT[0]], dispatch[pickle.BUILD[0]] = load_dict, load_build
 
     def find_class(self, module: str, name: str):
+        """What stands in for a name; every other name is refused."""
         match module, name:
             case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
                 return _RebuildTensor()
@@ -226,6 +230,7 @@ class Unpickler(_InPython):
         raise _ForbiddenError(f"{module}.{name}")
 
     def persistent_load(self, pid) -> _Storage:
+        """The storage that a tensor is cut from."""
         _, kind, key, _, _ = pid
         return _Storage(key, kind)
 

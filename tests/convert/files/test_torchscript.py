@@ -80,7 +80,7 @@ def test_a_state_dict_is_no_program(tmp_path):
 def test_a_frozen_module_is_told_to_be_saved_before(tmp_path):
     path = tmp_path / "x.pt"
     torch.jit.freeze(scripted()).save(str(path))
-    with pytest.raises(ValueError, match="holds no named tensors; .* before it is frozen"):
+    with pytest.raises(ValueError, match=r"holds no named tensors; .* before it is frozen"):
         open_torchscript(path)
 
 
