@@ -53,6 +53,11 @@ def statistics(features: Float32[np.ndarray, "N D"]) -> Statistics:
     return Statistics(count=len(wide), total=wide.sum(axis=0), products=wide.T @ wide)
 
 
+def nothing(width: int) -> Statistics:
+    """The statistics of no clips, to be merged with those of others."""
+    return Statistics(count=0, total=np.zeros(width), products=np.zeros((width, width)))
+
+
 def merged(parts: Iterable[Statistics]) -> Statistics:
     """The statistics of several parts of a set together."""
     first, *others = parts
