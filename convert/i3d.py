@@ -96,9 +96,8 @@ def naming_of(source: TensorSource) -> tuple[Naming, str]:
     raise ValueError(f"no Inception-I3D network: there is no layer {known}.")
 
 
-def rules(source: TensorSource) -> tuple[list[Rule], Mapping[str, str]]:
-    """Table of a file, and the tensors in it that are not read, with the reason."""
-    naming, prefix = naming_of(source)
+def rules(naming: Naming, prefix: str = "") -> list[Rule]:
+    """Table of a file with this naming, and with this before all names."""
     units = _units(naming)
     table = [
         Rule(f"{prefix}{unit}.conv3d.weight", f"{leaf}/conv/kernel", CONV3D)
@@ -109,12 +108,17 @@ def rules(source: TensorSource) -> tuple[list[Rule], Mapping[str, str]]:
         for leaf, unit in units.items()
         for tensor, part in _NORM.items()
     ]
-    table += [
+    return [
+        *table,
         Rule(f"{prefix}{naming.head}.conv3d.weight", "head/kernel", CONV3D),
         Rule(f"{prefix}{naming.head}.conv3d.bias", "head/bias", SAME),
     ]
-    counters = [f"{prefix}{unit}.{naming.norm}.num_batches_tracked" for unit in units.values()]
-    return table, dict.fromkeys(counters, "counts batches of training")
+
+
+def ignored(naming: Naming, prefix: str = "") -> Mapping[str, str]:
+    """Tensors of such a file that are not read, with the reason."""
+    counters = [f"{prefix}{u}.{naming.norm}.num_batches_tracked" for u in _units(naming).values()]
+    return dict.fromkeys(counters, "counts batches of training")
 
 
 def channels_of(source: TensorSource) -> Mapping[str, int]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float32, UInt8
 
 from pusa_jax.convert import i3d as table
 from pusa_jax.convert.tables import load
-from pusa_jax.evaluation.i3d import I3D, I3DConfig, build
+from pusa_jax.evaluation.i3d import I3D, SIZE, I3DConfig, build
 from pusa_jax.files import fingerprints
 from pusa_jax.weights.leaves import abstract, fill, shapes_for
 
@@ -40,8 +40,12 @@ class Extractor:
       fingerprint: of the weights.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, size: int = SIZE):
         """Reads the weights.
+
+        Args:
+          path: of the file.
+          size: pixels of height and width that the network sees.
 
         Raises:
           FileNotFoundError: there is no such file.
@@ -51,8 +55,9 @@ class Extractor:
             raise FileNotFoundError(f"no I3D weights at {path}: {WHERE}.")
         try:
             source = table.open_i3d(path)
-            self.config = I3DConfig.of_channels(table.channels_of(source))
-            rules, ignored = table.rules(source)
+            self.config = I3DConfig.of_channels(table.channels_of(source), size)
+            naming = table.naming_of(source)
+            rules, ignored = table.rules(*naming), table.ignored(*naming)
             shapes = shapes_for(build, self.config)
             leaves = load(source, rules, shapes, ignored=ignored, dtype="float32")
         except ValueError as error:

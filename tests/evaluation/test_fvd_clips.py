@@ -99,7 +99,7 @@ def test_frames_of_another_size_are_cut_to_a_square(tmp_path):
 
 
 def test_what_is_no_folder_or_no_video_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder of videos .*none: it is not there"):
+    with pytest.raises(FileNotFoundError, match=r"no folder of videos .*none: it is not there"):
         videos_in(tmp_path / "none")
     (tmp_path / "v.mp4").write_bytes(b"nothing")
     with pytest.raises(FileNotFoundError, match="it is a file"):

@@ -47,8 +47,14 @@ def files(peer, tmp_path_factory):
 def read(path):
     source = table.open_i3d(path)
     config = I3DConfig.of_channels(table.channels_of(source), SIZE)
-    rules, ignored = table.rules(source)
-    leaves = load(source, rules, shapes_for(build, config), ignored=ignored, dtype="float32")
+    naming = table.naming_of(source)
+    leaves = load(
+        source,
+        table.rules(*naming),
+        shapes_for(build, config),
+        ignored=table.ignored(*naming),
+        dtype="float32",
+    )
     return config, leaves
 
 
@@ -88,8 +94,9 @@ def test_the_same_weights_are_read_from_every_kind_of_file(files):
 
 def test_the_table_is_exact_both_ways(files, peer):
     source = table.open_i3d(files / "scripted.pt")
-    rules, ignored = table.rules(source)
-    back = LeafTensors(read(files / "scripted.pt")[1], rules)
+    naming = table.naming_of(source)
+    back = LeafTensors(read(files / "scripted.pt")[1], table.rules(*naming))
+    ignored = table.ignored(*naming)
     state = {name: x for name, x in peer.state_dict().items() if name not in ignored}
     assert back.tensors.keys() == state.keys()
     for name, tensor in state.items():
