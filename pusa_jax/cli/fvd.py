@@ -17,7 +17,7 @@ EPILOG = """examples:
   pusa-jax fvd sky-frames generated --features i3d_torchscript.pt
   pusa-jax fvd sky-frames generated --features i3d_torchscript.pt --clips 256
   pusa-jax fvd truth generated --features i3d_torchscript.pt --real_interval 1   (image-to-video)
-  pusa-jax fvd sky-frames long --features i3d_torchscript.pt --frames 128 --real_interval 1
+  pusa-jax fvd sky-frames long --features i3d_torchscript.pt --frames 128
 
 Folders hold videos, or folders of pictures, which are the frames of one video each. The weights are
 the file i3d_torchscript.pt that the metric of StyleGAN-V (github.com/universome/stylegan-v) names;
@@ -74,6 +74,7 @@ def run_fvd(args: argparse.Namespace) -> int:
     from pusa_jax.evaluation.features import WHERE, Extractor
     from pusa_jax.evaluation.frechet import distance
     from pusa_jax.evaluation.fvd import FVDConfig, list_of, statistics_of
+    from pusa_jax.evaluation.saved import read_statistics, write_statistics
 
     names = [field.name for field in dataclasses.fields(FVDConfig)]
     config = FVDConfig(**{name: getattr(args, name) for name in names})
@@ -81,31 +82,25 @@ def run_fvd(args: argparse.Namespace) -> int:
         raise ValueError(f"the weights of the I3D network are missing: give --features; {WHERE}.")
     saved = None if args.statistics is None else _checked(Path(args.statistics))
     extractor = Extractor(Path(args.features))
-    is_saved = saved is not None and saved.is_file()
+    settings = dataclasses.asdict(config.side("real")) | {"network": extractor.fingerprint}
     found: dict[str, Any] = {}
+    if saved is not None and saved.is_file():
+        found["real"] = read_statistics(saved, settings)
     chosen = {
         what: config.side(what).choose(Path(getattr(args, what)), args.console)
         for what in ("real", "generated")
-        if what == "generated" or not is_saved
+        if what not in found
     }
     together.agree_on(
         {f"{what} videos": list_of(clips) for what, clips in chosen.items()}
-        | {"weights": extractor.fingerprint, "statistics": str(is_saved)}
+        | {"weights": extractor.fingerprint, "statistics": "read" if found else "none"}
     )
-    settings = dataclasses.asdict(config.side("real")) | {"network": extractor.fingerprint}
-    if saved is not None and is_saved:
-        from pusa_jax.evaluation.saved import read_statistics
-
-        found["real"] = read_statistics(saved, settings)
     if not args.no_compilation_cache:
         keep_programs(args.console)
     for what, clips in chosen.items():
-        found[what] = statistics_of(
-            config.side(what), clips, extractor, Path(args.work), args.console
-        )
-    if saved is not None and not is_saved and processes.is_first():
-        from pusa_jax.evaluation.saved import write_statistics
-
+        side = config.side(what)
+        found[what] = statistics_of(side, clips, extractor, Path(args.work), args.console)
+    if saved is not None and "real" in chosen and processes.is_first():
         write_statistics(saved, found["real"], settings)
     value = distance(found["real"], found["generated"])
     args.console.close()

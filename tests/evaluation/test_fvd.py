@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from small_fvd import CONFIG, write_network, write_videos
 
-from pusa_jax.evaluation import clips, fvd
-from pusa_jax.evaluation.features import BATCH, Extractor
+from pusa_jax.evaluation import clips, features, fvd
+from pusa_jax.evaluation.features import Extractor
 from pusa_jax.evaluation.frechet import distance, nothing, statistics
 from pusa_jax.evaluation.fvd import FVDConfig, list_of, statistics_of
+from pusa_jax.media.pictures import write_png
 
+BATCH = 2
 SETTINGS = FVDConfig(clips=11, frames=9, size=32, real_interval=2)
 
 
@@ -21,6 +23,12 @@ def world(tmp_path_factory):
     write_videos(folder / "generated", [9] * 12, seed=2)
     write_network(folder / "i3d.pt")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """One program for all tests."""
+    monkeypatch.setattr(features, "BATCH", BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,8 @@ def test_statistics_are_those_of_the_chosen_clips(world, extractor, tmp_path):
     chosen = side.choose(world / "real")
     assert len(chosen) == 11 and all(clip.video.name != "1.mp4" for clip in chosen)
     frames = np.stack([clips.read(clip, 9, 2, 32) for clip in chosen])
-    expected = statistics(np.asarray(extractor(frames)))
+    pairs = [extractor(frames[i : i + 2]) for i in (0, 2, 4, 6, 8, 9)]
+    expected = statistics(np.concatenate([*pairs[:-1], pairs[-1][1:]]))
     here = found(world, extractor, tmp_path)
     assert here.count == 11
     np.testing.assert_allclose(here.products, expected.products, rtol=1e-5)
@@ -67,7 +76,7 @@ def test_a_killed_run_goes_on_with_the_clips_that_are_missing(world, extractor, 
     again = found(
         world, extractor, tmp_path / "killed", on_progress=lambda s, d, n: computed.append(d)
     )
-    assert computed == [BATCH, 9, 10, 11]
+    assert computed == list(range(BATCH, 12))
     np.testing.assert_allclose(again.products, whole.products, rtol=1e-6)
     (other,) = (tmp_path / "whole").iterdir()
     assert file.name == other.name and len(file.read_bytes()) == len(other.read_bytes())
@@ -110,6 +119,17 @@ def test_processes_share_the_clips(world, extractor, tmp_path, monkeypatch):
     assert [part.count for part in parts] == [6, 5]
     np.testing.assert_allclose(parts[0].total + parts[1].total, whole.total, rtol=1e-6)
     assert len(list((tmp_path / "parts").iterdir())) == 2
+
+
+def test_a_damaged_frame_is_named(extractor, tmp_path):
+    for number in range(2):
+        (tmp_path / f"v/{number}").mkdir(parents=True)
+        for i in range(9):
+            write_png(tmp_path / f"v/{number}/{i}.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "v/1/4.png").write_bytes(b"no picture")
+    side = dataclasses.replace(SETTINGS, clips=2).side("generated")
+    with pytest.raises(ValueError, match=r"1/4\.png is damaged"):
+        statistics_of(side, side.choose(tmp_path / "v"), extractor, tmp_path / "work")
 
 
 def test_a_process_without_a_clip_adds_nothing():

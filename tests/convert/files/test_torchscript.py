@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pusa_jax.convert.files.torchscript import is_torchscript, open_torchscript
 
@@ -93,6 +95,24 @@ def test_every_truncation_is_noticed(tmp_path):
         with pytest.raises(ValueError) as error:
             open_torchscript(path)
         assert "\n" not in str(error.value) and not is_torchscript(path)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_damage_gives_one_line_or_a_readable_file(tmp_path, data):
+    raw = bytearray(archive(tmp_path / "x.pt", module(a=module(w=TENSOR), n=b"K\3")).read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "x.pt").write_bytes(raw)
+    try:
+        source = open_torchscript(tmp_path / "x.pt")
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        for name in source.tensors:
+            source.read(name).tobytes()
 
 
 def text(value):
