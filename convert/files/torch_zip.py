@@ -15,7 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -78,7 +78,7 @@ class _Storage(NamedTuple):
     kind: Any
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
     """A tensor as the pickle describes it; offset and strides in elements of the storage."""
 
     storage: Any
@@ -112,8 +112,8 @@ class _RebuildTensor:
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, strides, *_unused) -> _Tensor:
-        return _Tensor(storage, offset, shape, strides)
+    def __call__(self, storage, offset, shape, strides, *_unused) -> Tensor:
+        return Tensor(storage, offset, shape, strides)
 
 
 class _RebuildTypedTensor:
@@ -121,8 +121,8 @@ class _RebuildTypedTensor:
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, strides, _grad, _hooks, kind, *_unused) -> _Tensor:
-        return _Tensor(_Storage(storage.key, kind), offset, shape, strides)
+    def __call__(self, storage, offset, shape, strides, _grad, _hooks, kind, *_unused) -> Tensor:
+        return Tensor(_Storage(storage.key, kind), offset, shape, strides)
 
 
 class _MakeDict:
@@ -163,8 +163,8 @@ _FORBIDDEN = {
 _InPython: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class _Unpickler(_InPython):
-    """Turns the pickle into dicts of `_Tensor`.
+class Unpickler(_InPython):
+    """Turns the pickle into dicts of `Tensor`.
 
     All stand-ins are immutable, so that no pickle can change them for the next one. It is the one
     written in Python, because the one in C allocates what a pickle claims to remember and computes
@@ -183,15 +183,18 @@ class _Unpickler(_InPython):
         table[key] = value
 
     def load_setitem(self):
+        """One entry of a dict."""
         value, key = self.stack.pop(), self.stack.pop()
         self._set(self.stack[-1], key, value)
 
     def load_setitems(self):
+        """Several entries of a dict."""
         items = self.pop_mark()
         for i in range(0, len(items) - 1, 2):
             self._set(self.stack[-1], items[i], items[i + 1])
 
     def load_dict(self):
+        """A dict with its entries."""
         items, table = self.pop_mark(), {}
         for i in range(0, len(items) - 1, 2):
             self._set(table, items[i], items[i + 1])
@@ -207,6 +210,7 @@ class _Unpickler(_InPython):
     dispatch[pickle.DICT[0]], dispatch[pickle.BUILD[0]] = load_dict, load_build
 
     def find_class(self, module: str, name: str):
+        """What stands in for a name; every other name is refused."""
         match module, name:
             case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
                 return _RebuildTensor()
@@ -227,6 +231,7 @@ class _Unpickler(_InPython):
         raise _ForbiddenError(f"{module}.{name}")
 
     def persistent_load(self, pid) -> _Storage:
+        """The storage that a tensor is cut from."""
         _, kind, key, _, _ = pid
         return _Storage(key, kind)
 
@@ -242,9 +247,32 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
       ValueError: the file is cut short, not such an archive, holds something other than tensors, or
         asks for a Python name that tensors do not need (named in the message).
     """
+    return open_archive(
+        path,
+        Unpickler,
+        lambda content: _state_dict(_flat(content) if is_nested else content, path),
+    )
+
+
+def open_archive(
+    path: Path,
+    unpickler: type[Unpickler],
+    tensors_in: Callable[[Any], tuple[str, Mapping[str, Tensor]]],
+) -> FileTensors:
+    """Opens a zip archive of a pickle and storages.
+
+    Args:
+      path: the file.
+      unpickler: makes something inert of the pickle.
+      tensors_in: finds the entry that holds tensors, if one does, and the tensors by their names in
+        what it made; may raise ValueError.
+
+    Raises:
+      ValueError: see `open_torch_zip`.
+    """
     with path.open("rb") as file:
         try:
-            _check_directory(file)
+            check_directory(file)
             with zipfile.ZipFile(file) as archive:
                 records = {info.filename: info for info in archive.infolist()}
                 (pickled,) = (name for name in records if name.split("/")[1:] == ["data.pkl"])
@@ -254,7 +282,7 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
                     raise ValueError("it is stored big-endian")
                 if records[pickled].file_size > PICKLE_LIMIT:
                     raise ValueError("its pickle is too large")
-                content = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+                content = unpickler(io.BytesIO(archive.read(pickled))).load()
         except _ForbiddenError as error:
             if PACKED.fullmatch(str(error)):
                 raise ValueError(
@@ -271,7 +299,7 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
                 f"{path} is damaged or no PyTorch checkpoint of zip format ({error!r:.200}); fetch "
                 "it again, or save it again with PyTorch 1.6 or newer."
             ) from None
-        entry, tensors = _state_dict(_flat(content) if is_nested else content, path)
+        entry, tensors = tensors_in(content)
         keys = {tensor.storage.key for tensor in tensors.values()}
         found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
     mapped = MappedFile(path)
@@ -280,7 +308,7 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
     return FileTensors(entries, entry=entry)
 
 
-def _check_directory(file: io.BufferedReader) -> None:
+def check_directory(file: io.BufferedReader) -> None:
     """Holds the size of an archive's table of contents against the limit, before it is read."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(size - 2**16 - 22, 0))
@@ -296,7 +324,7 @@ def _check_directory(file: io.BufferedReader) -> None:
 
 def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
     """Dicts and lists of tensors become entries; deeper than `depth` they stay, as no tensors."""
-    if isinstance(content, list) and content and all(isinstance(x, _Tensor) for x in content):
+    if isinstance(content, list) and content and all(isinstance(x, Tensor) for x in content):
         content = {str(i): x for i, x in enumerate(content)}
     if not isinstance(content, dict) or not depth:
         return content
@@ -308,7 +336,7 @@ def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
     return flat
 
 
-def _state_dict(content: Any, path: Path) -> tuple[str, Mapping[str, _Tensor]]:
+def _state_dict(content: Any, path: Path) -> tuple[str, Mapping[str, Tensor]]:
     """The entry that holds the tensors, "" if none does, and the tensors."""
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors.")
@@ -329,7 +357,7 @@ def _no_tensors(state: dict[Any, Any]) -> list[str]:
     return [
         f"{reprlib.repr(key):.80}"
         for key, value in state.items()
-        if not (isinstance(key, str) and isinstance(value, _Tensor) and value.is_valid)
+        if not (isinstance(key, str) and isinstance(value, Tensor) and value.is_valid)
     ]
 
 
@@ -349,7 +377,7 @@ def _record(file: io.BufferedReader, info: zipfile.ZipInfo | None, path: Path) -
 
 
 def _entry(
-    mapped: MappedFile, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]
+    mapped: MappedFile, name: str, tensor: Tensor, records: Mapping[str, tuple[int, int]]
 ) -> FileTensor:
     start, size = records[tensor.storage.key]
     dtype = np.dtype(KINDS[tensor.storage.kind])

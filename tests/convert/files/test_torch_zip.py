@@ -92,7 +92,7 @@ def test_a_state_dict_is_written_under_an_entry(tmp_path):
         ([MATRIX], "holds a list, not a dict"),
         ({"w": MATRIX, "epoch": 3}, "1 are no tensors: 'epoch'"),
         ({}, "0 entries"),
-        (MATRIX, "holds a _Tensor"),
+        (MATRIX, "holds a Tensor"),
     ],
 )
 def test_other_content_is_refused(tmp_path, content, message):
