@@ -7,7 +7,7 @@ import numpy as np
 from clips import write
 
 from pusa_jax.convert import i3d as table
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.convert.tables import LeafTensors
 from pusa_jax.evaluation.i3d import I3DConfig, build
 from pusa_jax.weights.leaves import shapes_for

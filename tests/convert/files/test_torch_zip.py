@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 
 torch = pytest.importorskip("torch", reason="needs the extra [test]")
 pytestmark = pytest.mark.torch
