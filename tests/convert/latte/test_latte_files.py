@@ -35,13 +35,13 @@ def test_a_tiny_model_is_written_as_it_is_published(folder):
     weights = "vae/diffusion_pytorch_model.safetensors"
     assert files == ["config.json", "fvdm.pt", "vae/config.json", weights]
     for file, tables, rules, build, config in (
-        (folder / "fvdm.pt", dit, dit.original_rules, LatteVideo, DIT),
-        (folder / weights, vae, vae.diffusers_rules, FrameVAE, VAE),
+        (folder / "fvdm.pt", dit, dit.original_rules(DIT), LatteVideo, DIT),
+        (folder / weights, vae, vae.diffusers_rules(VAE), FrameVAE, VAE),
     ):
         source = open_tensors(file)
         assert tables.config_from_source(source, settings(file)) == config
         shapes = shapes_for(build, config)
-        assert len(bind(source, rules(config), shapes)) == len(shapes)
+        assert len(bind(source, rules, shapes)) == len(shapes)
 
 
 @pytest.fixture(scope="module")

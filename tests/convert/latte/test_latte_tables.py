@@ -36,6 +36,7 @@ TOLD = {
     "vae": {"norm_num_groups": 4, "scaling_factor": 0.5},
 }
 READERS = {"dit": dit, "vae": vae}
+FORMER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 KEYS = Path(__file__).resolve().parents[4] / "shared" / "reference" / "keys"
 
 
@@ -77,7 +78,7 @@ def as_old_files_have_it(arrays, *, is_convolution):
     old = {}
     for name, x in arrays.items():
         if ".attentions.0.to_" in name:
-            for today, former, _ in vae.ATTENTION:
+            for today, former in FORMER.items():
                 name = name.replace(f".0.{today}.", f".0.{former}.")
             x = x[:, :, None, None] if is_convolution and x.ndim == 2 else x
         old[name] = x
