@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pusa_jax.convert.foreign import ForeignFamily
+from pusa_jax.convert.latte import foreign as latte
 from pusa_jax.convert.mochi import foreign as mochi
 from pusa_jax.convert.wan import foreign as wan
 from pusa_jax.files.records import rebuild
@@ -14,6 +15,7 @@ FOREIGN: Mapping[str, ForeignFamily] = {
     "wan2.2": wan.WAN22,
     "wan2.2-ti2v": wan.WAN22_TI2V,
     "mochi-1": mochi.MOCHI,
+    "latte": latte.LATTE,
 }
 """Name of a family, as in `models.families.FAMILIES` -> how its models are published."""
 

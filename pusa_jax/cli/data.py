@@ -8,7 +8,7 @@ from typing import Any
 
 from pusa_jax.cli.programs import add_cache_flag, keep_programs
 
-ENCODE_DESCRIPTION = """encode a folder of captioned clips once, so that training reads latents
+ENCODE_DESCRIPTION = """encode captioned clips, or videos in folders, once: training reads latents
 
 Goes on where an earlier call was interrupted; what is done is not done again. Clips that cannot be
 used are skipped and listed with their reasons in DST/skipped.jsonl."""
@@ -16,10 +16,15 @@ used are skipped and listed with their reasons in DST/skipped.jsonl."""
 ENCODE_EPILOG = """examples:
   pusa-jax encode --model Wan2.1-T2V-14B --src clips --dst clips-480p --height 480 --width 832
   for i in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$i pusa-jax encode ... --shard $i/4 & done; wait
+  pusa-jax encode --model MODEL --src UCF-101 --dst ucf --layout ucf101 --windows 4
 
 The folder holds metadata.csv (columns file_name,text or video,prompt or the like), metadata.jsonl
 or metadata.json with the same names, or a .txt with the caption beside every file; listed files lie
 beside the list or in its folder train. A list with a line that can be read in two ways is refused.
+
+With --layout there is no list: every video below the folder gives --windows clips, whose captions
+are the numbers of their classes (ucf101: the folders, sorted) or empty. Videos: faceforensics,
+ucf101. A folder of numbered pictures per video: skytimelapse, taichi.
 """
 
 
@@ -29,17 +34,28 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = ENCODE_DESCRIPTION, ENCODE_EPILOG
     add = parser.add_argument
     add("--model", required=True, help="folder with VAE, text encoder and tokenizer, or tiny")
-    add("--src", required=True, help="folder of clips, or its list")
+    add("--src", required=True, help="folder of clips, or its list; folder of a --layout")
     add("--dst", required=True, help="folder of the dataset")
-    add("--height", type=int, default=480, help="pixels, divisible by 16 (default: 480)")
-    add("--width", type=int, default=832, help="pixels, divisible by 16 (default: 832)")
-    add("--num_frames", type=int, default=81, help="4k+1, Mochi 6k+1, from the start (default: 81)")
+    add("--height", type=int, help="pixels, divisible by 16 (default: 480; of a --layout 256)")
+    add("--width", type=int, help="pixels, divisible by 16 (default: 832; of a --layout 256)")
+    add(
+        "--num_frames",
+        type=int,
+        help="4k+1, Mochi 6k+1, from the start (default: 81; of a --layout 16, from a window)",
+    )
     add(
         "--source_fps",
         choices=["model", "keep"],
-        default="model",
-        help="bring clips to the model's frame rate, or keep their frames (default: model)",
+        help="bring clips to the model's frame rate, or keep their frames (default: model; of a"
+        " --layout keep)",
     )
+    add(
+        "--layout",
+        choices=["faceforensics", "ucf101", "skytimelapse", "taichi"],
+        help="videos without captions, in folders as this set has them",
+    )
+    add("--windows", type=int, help="with --layout, clips drawn of every video (default: 1)")
+    add("--interval", type=int, help="with --layout, frames of a video for one (default: 3)")
     add("--tiled", action="store_true", help="VAE in overlapping tiles: needs less memory")
     add(
         "--dtype",
@@ -114,19 +130,12 @@ def _share_of(args: argparse.Namespace) -> tuple[int, int]:
 def run_encode(args: argparse.Namespace) -> int:
     """Encodes a folder of clips, or this process's share of it."""
     args.console.begin()
-    from pusa_jax.data.encode import EncodeConfig, encode_folder
+    from pusa_jax.data.encode import encode_folder
     from pusa_jax.inference import packaged
 
     if not args.no_compilation_cache:
         keep_programs(args.console)
-    config = EncodeConfig(
-        height=args.height,
-        width=args.width,
-        num_frames=args.num_frames,
-        tiled=args.tiled,
-        dtype=args.dtype,
-        source_fps=args.source_fps,
-    )
+    config = _encode_config(args)
     if args.dry_run:
         return _survey(args, config)
     outcome = encode_folder(
@@ -139,6 +148,25 @@ def run_encode(args: argparse.Namespace) -> int:
     )
     args.console.close()
     return _report(args.dst, outcome)
+
+
+def _encode_config(args: argparse.Namespace) -> Any:
+    """What the flags ask for; those not given are left to the records."""
+    from pusa_jax.data.encode import EncodeConfig
+    from pusa_jax.data.folders import PUBLISHED, FolderConfig
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+    values = given("height", "width", "num_frames", "source_fps", "tiled", "dtype")
+    windows = given("windows", "interval")
+    if args.layout is not None:
+        folders = FolderConfig(layout=args.layout, **windows)
+        values = {**PUBLISHED, "source_fps": "keep", "folders": folders, **values}
+        return EncodeConfig(**values)
+    if windows:
+        raise ValueError(f"--{next(iter(windows))} is for videos in folders; name their --layout.")
+    return EncodeConfig(**values)
 
 
 def _survey(args: argparse.Namespace, config: Any) -> int:
@@ -158,7 +186,7 @@ def _survey(args: argparse.Namespace, config: Any) -> int:
     for rate, count in sorted(found.rates.items()):
         kept = "kept frame by frame" if fps is None else f"resampled by timestamps to {fps:g}"
         print(
-            f"{count} pictures"
+            f"{count} {'pictures' if config.folders is None else 'clips of numbered pictures'}"
             if not rate
             else f"{count} clips of {rate:g} frames a second, {kept}"
         )

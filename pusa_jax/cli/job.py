@@ -30,6 +30,9 @@ INPUT_FLAGS = {
     "transition": ("--video_path", "the two videos"),
     "loop": ("--image_paths", "the image"),
 }
+IN_PIECES = ("t2v", "i2v", "extend")
+"""Tasks whose frames are given at the beginning, so that a clip may go on for any length."""
+
 GIVEN_FRAMES = {"i2v": 1, "start-end": 2, "interpolate": 2, "complete": 2, "extend": 4, "loop": 2}
 """Task -> latent frames it is given by default, where their multipliers are not 0 already."""
 
@@ -66,7 +69,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="folder: published (original or Diffusers) or converted; tiny: the model that comes "
         "along, with its own LoRA and sizes (default: tiny)",
     )
-    add("--prompt", required=True, help="what happens; may be empty")
+    add(
+        "--prompt",
+        "--label",
+        help="what happens; may be empty. Of a model of classes (FVDM) the number of one",
+    )
     add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
     if task in INPUT_FLAGS:
         flag, text = INPUT_FLAGS[task]
@@ -90,6 +97,14 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
                 default="model",
                 help="bring clips to the model's frame rate, or take them frame by frame",
             )
+    if task in IN_PIECES:
+        add(
+            "--overlap",
+            type=int,
+            metavar="M",
+            help="make a clip of any length in pieces, each of which begins with the last M latent "
+            "frames of the one before (FVDM; 8 in its paper; default: in one piece)",
+        )
     if task == "extend":
         add("--clip_start", type=int, help="first frame used (default: the video's last frames)")
     if task == "transition":
@@ -159,9 +174,11 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "--exact_timesteps", action="store_true", help="do not round timesteps as the original does"
     )
     add(
+        "--exact_conditions",
         "--normalised_conditions",
         action="store_true",
-        help="normalise given frames as all others are (Mochi; Pusa V0.5 does not)",
+        help="treat given frames as the network would have them: normalised like all others (Pusa "
+        "V0.5 does not), and held where their multiplier is 0 (FVDM lets them drift)",
     )
     add(
         "--resident",
@@ -246,11 +263,15 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         merged["lora"] = merged["lora"] or (shipped.LORA,)
         best, negative, dtype = shipped.SETTINGS, shipped.NEGATIVE_PROMPT, "float32"
     elif args.preset == "official":
-        best, negative, dtype = family.official, family.official_negative_prompt, "bfloat16"
+        negative, dtype = family.official_negative_prompt, "bfloat16"
     else:
-        best, negative, dtype = family.sampling, family.negative_prompt, "bfloat16"
+        negative, dtype = family.negative_prompt, "bfloat16"
+    if args.prompt is None and family.reads_text:
+        raise ValueError(f"{args.task} needs --prompt, what happens; --prompt '' is for nothing.")
     merged["add_differences"] = not args.ignore_differences
     model = open_model(folder, **merged)
+    if not is_tiny:
+        best = model.configs.fitted(family, official=args.preset == "official")
     if args.lightx2v:
         merged["lightx2v"] = tuple(map(str, files_of_experts(family, args.lightx2v).values()))
     asked = {
@@ -266,7 +287,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         "shift": args.shift,
         "seed": processes.agree_on(secrets.randbelow(2**31)) if args.seed == -1 else args.seed,
         "original_timesteps": False if args.exact_timesteps else None,
-        "original_conditions": False if args.normalised_conditions else None,
+        "original_conditions": False if args.exact_conditions else None,
         "tiled": False if args.no_tiling else "original" if args.original_tiles else None,
     }
     if args.shift is not None and family.training_schedule != "shifted":
@@ -274,16 +295,18 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     best = family.few_steps(best) if args.fast else best
     if args.cfg_scale is not None:  # of both experts, unless the other one's is given as well
         best = dataclasses.replace(best, low_guidance_scale=None)
+    prompt = "" if args.prompt is None else args.prompt
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
     job = jobs.Job(
         task=args.task,
         model=str(folder.path),
-        prompt=words.normalised(args.prompt) if is_tiny else args.prompt,
+        prompt=words.normalised(prompt) if is_tiny else prompt,
         negative_prompt=negative if args.negative_prompt is None else args.negative_prompt,
         **merged,
         inputs=tuple(inputs),
         at=getattr(args, "cond_position", None),
         multipliers=_multipliers(args),
+        overlap=getattr(args, "overlap", None),
         clip_start=getattr(args, "clip_start", None),
         joined=getattr(args, "joined", False),
         source_fps=getattr(args, "source_fps", "model"),

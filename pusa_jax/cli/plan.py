@@ -103,6 +103,7 @@ def run_infer(args: argparse.Namespace) -> int:
 
     if not args.no_compilation_cache:
         keep_programs(Console(quiet=True))
+    from pusa_jax.inference.settings import Configs
     from pusa_jax.planning import inference
 
     given = {name: getattr(args, name) for name in ("height", "width", "num_frames")}
@@ -111,7 +112,9 @@ def run_infer(args: argparse.Namespace) -> int:
         name=args.preset,
         preset=chosen,
         settings=dataclasses.replace(
-            chosen.family.sampling, **sizes, guidance_scale=args.cfg_scale
+            Configs(dit=chosen.dit, vae=chosen.vae).fitted(chosen.family),
+            **sizes,
+            guidance_scale=args.cfg_scale,
         ),
         dtype=args.dtype,
         resident=args.resident,

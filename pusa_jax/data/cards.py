@@ -30,6 +30,8 @@ class Card:
       clips: fingerprint of the list of clips.
       clips_per_shard: lines of the list that a shard stands for.
       frame_rate: frames per second of the clips, and how they came to it; in words.
+      layout: how videos in folders became clips, see `folders.FolderConfig`; empty of a list.
+      classes: names of the classes whose numbers are the captions.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -40,6 +42,8 @@ class Card:
     clips: str
     clips_per_shard: int
     frame_rate: str = "as in the sources"
+    layout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     dtype: str = "bfloat16"
     format: int = FORMAT
 

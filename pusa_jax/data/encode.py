@@ -8,15 +8,18 @@ This module owns the compiled programs of encoding.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import UInt8
 
 from pusa_jax.convert.folders.opened import ModelFolder
-from pusa_jax.data import lists, writing
+from pusa_jax.data import folders, lists, writing
 from pusa_jax.data.encoded import Card, Example
+from pusa_jax.data.folders import FolderConfig
 from pusa_jax.data.lists import Clip
 from pusa_jax.diffusion.tasks import latent_frames
 from pusa_jax.inference.networks import LoadedNetwork
@@ -45,6 +48,7 @@ class EncodeConfig:
       dtype: of the text encoder; the VAE runs in float32.
       source_fps: "model" brings clips to the model's frame rate, by their timestamps; "keep" takes
         their frames one by one, whatever their rate.
+      folders: how videos in folders become clips; None is a list of captioned clips.
     """
 
     height: int = 480
@@ -53,9 +57,21 @@ class EncodeConfig:
     tiled: bool = False
     dtype: Precision = "bfloat16"
     source_fps: SourceRate = "model"
+    folders: FolderConfig | None = None
 
     def __post_init__(self):
         self.check_size(SIZE_MULTIPLE)
+        if self.folders is None:
+            return
+        if self.height != self.width:
+            raise ValueError(
+                f"clips of {self.folders.layout} are square, got {self.height}x{self.width}."
+            )
+        if self.source_fps != "keep":
+            raise ValueError(
+                f"clips of {self.folders.layout} are cut by frames, not by time; source_fps must "
+                f"be 'keep', got {self.source_fps!r}."
+            )
 
     def check_size(self, multiple: int) -> None:
         """Raises ValueError unless height and width are multiples of so many pixels."""
@@ -104,6 +120,44 @@ def read_frames(
     return video.fit(frames, config.height, config.width, "crop")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where clips come from.
+
+    Attributes:
+      clips: all of them.
+      read: frames of a clip; raises the reason to skip it.
+      says: what the card of a dataset says of it, by field.
+    """
+
+    clips: Sequence[Clip]
+    read: Callable[[Clip], UInt8[np.ndarray, "T H W 3"]]
+    says: Mapping[str, Any]
+
+
+def source_of(src: Path, config: EncodeConfig, fps: float | None) -> Source:
+    """Looks through a list of clips, or a folder of videos.
+
+    Args:
+      src: see `lists.read_clips` and, with `config.folders`, `folders.found`.
+      config: what clips are brought to.
+      fps: rate that they are brought to; None leaves theirs.
+
+    Raises:
+      FileNotFoundError, ValueError: it is no list or folder of this kind.
+    """
+    if config.folders is not None:
+        videos = folders.found(src, config.folders)
+        read = folders.reader(videos, config.num_frames, config.height)
+        return Source(clips=videos.clips, read=read, says=videos.says())
+    rate = "as in the sources" if fps is None else f"{fps:g}, resampled by timestamps"
+    return Source(
+        clips=lists.read_clips(src),
+        read=lambda clip: read_frames(clip.find(), config, fps),
+        says={"frame_rate": rate},
+    )
+
+
 def encode_folder(
     model: str | Path,
     src: str | Path,
@@ -117,9 +171,9 @@ def encode_folder(
 
     Args:
       model: published or converted folder with VAE, text encoder and tokenizer.
-      src: folder of clips, see `clips.read_clips`.
+      src: folder of clips or videos, see `source_of`.
       dst: folder of the dataset.
-      config: size of the clips.
+      config: what clips are brought to.
       share: which share of the clips this process encodes, and of how many.
       on_progress: told about the stages "load" and "encode".
 
@@ -127,8 +181,8 @@ def encode_folder(
       FileNotFoundError, ValueError: model, list or sizes are not usable, or none of the clips is.
       FileExistsError: dst holds something else.
     """
-    listed = lists.read_clips(Path(src))
     folder = ModelFolder(model)
+    source = source_of(Path(src), config, rate_for(folder, config))
     config.check_for(folder)
     on_progress("load", 0, 2)
     vae = LoadedNetwork(folder, "vae", "float32")
@@ -139,21 +193,16 @@ def encode_folder(
     f = latent_frames(config.num_frames, coder.temporal_stride)
     h, w = (size // coder.spatial_stride for size in (config.height, config.width))
     shape = (f, h, w, coder.z_dim)
-    fps = rate_for(folder, config)
     card = Card(
         clip_shape=shape,
         text_shape=text_encoder.shape,
         pixels=(config.num_frames, config.height, config.width),
         vae=vae.record | {"tiled": config.tiled},
         text_encoder=text_encoder.record | {"computed_in": config.dtype},
-        clips=lists.fingerprint(listed),
-        clips_per_shard=writing.clips_per_shard(len(listed), shape),
-        frame_rate="as in the sources" if fps is None else f"{fps:g}, resampled by timestamps",
+        clips=lists.fingerprint(source.clips),
+        clips_per_shard=writing.clips_per_shard(len(source.clips), shape),
+        **source.says,
     )
-
-    def read(clip: Clip) -> np.ndarray:
-        return read_frames(clip.find(), config, fps)
-
     tiles = folder.family.codec.dataset_tiles if config.tiled else None
 
     def encode(clip: Clip, frames: np.ndarray) -> Example:
@@ -167,9 +216,9 @@ def encode_folder(
 
     return writing.write_dataset(
         Path(dst),
-        listed,
+        source.clips,
         card,
-        read=read,
+        read=source.read,
         encode=encode,
         no_text=functools.partial(text_encoder, ""),
         share=share,

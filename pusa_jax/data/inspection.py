@@ -85,11 +85,12 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
             f"{clips.folder} has {len(broken)} clips whose latents are not finite, first "
             f"{broken[0]!r:.80}; encode again."
         )
+    is_captioned = not clips.card.layout or bool(clips.card.classes)
     norms = np.sqrt((latents**2).mean((1, 2, 3, 4)))
     odd = {
         example.name: "; ".join(why)
         for example, part, rms in zip(read, latents, norms, strict=True)
-        if (why := list(_oddities(example, part, float(rms))))
+        if (why := list(_oddities(example, part, float(rms), is_captioned)))
     }
     lengths = [len(example.text) for example in read]
     card = clips.card
@@ -97,6 +98,8 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
         "clips": len(clips),
         "pixels [T, H, W]": list(card.pixels),
         "frame rate": card.frame_rate,
+        **({"layout": dict(card.layout)} if card.layout else {}),
+        **({"classes": len(card.classes)} if card.classes else {}),
         "latents [F, h, w, C]": list(card.clip_shape),
         "text features [L, E]": list(card.text_shape),
         "gigabytes": _short(clips.num_bytes / 1e9),
@@ -111,7 +114,7 @@ def measured(clips: EncodedClips, count: int) -> tuple[list[Example], dict[str, 
     }
 
 
-def _oddities(example: Example, latents: Latents, rms: float) -> Iterator[str]:
+def _oddities(example: Example, latents: Latents, rms: float, is_captioned: bool) -> Iterator[str]:
     """Yields what is odd about a clip, in words."""
     low, high = RMS_RANGE
     if not low < rms < high:
@@ -120,7 +123,7 @@ def _oddities(example: Example, latents: Latents, rms: float) -> Iterator[str]:
     moved = np.sqrt((np.diff(latents[1:], axis=0) ** 2).mean()) if len(latents) > 2 else rms
     if moved < STILL * rms:
         yield "nothing moves: its latent frames are nearly the same"
-    if not example.caption.strip():
+    if is_captioned and not example.caption.strip():
         yield "it has no caption"
 
 

@@ -155,7 +155,7 @@ def read_clips(src: Path) -> list[Clip]:
     if not clips:
         raise ValueError(f"{path} lists no clips.")
     _tell_of_twins(path, clips)
-    return [_writable(clip) for clip in clips]
+    return [writable(clip) for clip in clips]
 
 
 def _tell_of_twins(path: Path, clips: Sequence[Clip]) -> None:
@@ -170,7 +170,7 @@ def _tell_of_twins(path: Path, clips: Sequence[Clip]) -> None:
         )
 
 
-def _writable(clip: Clip) -> Clip:
+def writable(clip: Clip) -> Clip:
     """A clip whose texts go into files: halves of characters and bytes of no text are a fault."""
     texts = {"file": clip.name, "caption": clip.caption}
     safe = {
@@ -196,7 +196,7 @@ def _captioned(src: Path) -> list[Clip]:
         raise FileNotFoundError(
             f"{src} has no list of clips ({' or '.join(LISTS)}), nor captions in .txt files."
         )
-    return [_writable(_with_text(number, path, src)) for number, path in enumerate(media)]
+    return [writable(_with_text(number, path, src)) for number, path in enumerate(media)]
 
 
 def _with_text(number: int, path: Path, src: Path) -> Clip:

@@ -2,10 +2,10 @@
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pusa_jax.data import lists
+from pusa_jax.data import folders, lists
 from pusa_jax.data.encode import EncodeConfig
 from pusa_jax.data.lists import Clip
 from pusa_jax.media.pictures import PICTURES, open_image
@@ -28,24 +28,38 @@ class Survey:
 
 
 def survey(src: Path, config: EncodeConfig, fps: float | None) -> Survey:
-    """Looks through a list of clips and opens its files; those that seem short are decoded.
+    """Looks through a list of clips or a folder of videos; files that seem short are decoded.
 
     Args:
-      src: see `lists.read_clips`.
+      src: see `encode.source_of`.
       config: what clips are to be brought to.
       fps: rate that they are brought to; None leaves theirs.
 
     Raises:
-      FileNotFoundError, ValueError: see `lists.read_clips`.
+      FileNotFoundError, ValueError: see `encode.source_of`.
     """
-    clips = lists.read_clips(src)
+    if config.folders is None:
+        seen = _look(lists.read_clips(src), config, fps)
+    else:
+        seen = folders.look(folders.found(src, config.folders), config.num_frames)
     unusable, rates = [], collections.Counter()
+    for clip, rate in seen:
+        if isinstance(rate, Exception):
+            unusable.append((clip, str(rate)))
+        else:
+            rates[rate] += 1
+    count = len(unusable) + sum(rates.values())
+    return Survey(count=count, unusable=tuple(unusable), rates=dict(rates))
+
+
+def _look(
+    clips: Sequence[Clip], config: EncodeConfig, fps: float | None
+) -> Iterator[tuple[Clip, float | Exception]]:
     for clip in clips:
         try:
-            rates[_rate(clip.find(), config, fps)] += 1
+            yield clip, _rate(clip.find(), config, fps)
         except (OSError, ValueError) as error:
-            unusable.append((clip, str(error)))
-    return Survey(count=len(clips), unusable=tuple(unusable), rates=dict(rates))
+            yield clip, error
 
 
 def _rate(path: Path, config: EncodeConfig, fps: float | None) -> float:

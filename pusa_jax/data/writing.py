@@ -40,6 +40,7 @@ from pusa_jax.data.lists import Clip
 from pusa_jax.data.shards import INFO, shard_name
 from pusa_jax.files import locks, temporary
 from pusa_jax.files.atomic import replacing
+from pusa_jax.files.records import rebuild
 
 UNFINISHED = "unfinished"
 SKIPPED = "skipped.jsonl"
@@ -182,18 +183,17 @@ def _work_folder(dst: Path, card: Card) -> Path:
     (work / "clips").mkdir(parents=True, exist_ok=True)
     path = work / "card.json"
     if path.is_file():
-        _refuse_other(dst, json.loads(path.read_text("utf-8")), card)
+        _refuse_other(dst, rebuild(Card, json.loads(path.read_text("utf-8"))), card)
     else:
         _write_text(path, json.dumps(card.record()))
     return work
 
 
-def _refuse_other(dst: Path, found: Card | dict[str, Any], card: Card) -> None:
-    found = found.record() if isinstance(found, Card) else found
-    wanted = card.record()
+def _refuse_other(dst: Path, there: Card, card: Card) -> None:
+    found, wanted = there.record(), card.record()
     if found != wanted:
-        differ = [name for name in wanted if found.get(name) != wanted[name]]
-        pairs = (f"{name} ({found.get(name)!r:.80} there)" for name in differ)
+        differ = [name for name in wanted if found[name] != wanted[name]]
+        pairs = (f"{name} ({found[name]!r:.80} there)" for name in differ)
         raise FileExistsError(
             f"{dst} holds a dataset of another request, which differs in {', '.join(pairs)}; "
             "choose another folder."

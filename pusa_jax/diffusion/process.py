@@ -15,7 +15,7 @@ from pusa_jax.diffusion.ancestral import ANCESTRAL
 from pusa_jax.diffusion.ddim import DDIM
 from pusa_jax.diffusion.flow import interpolate, per_frame, velocity_target
 from pusa_jax.diffusion.linear_betas import linear_betas
-from pusa_jax.diffusion.solvers import SOLVERS, Solver
+from pusa_jax.diffusion.solvers import EULER, SOLVERS, Solver
 from pusa_jax.diffusion.timesteps import LevelTable
 from pusa_jax.diffusion.variance_bound import variance_bound
 from pusa_jax.typing import Latents, Prediction
@@ -26,6 +26,7 @@ class Process:
     """One process; all that sampling and training know of it.
 
     Attributes:
+      solver: the one that runs inside other programs, and that plans are made for.
       solvers: by their names in `SamplingConfig.solver`.
       noised: (clean latents, standard normal noise, levels drawn [B, F]) -> what the network sees.
       target: (clean latents, noise) -> what it learns to predict in the latents' channels.
@@ -33,6 +34,7 @@ class Process:
         what training adds to the squared error of every frame [B, F]; None is nothing.
     """
 
+    solver: Solver
     solvers: Mapping[str, Solver]
     noised: Callable[[Latents, Latents, LevelTable], Latents]
     target: Callable[[Latents, Latents], Latents]
@@ -57,10 +59,11 @@ def _noise(clean: Latents, noise: Latents) -> Latents:
     return noise
 
 
-FLOW = Process(solvers=SOLVERS, noised=_on_the_straight_path, target=velocity_target)
+FLOW = Process(solver=EULER, solvers=SOLVERS, noised=_on_the_straight_path, target=velocity_target)
 """Flow matching, as Wan, Mochi and Pusa are trained."""
 
 VARIANCE_PRESERVING = Process(
+    solver=DDIM,
     solvers={"ddim": DDIM, "ddpm": ANCESTRAL},
     noised=_with_variance_kept,
     target=_noise,

@@ -113,19 +113,28 @@ def integrate(velocity: Velocity, state: Any, rows: Row, solver: Solver) -> Any:
     return jax.lax.scan(turn, state, jax.tree.map(jnp.asarray, rows))[0]
 
 
-def denoise(velocity: Velocity, latents: Latents, table: NoiseTable) -> Latents:
-    """Integrates the flow by Euler steps along a table of per-frame noise levels, in one program.
+def with_noise(row: Row, noise: Latents) -> Row:
+    """A step of a random solver, with the noise it adds."""
+    return row._replace(coefficients=row.coefficients._replace(noise=noise))
+
+
+def denoise(
+    velocity: Velocity, latents: Latents, table: NoiseTable, solver: Solver = EULER
+) -> Latents:
+    """Goes along a table of per-frame noise levels in one program, by Euler steps by default.
 
     Args:
       velocity: network with its prompt bound, see `typing.Velocity`.
       latents: at the levels of the table's first row.
-      table: the plan.
+      table: the plan; it brings along the rows of a solver other than Euler.
+      solver: takes the steps.
 
     Returns:
       latents at the levels of the table's last row, same dtype as given.
     """
-    rows = Row(table.timesteps, table.step_sizes)
-    return integrate(velocity, EULER.init(latents), rows, EULER).latents
+    steps = table.step_sizes if table.coefficients is None else table.coefficients
+    rows = Row(table.timesteps, steps)
+    return integrate(velocity, solver.init(latents), rows, solver).latents
 
 
 def _every_clip(

@@ -23,7 +23,6 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import rows_of
-from pusa_jax.diffusion.solvers import SOLVERS
 from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference import job_files, packaged
@@ -36,6 +35,7 @@ from pusa_jax.inference.mesh_choice import (
     choose_resident,
     device_limit,
 )
+from pusa_jax.inference.pieces import check_given, pieces_of
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
@@ -62,6 +62,7 @@ class Job:
         transition).
       at: places of the given latent frames; None is the task's default.
       multipliers: their noise multipliers; None is the task's default.
+      overlap: latent frames that each piece of a longer clip takes over from the one before.
       clip_start: first frame taken of the video to extend; None takes its last frames.
       joined: the beginnings of both videos of a transition are encoded as one clip, with the cut in
         it, as Pusa V0.5 does; else the end of the first and the beginning of the second.
@@ -82,6 +83,7 @@ class Job:
     inputs: tuple[str, ...] = ()
     at: tuple[int, ...] | None = None
     multipliers: tuple[float, ...] | None = None
+    overlap: int | None = None
     clip_start: int | None = None
     joined: bool = False
     fit: Fit = "crop"
@@ -343,12 +345,16 @@ def prepare(
     check_experts(settings, family)
     for text in (job.prompt, job.negative_prompt):
         family.check_prompt(configs.dit, text)
+    piece, pieces = pieces_of(settings, job.overlap, family, configs)
     # Before files are read for a size that does not fit.
-    family.check_clip(configs.dit, latent_shape(settings, configs))
+    family.check_clip(configs.dit, latent_shape(piece, configs))
     fps = float(family.sampling.fps)
-    conditions = read_conditions(job, configs.vae.temporal_stride, family.multipliers, fps)
-    table = plan_run(family, settings, conditions, configs)
-    rows_of(table, SOLVERS[settings.solver])
+    first = dataclasses.replace(job, settings=piece)
+    conditions = read_conditions(first, configs.vae.temporal_stride, family.multipliers, fps)
+    if pieces is not None:
+        check_given([place for given in conditions for place in given.at], pieces)
+    table = plan_run(family, piece, conditions, configs)
+    rows_of(table, family.process.solvers[settings.solver])
     mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
     resident = choose_resident(
         job.resident, mesh, family, configs.dit, job.dtype, device_limit(mesh)
@@ -398,6 +404,7 @@ def run(
         conditions=prepared.conditions,
         negative_prompt=job.negative_prompt,
         settings=job.settings,
+        overlap=job.overlap,
         on_progress=on_progress,
     )
     record = embedded_record(job, result, prepared.mesh)

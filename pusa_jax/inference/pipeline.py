@@ -25,9 +25,7 @@ from jaxtyping import Array, Float, UInt8
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver, Tiling
-from pusa_jax.diffusion.sampling import rows_of, sample, start
-from pusa_jax.diffusion.seeds import random_key
-from pusa_jax.diffusion.solvers import SOLVERS
+from pusa_jax.diffusion.sampling import sample, start, with_noise
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
@@ -35,12 +33,15 @@ from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.experts import Experts
 from pusa_jax.inference.kept import PROMPTS, SHAPES, Kept
 from pusa_jax.inference.mesh_choice import MeshLike, Resident
+from pusa_jax.inference.pieces import check_given, pieces_of, sample_pieces, seed_of
+from pusa_jax.inference.plan import Plan
 from pusa_jax.inference.settings import (
     Configs,
     Given,
     check_call,
     guidance_scales,
     latent_shape,
+    places_of,
     plan_run,
 )
 from pusa_jax.inference.step import jitted_step, prepare_prompts
@@ -208,6 +209,7 @@ class PusaPipeline:
         conditions: Sequence[Given] = (),
         negative_prompt: str | None = None,
         settings: SamplingConfig | None = None,
+        overlap: int | None = None,
         noise: Latents | None = None,
         on_progress: Progress = no_progress,
     ) -> Output:
@@ -218,7 +220,11 @@ class PusaPipeline:
           conditions: given frames, see `diffusion.tasks`, or given latents; none for text-to-video.
           negative_prompt: used when the guidance scale is not 1; None is the published one.
           settings: size, steps, guidance, seed; None is what was published with the model.
-          noise: initial noise instead of the seed's, for parity with other implementations.
+          overlap: latent frames that each piece of a longer clip takes over from the one before;
+            None makes the clip in one piece. See `pieces`.
+          noise: initial noise instead of the seed's, for parity with other implementations; where
+            there are more draws, for further pieces or after each step of a random solver, all of
+            them one behind the other along the first axis.
           on_progress: told about each stage.
 
         Raises:
@@ -231,21 +237,61 @@ class PusaPipeline:
         settings = configs.fitted(self.family) if settings is None else settings
         for text in (prompt, negative):
             self.family.check_prompt(self.config, text)
-        shape, solver = latent_shape(settings, configs), SOLVERS[settings.solver]
-        table = plan_run(self.family, settings, conditions, configs)
-        rows = rows_of(table, solver)
-        served = [self.experts.serving(float(x), settings.boundary) for x in table.levels]
-        scales = guidance_scales(settings, served)
+        piece, pieces = pieces_of(settings, overlap, self.family, configs)
+        if pieces is not None:
+            check_given([place for given in conditions for place in places_of(given)], pieces)
+        plan_run(self.family, piece, conditions, configs)
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
-        given = self.encode_conditions(conditions, settings, on_progress)
+        given = self.encode_conditions(conditions, piece, on_progress)
         watch.lap("encode")
+        draws = None if noise is None else np.reshape(noise, (-1, *latent_shape(piece, configs)))
 
-        if noise is None:
-            noise = jax.random.normal(random_key(settings.seed), shape, jnp.float32)
-        clean, _ = place(given, noise)  # [1, F, h, w, C]
-        state = self._put(solver.init(start(clean, noise, table)))
+        def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
+            """A piece; `carried` is the end of the one before."""
+            run = dataclasses.replace(piece, seed=seed_of(settings.seed, number))
+            done, count = (number, 1) if pieces is None else (number, pieces.count)
+
+            def tell(stage: str, steps: int, total: int) -> None:
+                on_progress(stage, done * total + steps, count * total)
+
+            plan = Plan.of(self.family, run, given if carried is None else carried, configs)
+            if carried is not None:
+                plan = plan.continued(self.family)
+            own = None if draws is None else draws[number * plan.draws :][: plan.draws]
+            return self._sample(plan, texts, own, watch, tell)
+
+        if pieces is None:
+            latents = one(0, None)
+        else:
+            latents = np.concatenate(list(sample_pieces(one, pieces)), axis=1)
+        frames = self.decode(latents, settings.tiled, on_progress)
+        watch.lap("decode")
+        used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative}
+        return Output(
+            frames=to_uint8(frames),
+            latents=latents,
+            seed=settings.seed,
+            settings=used,
+            seconds=watch.seconds,
+        )
+
+    def _sample(
+        self,
+        plan: Plan,
+        texts: tuple[Text, ...],
+        draws: np.ndarray | None,
+        watch: Stopwatch,
+        on_progress: Progress,
+    ) -> np.ndarray:
+        """Latents [1, F, h, w, C] of a plan on the host; `draws` take the place of its noise."""
+        rows, settings, solver = plan.rows, plan.settings, plan.solver
+        served = [self.experts.serving(float(x), settings.boundary) for x in plan.table.levels]
+        scales = guidance_scales(settings, served)
+        noise = plan.noise(0) if draws is None else jnp.asarray(draws[0])
+        clean, _ = place(plan.given, noise)  # [1, F, h, w, C]
+        state = self._put(solver.init(start(clean, noise, plan.table)))
         prepared: dict[int, Prepared] = {}
 
         def arguments(state, i):
@@ -255,7 +301,10 @@ class PusaPipeline:
                 with jax.set_mesh(self.mesh):
                     prepared[served[i]] = self._prepare(self.family, dit, texts)
             scale = self._put(np.float32(scales[i]))
-            return dit, prepared[served[i]], scale, state, self._put(rows[i])
+            row = rows[i]
+            if solver.is_random:
+                row = with_noise(row, plan.noise(i + 1) if draws is None else draws[i + 1])
+            return dit, prepared[served[i]], scale, state, self._put(row)
 
         on_progress("compile", 0, 1)
         program = self._compiled_step(settings.solver, *arguments(state, 0))
@@ -275,16 +324,7 @@ class PusaPipeline:
         on_progress("denoise", 0, len(rows))
         latents = np.asarray(sample(step, state, len(rows), on_step).latents)
         watch.lap("denoise")
-        frames = self.decode(latents, settings.tiled, on_progress)
-        watch.lap("decode")
-        used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative}
-        return Output(
-            frames=to_uint8(frames),
-            latents=latents,
-            seed=settings.seed,
-            settings=used,
-            seconds=watch.seconds,
-        )
+        return latents
 
     def keep(self, *, shapes: int = SHAPES, prompts: int = PROMPTS) -> None:
         """Forgets what was compiled and encoded, and bounds how much of it is kept from now on."""
@@ -313,7 +353,7 @@ class PusaPipeline:
         key = (solver, *shapes)
         if key not in self._compiled:
             with jax.set_mesh(self.mesh):
-                step = jitted_step(self.family, self.mesh, SOLVERS[solver])
+                step = jitted_step(self.family, self.mesh, self.family.process.solvers[solver])
                 lowered = step.lower(dit, prepared, scale, state, row)
             self._compiled[key] = lowered.compile()
         return self._compiled[key]

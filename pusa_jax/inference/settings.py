@@ -16,6 +16,11 @@ Given = Condition | FrameCondition
 """Pixel frames that are encoded first, or a latent frame as it is: of an earlier run, say."""
 
 
+def places_of(given: Given) -> tuple[int, ...]:
+    """Where given frames go."""
+    return (given.index,) if isinstance(given, FrameCondition) else given.at
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Configs:
     """Shapes of the two networks that decide what can be sampled."""
@@ -93,8 +98,7 @@ def plan_run(
     multipliers = np.ones(frames, np.float32)
     for given in conditions:
         encoded = isinstance(given, FrameCondition)
-        places = [given.index] if encoded else [*given.at]
-        multipliers[places] = given.multiplier if encoded else given.multipliers
+        multipliers[[*places_of(given)]] = given.multiplier if encoded else given.multipliers
     return family.table(
         settings,
         multipliers,
@@ -122,6 +126,6 @@ def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:
     places, multipliers = [], []
     for given in conditions:
         encoded = isinstance(given, FrameCondition)
-        places += (given.index,) if encoded else given.at
+        places += places_of(given)
         multipliers += (given.multiplier,) if encoded else given.multipliers
     check_conditions(places, multipliers, num_latent_frames)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided, guided_together
 from pusa_jax.diffusion.sampling import Row, denoise, start, take_step
-from pusa_jax.diffusion.solvers import EULER, Solver
+from pusa_jax.diffusion.solvers import Solver
 from pusa_jax.inference.mesh_choice import is_together
 from pusa_jax.models.family import Family, Prepared
 from pusa_jax.typing import Latents, Text, Timesteps, Velocity
@@ -57,7 +57,7 @@ def sample_at_once(
     table: NoiseTable,
     scale: jax.Array,
 ) -> Latents:
-    """A whole run inside one program: prompts prepared, guided Euler steps along a noise table.
+    """A whole run inside one program: prompts prepared, guided steps along a noise table.
 
     Args:
       family: of the denoiser.
@@ -72,11 +72,13 @@ def sample_at_once(
       latents at the table's last levels.
     """
     velocity = guide(family, dit, prepare_prompts(family, dit, texts), scale)
-    return denoise(velocity, start(clean, noise, table), table)
+    return denoise(velocity, start(clean, noise, table), table, family.process.solver)
 
 
-def jitted_step(family: Family, mesh: Mesh, solver: Solver = EULER) -> Any:
+def jitted_step(family: Family, mesh: Mesh, solver: Solver | None = None) -> Any:
     """The program of one step of a solver, for a mesh that is to be entered while it is lowered.
+
+    Without a solver it is that of the family's process.
 
     It takes (dit, prepared, scale, state, row), see `diffusion.sampling.take_step`. Weights that a
     step does not read, those that prepare the text, stay among its arguments: they are on the
@@ -84,6 +86,7 @@ def jitted_step(family: Family, mesh: Mesh, solver: Solver = EULER) -> Any:
     """
 
     def step(dit: nnx.Module, prepared: Prepared, scale: jax.Array, state: Any, row: Row) -> Any:
-        return take_step(guide(family, dit, prepared, scale), solver, state, row)
+        chosen = solver or family.process.solver
+        return take_step(guide(family, dit, prepared, scale), chosen, state, row)
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True)

@@ -10,7 +10,6 @@ from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.typing import Precision
 
-
 CLASSES: dict[str, Any] = {"config": {}, "fingerprint": "numbers of classes"}
 """What the card of a dataset says of captions that no encoder reads."""
 

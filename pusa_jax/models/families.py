@@ -6,15 +6,17 @@ A new family is one line in `FAMILIES` and one in `PRESETS`.
 from collections.abc import Mapping
 
 from pusa_jax.models.family import Family, Preset
+from pusa_jax.models.latte import family as latte
 from pusa_jax.models.mochi import family as mochi
 from pusa_jax.models.wan import family as wan
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (wan.WAN21, wan.WAN22, wan.WAN22_TI2V, mochi.MOCHI)
+    family.name: family
+    for family in (wan.WAN21, wan.WAN22, wan.WAN22_TI2V, mochi.MOCHI, latte.LATTE)
 }
 """Name -> family."""
 
-PRESETS: Mapping[str, Preset] = {**wan.PRESETS, **mochi.PRESETS}
+PRESETS: Mapping[str, Preset] = {**wan.PRESETS, **mochi.PRESETS, **latte.PRESETS}
 """Published name -> sizes of the networks."""
 
 

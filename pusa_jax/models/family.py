@@ -7,7 +7,6 @@ between families is a field here, never a question in the rooms above (`if famil
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
@@ -206,7 +205,8 @@ class Family:
         places where the original does not take them as they are; None where it does.
       prepare: (denoiser, text) -> what it attends to, once per prompt.
       prepared_axes: for each leaf of `prepare`, the mesh axes it is cut over; clips over `data`.
-      velocity: (denoiser, latents, timesteps told, prepared) -> dx/dsigma in the latents' dtype.
+      velocity: (denoiser, latents, timesteps told, prepared) -> what the process's solvers take, in
+        the latents' dtype: dx/dsigma; or the noise, and behind it where its variance lies.
       table: noise levels, timesteps told and step sizes of a run; all rounding of the original.
       training_schedule: table of levels that training draws from.
       lora_targets: regular expression of the layers that published adapters are laid around.
@@ -219,13 +219,15 @@ class Family:
       few_steps: what a run in few steps changes in other settings.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
-      process: how latents are noised and what is learned.
+      process: how clips are noised, what the denoiser learns of it, and which solvers lead back.
+      renoised: (noise table) -> the same, for a piece that begins with the end of another; None for
+        a model whose clips are not made in pieces.
       fitted: (published settings, configurations of denoiser and autoencoder) -> settings for
         networks of these sizes, where they are not free in them.
       check_prompt: (denoiser's configuration, prompt) -> None; raises ValueError for a prompt that
         the denoiser knows nothing of.
-      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises ValueError
-        for a size that the denoiser cannot take.
+      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises
+        ValueError for a size that the denoiser cannot take.
     """
 
     name: str
@@ -249,6 +251,7 @@ class Family:
     few_steps: Callable[[SamplingConfig], SamplingConfig]
     multipliers: Mapping[str, tuple[float, ...]]
     process: Process = FLOW
+    renoised: Callable[[NoiseTable], NoiseTable] | None = None
     fitted: Callable[[SamplingConfig, Any, Any], SamplingConfig] = lambda settings, dit, vae: (
         settings
     )

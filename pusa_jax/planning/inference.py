@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
@@ -18,8 +19,8 @@ from jax.typing import DTypeLike
 from pusa_jax.devices.sharding import Entry, fit, make_mesh, shardings
 from pusa_jax.devices.topologies import Topology
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.diffusion.sampling import Row
-from pusa_jax.diffusion.solvers import EULER
+from pusa_jax.diffusion.sampling import Row, rows_of
+from pusa_jax.diffusion.solvers import Solver
 from pusa_jax.inference.mesh_choice import PASSES, Resident, is_together, sensible_meshes
 from pusa_jax.inference.settings import Configs, latent_shape
 from pusa_jax.inference.step import jitted_step
@@ -81,6 +82,25 @@ class Run:
         )
 
     @property
+    def solver(self) -> Solver:
+        """What takes the steps."""
+        return self.preset.family.process.solver
+
+    @property
+    def row(self) -> Row:
+        """One step, of a run whose first latent frame is given."""
+        family = self.preset.family
+        multipliers = np.ones(self.latent_shape[1], np.float32)
+        multipliers[0] = 0
+        table = family.table(
+            dataclasses.replace(self.settings, solver=family.sampling.solver),
+            multipliers,
+            is_conditioned=True,
+            compute_dtype=self.dtype,
+        )
+        return rows_of(table, self.solver)[0]
+
+    @property
     def step_flops(self) -> float:
         """Model FLOPs of one solver step."""
         return float(self.passes * self.preset.family.flops.velocity(self.dit, self.latent_shape))
@@ -111,7 +131,7 @@ def abstract_dit(run: Run, mesh: Mesh) -> Any:
 
 def abstract_step(run: Run, mesh: Mesh) -> tuple:
     """Shapes and shardings of the arguments of one step, as `step.jitted_step` takes them."""
-    family, config, f = run.preset.family, run.dit, run.latent_shape[1]
+    family, config = run.preset.family, run.dit
 
     def shape(dims: Sequence[int], dtype: DTypeLike, *axes: Entry) -> Any:
         sharding = NamedSharding(mesh, fit(dims, axes, mesh.shape))
@@ -130,9 +150,9 @@ def abstract_step(run: Run, mesh: Mesh) -> tuple:
 
     text_of_blocks = jax.eval_shape(family.prepare, dit, text)
     prepared = jax.tree.map(of_prompts, text_of_blocks, family.prepared_axes)
-    row = Row(shape((f,), jnp.float32), shape((f,), jnp.float32))
+    row = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), run.row)
     scale, latents = shape((), jnp.float32), shape(run.latent_shape, jnp.float32)
-    return dit, prepared, scale, EULER.init(latents), row
+    return dit, prepared, scale, run.solver.init(latents), row
 
 
 def _placed(tree: Any, where: Any) -> Any:
@@ -178,6 +198,8 @@ def plan_text(run: Run, topology: Topology, mesh_shape: Mapping[str, int]) -> Re
     Raises:
       ValueError, ImportError: see `plan_inference`.
     """
+    if not run.preset.family.reads_text:
+        raise ValueError(f"{run.name} has no text encoder: prompts are numbers of classes.")
     mesh, config = make_mesh(mesh_shape, topology.devices()), run.text_encoder
     family, everywhere = run.preset.family, NamedSharding(mesh, PartitionSpec())
     ids = jax.ShapeDtypeStruct((1, run.dit.text_len), jnp.int32, sharding=everywhere)

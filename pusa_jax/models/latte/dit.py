@@ -42,8 +42,10 @@ Attend = Callable[[Array, Array, Array], Array]
 """(queries, keys, values), each [B, F, S, K, P] -> results."""
 
 XAVIER, ZERO = nnx.initializers.xavier_uniform(), nnx.initializers.zeros_init()
+THIRD = nnx.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 SMALL = nnx.initializers.normal(0.02)
-"""Initialisations: of linear layers, of what has no say at first, of embeddings."""
+"""Initialisations: of linear layers, of what has no say at first, of queries, keys and values,
+which are one layer of three times as many outputs in the original, and of embeddings."""
 
 
 def _linears(config: DiTConfig, rngs: nnx.Rngs, kernel_init: nnx.Initializer = XAVIER):
@@ -82,10 +84,11 @@ class Block(nnx.Module):
     """Attention along one axis and a feed-forward; spatial and temporal blocks differ in that."""
 
     def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
-        linear, dim = _linears(config, rngs), config.dim
+        dim = config.dim
         self.head_dim, self.eps = config.head_dim, config.eps
         self.modulation = Modulation(6, config, rngs=rngs)
-        self.q, self.k, self.v, self.o = (linear(dim, dim) for _ in range(4))
+        self.q, self.k, self.v = (_linears(config, rngs, THIRD)(dim, dim) for _ in range(3))
+        self.o = _linears(config, rngs)(dim, dim)
         self.mlp = _mlp(config, rngs, XAVIER)((dim, config.ffn_dim, dim), "gelu")
 
     def __call__(self, x: Tokens, c: Condition, attend: Attend) -> Tokens:

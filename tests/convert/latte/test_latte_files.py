@@ -10,9 +10,11 @@ from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.files.torch_zip import write_torch_zip
 from pusa_jax.convert.latte import dit, vae
 from pusa_jax.convert.latte.foreign import LATTE
+from pusa_jax.convert.lora import parse_lora, read_lora, write_lora
 from pusa_jax.convert.tables import bind, load
 from pusa_jax.models.latte.dit import LatteVideo
 from pusa_jax.models.latte.vae import FrameVAE
+from pusa_jax.models.lora import Target, check_fit
 from pusa_jax.testing.latte import DIT, VAE, write_latte
 from pusa_jax.weights.leaves import shapes_for
 
@@ -100,3 +102,28 @@ def test_every_layout_has_files_tables_and_settings():
     for network in LATTE.networks.values():
         assert network.files.keys() == network.rules.keys() == network.settings.keys()
     assert LATTE.networks["dit"].entry == "ema" and not LATTE.tokenizer
+
+
+def adapters(names, rank=2):
+    rng = np.random.default_rng(0)
+    return {
+        f"{name}.lora_{side}.weight": rng.standard_normal(shape).astype(np.float32)
+        for name, out in names.items()
+        for side, shape in (("A", (rank, DIT.dim)), ("B", (out, rank)))
+    }
+
+
+def test_a_lora_around_the_fused_layer_is_shared_out(tmp_path):
+    """As PEFT lays it around FVDM's own module."""
+    names = {"blocks_spatial.0.attn.qkv": 3 * DIT.dim, "blocks_temp.1.attn.proj": DIT.dim}
+    arrays = adapters(names)
+    lora = parse_lora(ArrayTensors(arrays), LATTE.lora.of(DIT))
+    check_fit(shapes_for(LatteVideo, DIT), lora)
+    ups = [lora.modules[Target(f"blocks/spatial/{layer}", 0)].up for layer in "qkv"]
+    whole = arrays["blocks_spatial.0.attn.qkv.lora_B.weight"]
+    np.testing.assert_array_equal(np.concatenate(ups), whole)
+    assert Target("blocks/temporal/o", 1) in lora.modules
+    write_lora(tmp_path / "x.safetensors", lora, LATTE.lora.of(DIT), dtype="float32")
+    again = read_lora(tmp_path / "x.safetensors", LATTE.lora.of(DIT))
+    for target, module in lora.modules.items():
+        np.testing.assert_array_equal(again.modules[target].up, module.up)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from pusa_jax.models.adapters import AdapterConfig, attach, init_adapters
 from pusa_jax.models.latte.config import ATTENTION_LINEARS, SIZES, DiTConfig
 from pusa_jax.models.latte.dit import LatteVideo, places, sinusoids
 from pusa_jax.testing.compare import assert_close, random_module, relative_error
-from pusa_jax.weights.leaves import shapes_of
+from pusa_jax.weights.leaves import leaves_of, shapes_of
 
 TINY = DiTConfig(
     dim=32, num_heads=4, num_layers=4, num_classes=3, num_frames=5, grid=(2, 3), freq_dim=16
@@ -116,7 +117,7 @@ def test_a_mesh_gives_what_one_device_gives(sizes):
 
 
 def test_gradients_are_those_of_one_device_on_a_mesh_and_positions_have_none():
-    dit = random_dit(remat="full")
+    dit = random_dit(remat="full", num_layers=2)
 
     def loss(dit):
         return (run(dit, LATENTS, LEVELS, LABELS) ** 2).mean()
@@ -130,18 +131,40 @@ def test_gradients_are_those_of_one_device_on_a_mesh_and_positions_have_none():
         assert np.linalg.norm(np.asarray(found) - leaf) <= 2e-5 * np.linalg.norm(leaf) + 1e-7, path
 
 
-def test_a_fresh_model_has_the_tables_of_the_rule_and_predicts_nothing():
-    dit = build(grid=(2, 2))
-    frequency = 10_000.0 ** (-np.arange(16) / 16)
-    for f, row in enumerate(np.asarray(dit.temp_embed)):
+@pytest.fixture(scope="module")
+def fresh():
+    return build(dim=64, grid=(2, 2), num_layers=2)
+
+
+def test_a_fresh_model_has_the_tables_of_the_rule_and_predicts_nothing(fresh):
+    frequency = 10_000.0 ** (-np.arange(32) / 32)
+    for f, row in enumerate(np.asarray(fresh.temp_embed)):
         angles = f * frequency
         np.testing.assert_allclose(row, [*np.sin(angles), *np.cos(angles)], atol=1e-6)
-    where = np.asarray(dit.pos_embed)
-    np.testing.assert_array_equal(where[1, 16:], where[0, 16:])  # one column on, the same row
-    np.testing.assert_array_equal(where[2, :16], where[0, :16])  # one row on, the same column
-    np.testing.assert_allclose(where[1, :16], sinusoids(np.asarray([1]), 16)[0], rtol=1e-6)
+    where = np.asarray(fresh.pos_embed)
+    np.testing.assert_array_equal(where[1, 32:], where[0, 32:])  # one column on, the same row
+    np.testing.assert_array_equal(where[2, :32], where[0, :32])  # one row on, the same column
+    np.testing.assert_allclose(where[1, :32], sinusoids(np.asarray([1]), 32)[0], rtol=1e-6)
     assert places((2, 3), 8).shape == (6, 8)
-    assert not run(dit, LATENTS[:, :, :, :4], LEVELS, LABELS).any()
+    assert not run(fresh, LATENTS[:, :, :, :4], LEVELS, LABELS).any()
+
+
+def test_a_fresh_model_is_drawn_as_the_original_draws_it(fresh):
+    """Uniform by Xavier, queries, keys and values as one layer; embeddings normal; biases zero."""
+    fresh = leaves_of(fresh)
+    spread = {path: float(jnp.abs(leaf).max()) for path, leaf in fresh.items()}
+    bounds = {
+        "blocks/spatial/q/kernel": (6 / (64 + 3 * 64)) ** 0.5,
+        "blocks/temporal/o/kernel": (6 / (64 + 64)) ** 0.5,
+        "blocks/temporal/mlp/up/kernel": (6 / (64 + 256)) ** 0.5,
+        "patch_embedding/kernel": (6 / (16 + 64)) ** 0.5,
+    }
+    for path, bound in bounds.items():
+        assert 0.98 * bound < spread[path] <= bound * 1.0001, path
+    for path in ("time_embedding/up/kernel", "time_embedding/down/kernel", "label_embedding"):
+        assert float(fresh[path].std()) == pytest.approx(0.02, rel=0.2), path
+    zero = [p for p in fresh if re.search(r"bias$|modulation/|head/", p)]
+    assert len(zero) == 23 and not any(spread[path] for path in zero)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""One run planned: its noise table, the rows its solver steps along, and the noise it draws."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.sampling import Row, rows_of
+from pusa_jax.diffusion.seeds import random_key
+from pusa_jax.diffusion.solvers import Solver
+from pusa_jax.inference.settings import Configs, Given, latent_shape, plan_run
+from pusa_jax.models.family import Family
+from pusa_jax.typing import Latents
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is decided of a run before anything is computed.
+
+    Attributes:
+      settings: of the run.
+      shape: of its latents, [1, F, h, w, C].
+      given: latent frames in their places.
+      table: noise levels and timesteps.
+      solver: takes the steps.
+    """
+
+    settings: SamplingConfig
+    shape: tuple[int, int, int, int, int]
+    given: Sequence[Any]
+    table: NoiseTable
+    solver: Solver
+
+    @classmethod
+    def of(
+        cls, family: Family, settings: SamplingConfig, given: Sequence[Given], configs: Configs
+    ) -> "Plan":
+        """Plans a run; raises as `settings.plan_run`."""
+        return cls(
+            settings=settings,
+            shape=latent_shape(settings, configs),
+            given=given,
+            table=plan_run(family, settings, given, configs),
+            solver=family.process.solvers[settings.solver],
+        )
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """The steps."""
+        return rows_of(self.table, self.solver)
+
+    @property
+    def draws(self) -> int:
+        """How often noise is drawn: at the start, and after each step by a random solver."""
+        return 1 + len(self.rows) * self.solver.is_random
+
+    def noise(self, number: int) -> Latents:
+        """A draw, standard normal; the first is the one that a seed always meant."""
+        key = random_key(self.settings.seed)
+        key = jax.random.fold_in(key, number) if number else key
+        return jax.random.normal(key, self.shape, jnp.float32)
+
+    def continued(self, family: Family) -> "Plan":
+        """The same, for a piece that begins with the end of another."""
+        change = family.renoised or (lambda table: table)
+        return dataclasses.replace(self, table=change(self.table))
