@@ -1,23 +1,17 @@
 """FVDM's training step: noising, prediction, both losses, gradients, AdamW and the average."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from golden import Comparison, Golden
 
 from pusa_jax.convert.files.open import open_tensors
 from pusa_jax.convert.latte.dit import config_from_source, original_rules
 from pusa_jax.convert.tables import dump, load
-from pusa_jax.diffusion.process import VARIANCE_PRESERVING
 from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, level_table
-from pusa_jax.models.family import Network
-from pusa_jax.models.latte import sharding
+from pusa_jax.diffusion.variance_bound import variance_bound
 from pusa_jax.models.latte.config import DiTConfig
-from pusa_jax.models.latte.dit import LatteVideo
-from pusa_jax.models.wan.family import WAN21
+from pusa_jax.models.latte.family import LATTE
 from pusa_jax.testing.compare import relative_error
 from pusa_jax.training.objective import ObjectiveConfig, frame_errors, noised_batch_at
 from pusa_jax.training.state import OptimizerConfig, apply_gradients, fresh_state
@@ -28,26 +22,9 @@ DROPPED = 0.1
 FIXED = {"pos_embed", "temp_embed"}
 """Tables of positions, which are no part of what is learned."""
 
-LATTE = dataclasses.replace(
-    WAN21,
-    networks={
-        "dit": Network(
-            config=DiTConfig,
-            build=lambda config, rngs=None: LatteVideo(config, rngs=rngs or nnx.Rngs(0)),
-            sharding=sharding.DIT,
-        )
-    },
-    prepare=lambda dit, text: dit.prepare(text),
-    velocity=lambda dit, *inputs: dit(*inputs),
-    process=VARIANCE_PRESERVING,
-    training_schedule="linear_betas",
-)
 
-
-def recipe_and_weights(golden: Golden):
-    source = open_tensors(golden.weights())
-    config = config_from_source(source, golden.config)
-    recipe = Recipe(
+def recipe_of(config: DiTConfig) -> Recipe:
+    return Recipe(
         family=LATTE,
         dit=config,
         adapter=None,
@@ -57,7 +34,6 @@ def recipe_and_weights(golden: Golden):
         optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.0, ema_decay=0.9999),
         steps=10,
     )
-    return recipe, load(source, original_rules(config), model_shapes(recipe))
 
 
 def frames_last(x: np.ndarray) -> jnp.ndarray:
@@ -66,7 +42,7 @@ def frames_last(x: np.ndarray) -> jnp.ndarray:
 
 
 def labels_of(golden: Golden, name: str, classes: int) -> jnp.ndarray:
-    """Those of the clips, or that of no class where the recorded draw drops it."""
+    """Those of the clips, or that of no class where the recorded draw says so."""
     if not golden.has(f"in.{name}.y"):
         return jnp.zeros((len(golden.tensor(f"in.{name}.t")), 1, 1))
     is_dropped = golden.tensor(f"in.{name}.label_dropout_u") < DROPPED
@@ -75,15 +51,17 @@ def labels_of(golden: Golden, name: str, classes: int) -> jnp.ndarray:
 
 
 def check_train(golden: Golden, case: dict):
-    name, (recipe, params) = case["name"], recipe_and_weights(golden)
-    process, rules = recipe.family.process, original_rules(recipe.dit)
+    name, source = case["name"], open_tensors(golden.weights())
+    config = config_from_source(source, golden.config)
+    recipe, rules = recipe_of(config), original_rules(config)
+    params = load(source, rules, model_shapes(recipe))
     steps = jnp.asarray(golden.tensor(f"in.{name}.t"))
     task = noised_batch_at(
         frames_last(golden.tensor(f"in.{name}.x_start")),
         frames_last(golden.tensor(f"in.{name}.noise")),
         level_table(recipe.objective.levels).at(LEVELS - 1 - steps),
-        labels_of(golden, name, recipe.dit.num_classes),
-        process=process,
+        labels_of(golden, name, config.num_classes),
+        process=LATTE.process,
     )
 
     def recorded(what):
@@ -99,9 +77,9 @@ def check_train(golden: Golden, case: dict):
     @jax.jit
     def parts(params):
         dit = network(recipe, params, {})
-        prepared = recipe.family.prepare(dit, task.text)
-        predicted = recipe.family.velocity(dit, task.noised, task.levels.timesteps, prepared)
-        bound = process.further_loss(predicted, task.clean, task.noised, task.levels)
+        prepared = LATTE.prepare(dit, task.text)
+        predicted = LATTE.velocity(dit, task.noised, task.levels.timesteps, prepared)
+        bound = variance_bound(predicted, task.clean, task.noised, task.levels)
         return predicted, frame_errors(predicted, task.target).mean(axis=1), bound.mean(axis=1)
 
     predicted, mse, bound = parts(params)
