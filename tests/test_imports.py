@@ -22,6 +22,7 @@ FLOORS = [
     ["convert"],
     ["inference"],
     ["data", "demo"],
+    ["evaluation"],
     ["training"],
     ["planning", "testing"],
     ["cli"],

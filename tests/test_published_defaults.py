@@ -378,8 +378,9 @@ ROWS, COLUMNS = (0, 15, 30, 45, 60), (0, 26, 52, 78, 104, 130)
 
 
 def test_tiles_are_the_published_ones_in_latent_cells():
-    """§3.2 and §3.5: tile (30, 52), stride (15, 26)."""
+    """§3.2 and §3.5: tile (30, 52), stride (15, 26); §5.1, of a dataset: 34/34 and 18/16."""
     assert WAN21.codec.sampling_tiles == Tiles(size=(30, 52), stride=(15, 26))
+    assert WAN21.codec.dataset_tiles == Tiles(size=(34, 34), stride=(18, 16))
 
 
 def test_the_pipeline_encodes_in_the_published_tiles(monkeypatch, pipe):

@@ -1,4 +1,4 @@
-"""Reads and writes files of `torch.save`, without PyTorch and without executing anything.
+"""Reads files of `torch.save`, without PyTorch and without executing anything.
 
 A `.pth` file is a zip archive with one pickle, which says how tensors are cut from storages, and
 one uncompressed record of raw bytes per storage. The unpickler below knows the handful of names
@@ -15,17 +15,15 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile, bytes_of, contiguous
-from pusa_jax.convert.tables import TensorSource
+from pusa_jax.convert.files.mapped import FileTensor, FileTensors, MappedFile
 from pusa_jax.files import claims
-from pusa_jax.files.atomic import replacing
 from pusa_jax.listing import listed
 
 STORAGES = {
@@ -78,7 +76,7 @@ class _Storage(NamedTuple):
     kind: Any
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
     """A tensor as the pickle describes it; offset and strides in elements of the storage."""
 
     storage: Any
@@ -112,8 +110,8 @@ class _RebuildTensor:
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, strides, *_unused) -> _Tensor:
-        return _Tensor(storage, offset, shape, strides)
+    def __call__(self, storage, offset, shape, strides, *_unused) -> Tensor:
+        return Tensor(storage, offset, shape, strides)
 
 
 class _RebuildTypedTensor:
@@ -121,8 +119,8 @@ class _RebuildTypedTensor:
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, strides, _grad, _hooks, kind, *_unused) -> _Tensor:
-        return _Tensor(_Storage(storage.key, kind), offset, shape, strides)
+    def __call__(self, storage, offset, shape, strides, _grad, _hooks, kind, *_unused) -> Tensor:
+        return Tensor(_Storage(storage.key, kind), offset, shape, strides)
 
 
 class _MakeDict:
@@ -163,8 +161,8 @@ _FORBIDDEN = {
 _InPython: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class _Unpickler(_InPython):
-    """Turns the pickle into dicts of `_Tensor`.
+class Unpickler(_InPython):
+    """Turns the pickle into dicts of `Tensor`.
 
     All stand-ins are immutable, so that no pickle can change them for the next one. It is the one
     written in Python, because the one in C allocates what a pickle claims to remember and computes
@@ -183,15 +181,18 @@ class _Unpickler(_InPython):
         table[key] = value
 
     def load_setitem(self):
+        """One entry of a dict."""
         value, key = self.stack.pop(), self.stack.pop()
         self._set(self.stack[-1], key, value)
 
     def load_setitems(self):
+        """Several entries of a dict."""
         items = self.pop_mark()
         for i in range(0, len(items) - 1, 2):
             self._set(self.stack[-1], items[i], items[i + 1])
 
     def load_dict(self):
+        """A dict with its entries."""
         items, table = self.pop_mark(), {}
         for i in range(0, len(items) - 1, 2):
             self._set(table, items[i], items[i + 1])
@@ -207,6 +208,7 @@ class _Unpickler(_InPython):
     dispatch[pickle.DICT[0]], dispatch[pickle.BUILD[0]] = load_dict, load_build
 
     def find_class(self, module: str, name: str):
+        """What stands in for a name; every other name is refused."""
         match module, name:
             case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
                 return _RebuildTensor()
@@ -227,6 +229,7 @@ class _Unpickler(_InPython):
         raise _ForbiddenError(f"{module}.{name}")
 
     def persistent_load(self, pid) -> _Storage:
+        """The storage that a tensor is cut from."""
         _, kind, key, _, _ = pid
         return _Storage(key, kind)
 
@@ -242,9 +245,32 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
       ValueError: the file is cut short, not such an archive, holds something other than tensors, or
         asks for a Python name that tensors do not need (named in the message).
     """
+    return open_archive(
+        path,
+        Unpickler,
+        lambda content: _state_dict(_flat(content) if is_nested else content, path),
+    )
+
+
+def open_archive(
+    path: Path,
+    unpickler: type[Unpickler],
+    tensors_in: Callable[[Any], tuple[str, Mapping[str, Tensor]]],
+) -> FileTensors:
+    """Opens a zip archive of a pickle and storages.
+
+    Args:
+      path: the file.
+      unpickler: makes something inert of the pickle.
+      tensors_in: finds the entry that holds tensors, if one does, and the tensors by their names in
+        what it made; may raise ValueError.
+
+    Raises:
+      ValueError: see `open_torch_zip`.
+    """
     with path.open("rb") as file:
         try:
-            _check_directory(file)
+            check_directory(file)
             with zipfile.ZipFile(file) as archive:
                 records = {info.filename: info for info in archive.infolist()}
                 (pickled,) = (name for name in records if name.split("/")[1:] == ["data.pkl"])
@@ -254,7 +280,7 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
                     raise ValueError("it is stored big-endian")
                 if records[pickled].file_size > PICKLE_LIMIT:
                     raise ValueError("its pickle is too large")
-                content = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+                content = unpickler(io.BytesIO(archive.read(pickled))).load()
         except _ForbiddenError as error:
             if PACKED.fullmatch(str(error)):
                 raise ValueError(
@@ -271,7 +297,7 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
                 f"{path} is damaged or no PyTorch checkpoint of zip format ({error!r:.200}); fetch "
                 "it again, or save it again with PyTorch 1.6 or newer."
             ) from None
-        entry, tensors = _state_dict(_flat(content) if is_nested else content, path)
+        entry, tensors = tensors_in(content)
         keys = {tensor.storage.key for tensor in tensors.values()}
         found = {key: _record(file, records.get(f"{root}data/{key}"), path) for key in keys}
     mapped = MappedFile(path)
@@ -280,7 +306,7 @@ def open_torch_zip(path: Path, *, is_nested: bool = False) -> FileTensors:
     return FileTensors(entries, entry=entry)
 
 
-def _check_directory(file: io.BufferedReader) -> None:
+def check_directory(file: io.BufferedReader) -> None:
     """Holds the size of an archive's table of contents against the limit, before it is read."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(size - 2**16 - 22, 0))
@@ -296,7 +322,7 @@ def _check_directory(file: io.BufferedReader) -> None:
 
 def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
     """Dicts and lists of tensors become entries; deeper than `depth` they stay, as no tensors."""
-    if isinstance(content, list) and content and all(isinstance(x, _Tensor) for x in content):
+    if isinstance(content, list) and content and all(isinstance(x, Tensor) for x in content):
         content = {str(i): x for i, x in enumerate(content)}
     if not isinstance(content, dict) or not depth:
         return content
@@ -308,7 +334,7 @@ def _flat(content: Any, prefix: str = "", depth: int = 2) -> Any:
     return flat
 
 
-def _state_dict(content: Any, path: Path) -> tuple[str, Mapping[str, _Tensor]]:
+def _state_dict(content: Any, path: Path) -> tuple[str, Mapping[str, Tensor]]:
     """The entry that holds the tensors, "" if none does, and the tensors."""
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors.")
@@ -329,7 +355,7 @@ def _no_tensors(state: dict[Any, Any]) -> list[str]:
     return [
         f"{reprlib.repr(key):.80}"
         for key, value in state.items()
-        if not (isinstance(key, str) and isinstance(value, _Tensor) and value.is_valid)
+        if not (isinstance(key, str) and isinstance(value, Tensor) and value.is_valid)
     ]
 
 
@@ -349,7 +375,7 @@ def _record(file: io.BufferedReader, info: zipfile.ZipInfo | None, path: Path) -
 
 
 def _entry(
-    mapped: MappedFile, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]
+    mapped: MappedFile, name: str, tensor: Tensor, records: Mapping[str, tuple[int, int]]
 ) -> FileTensor:
     start, size = records[tensor.storage.key]
     dtype = np.dtype(KINDS[tensor.storage.kind])
@@ -358,75 +384,3 @@ def _entry(
     if (tensor.offset + entry.extent) * dtype.itemsize > size:
         raise ValueError(f"{mapped.path} is damaged: tensor {name!r} reaches beyond its storage.")
     return entry
-
-
-ALIGNMENT = 64
-"""Storages begin at multiples of this many bytes, as PyTorch writes them."""
-
-
-def write_torch_zip(path: Path, source: TensorSource, entry: str = "") -> None:
-    """Writes tensors as `torch.save` writes a state dict, one at a time, each with its own storage.
-
-    Args:
-      path: the file; has its name only once it is complete.
-      source: where the tensors come from.
-      entry: of a dict around the state dict, if there is to be one.
-    """
-    with (
-        replacing(path) as part,
-        part.open("wb") as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
-    ):
-        archive.writestr("archive/data.pkl", _pickled(source, entry))
-        archive.writestr("archive/byteorder", "little")
-        for key, name in enumerate(source.tensors):
-            data = bytes_of(source.read(name))
-            info = zipfile.ZipInfo(f"archive/data/{key}")
-            info.file_size = len(data)
-            large = len(data) >= zipfile.ZIP64_LIMIT // 2
-            start = file.tell() + 30 + len(info.filename) + 4 + (20 if large else 0)
-            padding = -start % ALIGNMENT
-            info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
-            with archive.open(info, "w", force_zip64=large) as record:
-                record.write(data)
-        archive.writestr("archive/version", "3\n")
-
-
-def _pickled(source: TensorSource, entry: str) -> bytes:
-    """The pickle, written out by hand: an OrderedDict of calls of `_rebuild_tensor_v2`."""
-    kinds = {np.dtype(dtype): kind for kind, dtype in STORAGES.items()}
-    empty = b"ccollections\nOrderedDict\n)R"
-    out = [b"\x80\x02", *([b"}", _text(entry)] if entry else []), empty, b"("]
-    for key, (name, info) in enumerate(source.tensors.items()):
-        size = math.prod(info.shape)
-        storage = (
-            _text("storage"),
-            b"ctorch\n" + kinds[info.dtype].encode() + b"\n",
-            _text(str(key)),
-            _text("cpu"),
-            _number(size),
-        )
-        arguments = (
-            _sequence(storage) + b"Q",
-            _number(0),
-            _sequence(map(_number, info.shape)),
-            _sequence(map(_number, contiguous(info.shape))),
-            b"\x89",
-            empty,
-        )
-        out += [_text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", _sequence(arguments), b"R"]
-    return b"".join([*out, b"us." if entry else b"u."])
-
-
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return b"X" + struct.pack("<I", len(data)) + data
-
-
-def _number(value: int) -> bytes:
-    data = pickle.encode_long(value)
-    return b"\x8a" + bytes([len(data)]) + data
-
-
-def _sequence(items: Iterable[bytes]) -> bytes:
-    return b"(" + b"".join(items) + b"t"

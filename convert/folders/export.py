@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from pusa_jax.convert.files.safetensors import write_safetensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.convert.folders.destination import check_destination
 from pusa_jax.convert.folders.lora_files import LoRAs
 from pusa_jax.convert.folders.merging import Adapters, read_adapters, remarks
@@ -146,7 +146,7 @@ def export_folder(
                     file = path.with_name(path.name.replace("{piece}", piece))
                     _write(file, _Piece(source, f"{piece}."), size)
             else:
-                _write(path, source, size)
+                _write(path, source, size, network.entry)
             if write_settings := foreign.networks[name].settings.get(layout):
                 _write_json(path.with_name("config.json"), write_settings(config))
             names.add(name)
@@ -206,10 +206,10 @@ def _nbytes(info: TensorInfo) -> int:
     return math.prod(info.shape) * info.dtype.itemsize
 
 
-def _write(path: Path, source: TensorSource, shard_bytes: int) -> None:
-    """Writes `.pth` files whole, safetensors in shards with an index if one does not suffice."""
-    if path.suffix == ".pth":
-        write_torch_zip(path, source)
+def _write(path: Path, source: TensorSource, shard_bytes: int, entry: str = "") -> None:
+    """Writes PyTorch's files whole, safetensors in shards with an index if one does not suffice."""
+    if path.suffix in (".pth", ".pt"):
+        write_torch_zip(path, source, entry)
         return
     shards: list[list[str]] = [[]]
     size = 0

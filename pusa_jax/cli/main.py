@@ -177,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     from pusa_jax.cli.configs import add_configs_arguments
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
+    from pusa_jax.cli.fvd import add_fvd_arguments
     from pusa_jax.cli.plan import add_plan_arguments
 
     sub = command("plan", None, "say what fits on which chips, before queueing")
@@ -192,6 +193,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("data", None, "inspect a training dataset, or import one that is encoded already")
     add_data_arguments(sub)
+
+    sub = command("fvd", None, "measure how far generated videos are from real ones")
+    add_fvd_arguments(sub)
 
     sub = command(
         "info",

@@ -13,7 +13,7 @@ from pusa_jax.cli.printing import one_line, say_last
 from pusa_jax.cli.signals import leave
 from pusa_jax.files import temporary
 
-COMMANDS = {*TASK_HELP, "rerun", "train"}
+COMMANDS = {*TASK_HELP, "rerun", "train", "fvd"}
 """Those in which processes join; others they run each for itself."""
 
 FREE = {"--quiet", "--debug"}
@@ -112,6 +112,14 @@ def _what_runs(argv: Sequence[str]) -> dict[str, str]:
         "version of jax": jax.__version__,
         "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", ""),
     }
+
+
+def agree_on(record: Mapping[str, Any]) -> None:
+    """Makes sure that all processes have the same values by name; raises as below."""
+    if _joined:
+        from pusa_jax.devices import peers
+
+        peers.agree(record)
 
 
 def agree_on_job(prepared: Any, before: Mapping[str, Any] | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from flax import nnx
 
 from pusa_jax.convert.files.safetensors import write_safetensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.convert.latte import dit, published, vae
 from pusa_jax.convert.latte.foreign import LATTE
 from pusa_jax.convert.tables import LeafTensors

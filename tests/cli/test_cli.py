@@ -295,7 +295,7 @@ def test_a_changed_input_is_noticed_before_a_rerun(world, capsys, tmp_path):
     assert code == 2 and "has changed since" in err
 
 
-@pytest.mark.parametrize("command", [*TASKS, "convert", "export", "info", "rerun", "demo"])
+@pytest.mark.parametrize("command", [*TASKS, "convert", "export", "fvd", "info", "rerun", "demo"])
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = call(capsys, command, "--help")
     assert code == 0 and out.startswith("usage: pusa-jax")

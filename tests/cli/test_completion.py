@@ -40,6 +40,7 @@ def completed(*words):
         (["plan", "infer", "--top"], ["--topology"]),
         (["plan", "train", "--js"], ["--json"]),
         (["train", "--config", "=", "de"], ["debug"]),
+        (["fvd", "real", "generated", "--real_i"], ["--real_interval"]),
         (["completion", "fi"], ["fish"]),
         (["t2v", "--prompt", "a"], []),
     ],

@@ -52,7 +52,9 @@ def test_the_help_of_a_task_states_its_own_places_and_multipliers(capsys, task):
     assert f"(default: {places})" in text and f"(default: {multipliers})" in text
 
 
-@pytest.mark.parametrize("command", [*TASK_HELP, "rerun", "encode", "convert", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", [*TASK_HELP, "rerun", "encode", "convert", "export", "demo", "fvd"]
+)
 def test_help_shows_no_default_that_is_none(capsys, command):
     code, text, _ = said(capsys, command, "--help")
     assert code == 0 and "(default: None)" not in text and "(default: False)" not in text

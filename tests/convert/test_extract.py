@@ -82,6 +82,26 @@ def test_the_largest_directions_are_kept_and_their_share_is_said(models, tmp_pat
     assert len(load_file(tmp_path / "x.safetensors")) == 8
 
 
+def test_the_layer_that_is_held_least_is_that_of_the_least_share(models, tmp_path):
+    """Neither that of the least energy, nor of the least that is kept, nor the first."""
+    folder, base, _ = models
+    first, path = "blocks/ffn/down/kernel", "blocks/self_attn/q/kernel"
+    tuned = {first: base[first].copy(), path: base[path].copy()}
+    for name, layer, values in (
+        (first, 0, (100, 30)),  # 91.7 % of 10900 at rank 1, what is left out is the most
+        (path, 0, (1, 0.1)),  # 99 % of little
+        (path, 1, (20, 20)),  # a half of 800
+    ):
+        for i, value in enumerate(values):
+            tuned[name][layer, i, i] += value
+    write(tmp_path / "tuned", base | tuned, "original")
+    found = extract_lora(
+        ModelFolder(tmp_path / "tuned"), ModelFolder(folder / "base"), 1, dtype="float32"
+    )
+    assert found.least[0] == Target("blocks/self_attn/q", 1)
+    assert found.least[1] == pytest.approx(0.5, rel=1e-3)
+
+
 @pytest.mark.parametrize(("fall", "short"), [(0.7, 1e-5), (0.0, 1e-2)])
 def test_the_directions_found_are_nearly_the_best(fall, short):
     matrix = np.random.default_rng(0).standard_normal((300, 400)).astype(np.float32)

@@ -279,7 +279,7 @@ def test_other_adapters_are_named_with_the_way_out(tmp_path, part):
 
 
 def test_a_pickled_adapter_of_peft_is_found_in_its_folder(tmp_path):
-    from pusa_jax.convert.files.torch_zip import write_torch_zip
+    from pusa_jax.convert.files.torch_writing import write_torch_zip
 
     write_torch_zip(
         tmp_path / "adapter_model.bin", ArrayTensors(adapters(prefix="base_model.model."))

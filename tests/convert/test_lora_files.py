@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.safetensors import write_safetensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.convert.lora import lora_tensors, parse_lora, read_lora, write_lora
 from pusa_jax.convert.wan.dit import LINEARS
 from pusa_jax.convert.wan.foreign import WAN21

@@ -15,7 +15,7 @@ pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from pusa_jax.convert.files.mapped import ArrayTensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.data import encoded as data
 from pusa_jax.data import inspection, shards
 from pusa_jax.data.pusa_v1 import import_folder

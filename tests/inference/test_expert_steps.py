@@ -80,6 +80,11 @@ def test_the_expert_goes_by_the_level_before_it_is_rounded():
     assert experts.serving(0.8749999, 0.8749999) == 0
 
 
+def test_a_single_expert_serves_every_level_on_both_sides_of_a_boundary():
+    alone = Experts(two()[:1])
+    assert [alone.serving(x, 0.5) for x in (1.0, 0.5, 0.4, 0.0)] == [0, 0, 0, 0]
+
+
 def test_each_expert_has_a_guidance_scale_and_a_schedule_overrules_them(pipe):
     run(pipe, guidance_scale=4.0, low_guidance_scale=3.0)
     assert [step.scale for step in pipe.steps] == [4.0] * 3 + [3.0] * 3

@@ -36,7 +36,7 @@ I2V = tasks.image_to_video(IMAGES[0], multipliers=[0.3])
 
 def watched(config=DIT):
     rng = np.random.default_rng(1)
-    prompts = ("a ball", "a dog", PUSA_NEGATIVE_PROMPT)
+    prompts = ("a ball", "a dog", PUSA_NEGATIVE_PROMPT, "")
     texts = {prompt: rng.standard_normal((8, 16), np.float32) for prompt in prompts}
     return WatchedPipeline(
         random_module(lambda: WanDiT(config, rngs=nnx.Rngs(0))),
@@ -146,6 +146,15 @@ def test_the_negative_prompt_is_pusas_by_default(pipe):
     )
     assert told.latents_sha256() == default.latents_sha256()
     assert default.settings == told.settings
+
+
+def test_an_empty_negative_prompt_is_taken_as_it_is(pipe):
+    empty, default = (
+        pipe("a ball", settings=changed(num_steps=1), negative_prompt=prompt)
+        for prompt in ("", None)
+    )
+    assert empty.settings["negative_prompt"] == ""
+    assert empty.latents_sha256() != default.latents_sha256()
 
 
 def test_prompts_met_before_are_not_encoded_again():

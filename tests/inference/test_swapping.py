@@ -100,6 +100,28 @@ def test_a_run_leaves_one_expert_on_the_devices(monkeypatch, room):
     assert bytes_on_devices() - before < 1.5 * size
 
 
+def test_the_expert_before_is_freed_though_somebody_still_holds_it():
+    found = pipeline(one_at_a_time=True).experts
+    before = jax.tree.leaves(found.take(0))
+    found.take(1)
+    assert all(leaf.is_deleted() for leaf in before)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(found.take(1)))
+
+
+@pytest.mark.parametrize(("free", "expected"), [(-1, False), (0, True), (1, True)])
+def test_there_is_room_where_the_weights_fit_into_what_is_free(monkeypatch, free, expected):
+    dit = random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0)))
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(dit))
+    stats = {"bytes_limit": 10**9, "bytes_in_use": 10**9 - needed - free}
+    monkeypatch.setattr(type(jax.devices()[0]), "memory_stats", lambda device: stats)
+    assert experts._has_room(dit) is expected
+
+
+def test_a_device_that_does_not_say_what_is_free_has_no_room(monkeypatch):
+    monkeypatch.setattr(type(jax.devices()[0]), "memory_stats", lambda device: None)
+    assert not experts._has_room(random_module(lambda: WanDiT(DIT, rngs=nnx.Rngs(0))))
+
+
 def bytes_on_devices():
     return sum(
         x.nbytes

@@ -79,7 +79,10 @@ def test_defaults_of_what_is_left_out():
     assert (model.family, model.weights, data.folder) == ("wan2.1", "random", "random")
     assert (mesh.data, mesh.context, mesh.tensor, mesh.sharding) == (-1, 1, 1, "fsdp")
     assert (log.every, log.tensorboard, log.wandb) == (10, True, "")
+    assert (data.batch_size, data.height, data.width, data.num_frames) == (8, 480, 832, 81)
+    assert (data.validation, data.validation_every) == ("", 100)
     assert (samples.every, samples.count, samples.strip) == (0, 2, 8)
+    assert (samples.num_steps, samples.guidance_scale, samples.multiplier) == (10, 3.0, 0.0)
     assert (config.CheckpointConfig().keep_last, config.CheckpointConfig().resume) == (2, "")
     assert settings(seed=0).seed == config.RunConfig(model=model).seed == 0
 

@@ -64,10 +64,9 @@ def check_clip(dit: DiTConfig, shape: tuple[int, ...]) -> None:
     try:
         check_size(dit, frames, height, width)
     except ValueError as error:
-        longer = "; longer clips are made in pieces, as with --overlap 8" * (
-            frames > dit.num_frames
-        )
-        raise ValueError(f"{str(error).removesuffix('.')}{longer}.") from None
+        pieces = "; longer clips are made in pieces, as with --overlap 8"
+        message = str(error).removesuffix(".") + pieces * (frames > dit.num_frames)
+        raise ValueError(f"{message}.") from None
 
 
 def not_fewer(settings: SamplingConfig) -> SamplingConfig:

@@ -40,7 +40,7 @@ def number(prompt: str) -> int:
         return NO_CLASS
     if not (text.isascii() and text.isdecimal() and int(text[:9]) <= LARGEST):
         raise ValueError(
-            f"the label must be the number of a class, 0 to {LARGEST}, or empty, got {prompt!r:.60}."
+            f"the label must be the number of a class, 0 to {LARGEST}, got {prompt!r:.60}."
         )
     return int(text)
 

@@ -9,7 +9,7 @@ import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.safetensors import write_safetensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.convert.folders.converted import convert_folder
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.folders.summary import summary

@@ -7,7 +7,7 @@ import pytest
 
 from pusa_jax.convert.files.mapped import ArrayTensors
 from pusa_jax.convert.files.open import open_tensors
-from pusa_jax.convert.files.torch_zip import write_torch_zip
+from pusa_jax.convert.files.torch_writing import write_torch_zip
 from pusa_jax.convert.latte import dit, vae
 from pusa_jax.convert.latte.foreign import LATTE
 from pusa_jax.convert.lora import parse_lora, read_lora, write_lora

@@ -82,6 +82,12 @@ def test_the_configuration_is_read_off_the_tensors(layout, config):
 
 
 @pytest.mark.parametrize("layout", TABLES)
+def test_an_autoencoder_of_a_single_stage_is_read_off_as_well(layout):
+    config = dataclasses.replace(CONFIG, dim_mult=(1,), temporal_downsample=())
+    assert config_from_source(checkpoint(layout, config), PUBLISHED) == config
+
+
+@pytest.mark.parametrize("layout", TABLES)
 def test_the_two_architectures_are_told_apart(layout):
     old, new = checkpoint(layout, CONFIG), checkpoint(layout, CONFIG22)
     assert (wan21_layout_of(old), wan22_layout_of(old)) == (layout, None)

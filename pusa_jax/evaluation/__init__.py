@@ -1,0 +1,1 @@
+"""How far generated videos are from real ones, as the papers measure it."""
