@@ -51,6 +51,7 @@ def pusa(preset: str) -> Any:
         eps=1e-8,
         weight_decay=0.01,
         clip_norm=0.0,
+        clip_from=0,
         ema_decay=0.0,
         accumulate=1,
     )
@@ -69,6 +70,20 @@ def pusa(preset: str) -> Any:
     config.samples = config_dict.create(
         every=150, count=2, num_steps=10, guidance_scale=3.0, multiplier=0.0, strip=8
     )
+    return config
+
+
+def fvdm(preset: str) -> Any:
+    """What FVDM trains with: arXiv 2410.03160, its train_video.py and configs/*/*_video.yaml."""
+    config = pusa(preset)
+    config.seed = 3407
+    config.model.dtype = "float32"
+    config.objective.levels.update(sampler="ptss", probability=0.2, rounding="none")
+    config.objective.weighting = "none"
+    config.optimizer.update(learning_rate=1e-4, weight_decay=0.0, ema_decay=0.9999)
+    config.data.update(height=256, width=256, num_frames=16)
+    config.checkpoint.update(every=10_000, keep_every=50_000)
+    config.samples.update(every=10_000, num_steps=50, guidance_scale=1.0)
     return config
 
 

@@ -54,7 +54,8 @@ def sample(
 def tables(config: SampleConfig, recipe: Recipe, frames: int) -> dict[str, NoiseTable]:
     """Task -> noise table, with timesteps rounded as training rounds them."""
     levels = recipe.objective.levels
-    settings = SamplingConfig(num_steps=config.num_steps, shift=levels.shift)
+    solver = recipe.family.sampling.solver
+    settings = SamplingConfig(num_steps=config.num_steps, shift=levels.shift, solver=solver)
 
     def plan(first):
         multipliers = np.ones(frames, np.float32)

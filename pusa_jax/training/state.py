@@ -31,6 +31,7 @@ class OptimizerConfig:
       eps: added to the root of the second moment.
       weight_decay: decoupled decay, multiplied by the learning rate.
       clip_norm: largest norm of all gradients together; 0 for no clipping.
+      clip_from: step from which gradients are clipped; those before pass as they are.
       ema_decay: decay of the running average of what is trained; 0 for no average.
       accumulate: number of parts in which a batch is computed, one after the other.
     """
@@ -43,11 +44,12 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.01
     clip_norm: float = 0.0
+    clip_from: int = 0
     ema_decay: float = 0.0
     accumulate: int = 1
 
     def __post_init__(self):
-        for name in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm"):
+        for name in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm", "clip_from"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("beta1", "beta2", "ema_decay"):
@@ -104,9 +106,12 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
         eps=config.eps,
         weight_decay=config.weight_decay,
     )
-    if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
-    return adamw
+    if not config.clip_norm:
+        return adamw
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    if config.clip_from:
+        clip = optax.conditionally_transform(clip, lambda step: step >= config.clip_from)
+    return optax.chain(clip, adamw)
 
 
 def fresh_state(

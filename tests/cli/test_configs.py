@@ -29,7 +29,11 @@ def load(path, *flags):
 def test_there_are_the_configs_that_are_promised():
     assert [path.stem for path in FILES] == [
         "debug",
+        "fvdm_ffs_b2",
         "fvdm_ptss_1.3b",
+        "fvdm_sky_xl2",
+        "fvdm_taichi_xl2",
+        "fvdm_ucf_xl2",
         "mochi_lora",
         "pusa_full_14b",
         "pusa_lora_1.3b",
@@ -40,6 +44,15 @@ def test_there_are_the_configs_that_are_promised():
         "pusa_wan22_low_14b",
         "tiny_world",
     ]
+
+
+LATTE_SIZES = {
+    "fvdm_ffs_b2": 129_755_936,
+    "fvdm_sky_xl2": 673_994_912,
+    "fvdm_taichi_xl2": 673_994_912,
+    "fvdm_ucf_xl2": 674_112_416,
+}
+"""Parameters, tables of positions among them: the sheet of FVDM, §2."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -62,6 +75,9 @@ def test_a_config_builds_and_can_be_placed(path):
     if path.stem == "pusa_v05_full_mochi":
         assert run.clip_shape == (28, 60, 106, 12)
         assert sum(leaf.size for leaf in leaves) == 10_027_677_744
+    if path.stem in LATTE_SIZES:
+        assert run.clip_shape == (16, 32, 32, 4) and run.text_shape == (1, 1)
+        assert sum(leaf.size for leaf in leaves) == LATTE_SIZES[path.stem]
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
     command = "make tiny-world" if path.stem == "tiny_world" else "pusa-jax train --config="
     assert re.search(rf"{command}(.|\n)*configs/{re.escape(path.name)}", path.read_text())
@@ -88,7 +104,8 @@ def test_an_expert_is_trained_on_the_levels_it_serves(name, expert, levels):
 
 
 def test_an_argument_behind_the_name_of_a_config():
-    assert load(f"{CONFIGS / 'fvdm_ptss_1.3b.py'}:p=0.5").objective.levels.probability == 0.5
+    for name in ("fvdm_ptss_1.3b", "fvdm_ffs_b2"):
+        assert load(f"{CONFIGS / name}.py:p=0.5").objective.levels.probability == 0.5
 
 
 @pytest.mark.long

@@ -47,6 +47,30 @@ def test_the_norm_is_of_all_gradients_together_and_clips_all_alike():
         assert_close(state.params[path], moved, 1e-6, path)
 
 
+def test_gradients_are_clipped_from_a_step_on():
+    grads = {"x": jnp.asarray([3.0, 0.0]), "y": jnp.asarray([4.0])}
+    config = OptimizerConfig(
+        learning_rate=0.1, beta1=0.0, beta2=0.0, clip_norm=1.0, clip_from=2, eps=1.0,
+        weight_decay=0.0,
+    )  # fmt: skip
+    state = fresh_state(PARAMS, config, 10, KEY)
+    for factor in (1.0, 1.0, 0.2, 0.2):
+        new, norm = apply_gradients(state, grads, config, 10)
+        grad = factor * np.asarray(grads["y"])  # moments that forget move by g / (|g| + eps)
+        assert_close(new.params["y"], state.params["y"] - 0.1 * grad / (grad + 1), 1e-6)
+        assert norm == 5
+        state = new
+    assert jax.tree.structure(state) == jax.tree.structure(fresh_state(PARAMS, config, 10, KEY))
+
+
+def test_without_a_first_step_of_clipping_the_state_is_as_it_ever_was():
+    """Checkpoints hold it."""
+    plain, clipped = (
+        fresh_state(PARAMS, OptimizerConfig(clip_norm=norm), 10, KEY) for norm in (0.0, 1.0)
+    )
+    assert len(jax.tree.leaves(plain)) == len(jax.tree.leaves(clipped))
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_a_run_begins_at_step_0_in_float32(ema):
     halves = {path: leaf.astype(jnp.bfloat16) for path, leaf in PARAMS.items()}
@@ -67,6 +91,7 @@ def test_a_run_all_of_warm_up_is_a_schedule_too():
 @pytest.mark.parametrize(
     "edge",
     [{"learning_rate": 0.0}, {"warmup_steps": 0}, {"weight_decay": 0.0}, {"clip_norm": 0.0},
+     {"clip_from": 0},
      {"beta1": 0.0}, {"beta2": 0.0}, {"ema_decay": 0.0}, {"accumulate": 1}],
 )  # fmt: skip
 def test_the_least_that_is_allowed_is_allowed(edge):

@@ -38,6 +38,7 @@ TRAINING = {
     "optimizer.warmup_steps": 0,
     "optimizer.decay": "constant",
     "optimizer.clip_norm": 0.0,
+    "optimizer.clip_from": 0,
     "optimizer.ema_decay": 0.0,
     # §5.2: every latent frame its own index into the shift-5 table, timesteps through bfloat16,
     # mean error times mean weight (§2.6), no prompt dropped.
@@ -57,6 +58,30 @@ TRAINING = {
     "samples.guidance_scale": 3.0,
     "samples.multiplier": 0.0,
 }
+FVDM = {
+    # Sheet of FVDM, §3 and §4: AdamW at 1e-4 without decay, schedule or warm-up, average with
+    # 0.9999, float32, PTSS with p = 0.2, seed 3407, clips of 16 x 256 x 256.
+    "adapter": None,
+    "seed": 3407,
+    "model.dtype": "float32",
+    "objective.levels.sampler": "ptss",
+    "objective.levels.probability": 0.2,
+    "objective.levels.rounding": "none",
+    "objective.weighting": "none",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.ema_decay": 0.9999,
+    "data.height": 256,
+    "data.width": 256,
+    "data.num_frames": 16,
+    # §5: DDIM of 50 steps, guidance where there are classes.
+    "samples.num_steps": 50,
+    "samples.guidance_scale": 1.0,
+    # §4.1: checkpoints from 50k on were evaluated.
+    "checkpoint.every": 10_000,
+    "checkpoint.keep_every": 50_000,
+}
+CLIPPED = {"optimizer.clip_norm": 0.1, "optimizer.clip_from": 100_000}
 OTHERS = {
     "pusa_full_14b": {"adapter": None},
     # No 1.3B model is published: the recipe of 14B at half its rank.
@@ -110,6 +135,21 @@ OTHERS = {
         "checkpoint.every": 200,
         "checkpoint.keep_every": 200,
         "samples.guidance_scale": 4.5,
+    },
+    # Sheet of FVDM, §4.1: the table of settings.
+    "fvdm_ffs_b2": FVDM | {"model.preset": "fvdm-b-2", "steps": 300_002, "data.batch_size": 3},
+    "fvdm_sky_xl2": FVDM
+    | CLIPPED
+    | {"model.preset": "fvdm-xl-2", "steps": 400_002, "data.batch_size": 4},
+    "fvdm_taichi_xl2": FVDM | {"model.preset": "fvdm-xl-2", "steps": 500_002, "data.batch_size": 4},
+    "fvdm_ucf_xl2": FVDM
+    | CLIPPED
+    | {
+        "model.preset": "fvdm-xl-2-ucf101",
+        "steps": 500_002,
+        "data.batch_size": 4,
+        "objective.text_dropout": 0.1,
+        "samples.guidance_scale": 7.0,
     },
     # §8.8: p = 0.2, AdamW lr 1e-4, weight decay 0, plain squared error, average with 0.9999.
     "fvdm_ptss_1.3b": {

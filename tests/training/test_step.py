@@ -231,6 +231,7 @@ def test_the_average_keeps_its_share_of_the_past():
         ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
         ({"clip_norm": float("nan")}, "clip_norm must not be negative, got nan"),
+        ({"clip_from": -1}, "clip_from must not be negative, got -1"),
         ({"beta1": 1.0}, r"beta1 must be in \[0, 1\), got 1.0"),
         ({"beta2": -0.1}, r"beta2 must be in \[0, 1\), got -0.1"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), got 1.0"),
