@@ -148,6 +148,7 @@ def test_processes_that_see_other_videos_disagree(world, tmp_path):
     side = SETTINGS.side("real")
     here, there = (list_of(side.choose(place / "real")) for place in (world, tmp_path))
     assert here == list_of(side.choose(world / "real")) != there
+    assert list_of(dataclasses.replace(side, seed=1).choose(world / "real")) != here
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ HOSTILE = {
     "long names": (module(**{"w" * 300: TENSOR}), "an attribute is called"),
     "a name of two": (module(**{"a.w": TENSOR, "a": module(w=TENSOR)}), "tensor a.w is no tensor"),
     "two to the sixty": (doubled(31), "too many, or hold each other"),
-    "holds itself": (MODULE + b"q\0}(" + text("a") + b"h\0ub", "too many, or hold each other"),
+    "holds itself": (MODULE + b"q\0}(" + text("a" * 256) + b"h\0ub", "or hold each other"),
     "beyond its storage": (module(w=TENSOR.replace(b"(K\1t", b"(K\2t", 1)), "beyond its storage"),
     "a negative place": (module(w=TENSOR.replace(b"K\0", b"J\xff\xff\xff\xff", 1)), "no tensor"),
     "no module": (TENSOR, "holds a Tensor, not a module"),
