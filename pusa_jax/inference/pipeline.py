@@ -246,7 +246,9 @@ class PusaPipeline:
         watch.lap("text")
         given = self.encode_conditions(conditions, piece, on_progress)
         watch.lap("encode")
-        draws = None if noise is None else np.reshape(noise, (-1, *latent_shape(piece, configs)))
+        draws = (
+            None if noise is None else np.asarray(noise).reshape(-1, *latent_shape(piece, configs))
+        )
 
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
@@ -254,7 +256,10 @@ class PusaPipeline:
             done, count = (number, 1) if pieces is None else (number, pieces.count)
 
             def tell(stage: str, steps: int, total: int) -> None:
-                on_progress(stage, done * total + steps, count * total)
+                if stage == "denoise":
+                    on_progress(stage, done * total + steps, count * total)
+                elif not number:  # further pieces run the program of the first
+                    on_progress(stage, steps, total)
 
             plan = Plan.of(self.family, run, given if carried is None else carried, configs)
             if carried is not None:
@@ -303,7 +308,8 @@ class PusaPipeline:
             scale = self._put(np.float32(scales[i]))
             row = rows[i]
             if solver.is_random:
-                row = with_noise(row, plan.noise(i + 1) if draws is None else draws[i + 1])
+                fresh = plan.noise(i + 1) if draws is None else jnp.asarray(draws[i + 1])
+                row = with_noise(row, fresh)
             return dit, prepared[served[i]], scale, state, self._put(row)
 
         on_progress("compile", 0, 1)
