@@ -8,7 +8,7 @@ import numpy as np
 from check_latte import frames_last, load_dit
 from golden import Comparison, Golden
 
-from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.config import SamplingConfig, Solver
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.guidance import guided
 from pusa_jax.diffusion.process import VARIANCE_PRESERVING
@@ -20,12 +20,12 @@ LIMIT = 1e-5
 
 
 @functools.partial(jax.jit, static_argnames="solver")
-def step(dit, labels, scale, state, row: Row, *, solver: str):
+def step(dit, labels, scale, state, row: Row, *, solver: Solver):
     velocity = guided(dit, dit.prepare(labels)[:, None], scale)
     return take_step(velocity, VARIANCE_PRESERVING.solvers[solver], state, row)
 
 
-def plan(golden: Golden, steps: int, given: list[int], solver: str) -> NoiseTable:
+def plan(golden: Golden, steps: int, given: list[int], solver: Solver) -> NoiseTable:
     multipliers = np.ones(golden.config["num_frames"], np.float32)
     multipliers[given] = 0
     return sampling_table(
@@ -36,7 +36,7 @@ def plan(golden: Golden, steps: int, given: list[int], solver: str) -> NoiseTabl
     )
 
 
-def run(golden: Golden, table: NoiseTable, solver: str, clean, noise) -> list:
+def run(golden: Golden, table: NoiseTable, solver: Solver, clean, noise) -> list:
     """The states behind all steps."""
     labels = golden.tensor("in.a.y") if golden.has("in.a.y") else np.zeros(2)
     labels = jnp.asarray(labels, jnp.float32).reshape(2, 1, 1)
