@@ -10,8 +10,14 @@ from pusa_jax.convert.folders import opened as folders
 from pusa_jax.devices import compile_cache
 from pusa_jax.inference import job_plan, jobs, loading
 from pusa_jax.inference.pipeline import Output
+from pusa_jax.inference.settings import Configs
+from pusa_jax.models.latte import config as latte
+from pusa_jax.models.latte.family import LATTE
+from pusa_jax.models.wan import config as wan
 from pusa_jax.models.wan.family import WAN21, WAN22
 
+WAN = Configs(dit=wan.DiTConfig(), vae=wan.VAEConfig())
+CLASSES = Configs(dit=latte.DiTConfig(num_classes=101), vae=latte.VAEConfig())
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 
 
@@ -29,10 +35,12 @@ def seen(monkeypatch):
     seen = Seen()
 
     def found(path):
-        return types.SimpleNamespace(path=Path(path), family=WAN22 if path == "two" else WAN21)
+        family = {"two": WAN22, "classes": LATTE}.get(path, WAN21)
+        return types.SimpleNamespace(path=Path(path), family=family)
 
     def opened(folder, **loras):
-        return types.SimpleNamespace(folder=folder, family=folder.family)
+        configs = CLASSES if folder.family is LATTE else WAN
+        return types.SimpleNamespace(folder=folder, family=folder.family, configs=configs)
 
     def prepare(job, output, model=None, *, numbered=False):
         assert model is None or str(model.folder.path) == job.model

@@ -152,6 +152,23 @@ def test_a_model_goes_to_its_own_layout_and_back(world):
     assert settings[0] == settings[1]
 
 
+@pytest.mark.parametrize(
+    ("more", "changes"),
+    [
+        ([], {"guidance_scale": 7.0}),
+        (["--preset", "official", "--fast"], {"guidance_scale": 7.0}),
+        (["--cfg_scale", "2", "--solver", "ddpm", "--num_inference_steps", "250"],
+         {"guidance_scale": 2.0, "solver": "ddpm", "num_steps": 250}),
+    ],
+)  # fmt: skip
+def test_without_flags_a_job_is_of_no_class_and_of_the_models_size(seen, more, changes):
+    assert main(["t2v", "--model", "classes", *more]) == 0
+    published = {"height": 256, "width": 256, "num_frames": 16, "num_steps": 50, "solver": "ddim"}
+    for name, value in (published | changes).items():
+        assert getattr(seen.job.settings, name) == value, name
+    assert (seen.job.prompt, seen.job.negative_prompt, seen.job.overlap) == ("", "", None)
+
+
 TRAINED = [
     *("--config.model.weights=model", "--config.data.height=64", "--config.data.width=64"),
     *("--config.data.num_frames=8", "--config.data.batch_size=2", "--config.log.every=1"),
