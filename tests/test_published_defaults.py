@@ -285,7 +285,8 @@ def job_from(monkeypatch, *line):
     seen = []
 
     def opened(folder, **loras):
-        configs = Configs(dit=DiTConfig(), vae=VAEConfig())
+        chosen = PRESETS["wan2.1-t2v-14b"]
+        configs = Configs(dit=chosen.dit, vae=chosen.vae)
         return types.SimpleNamespace(folder=folder, family=folder.family, configs=configs)
 
     def prepare(job, output, model, numbered):

@@ -11,13 +11,14 @@ from pusa_jax.devices import compile_cache
 from pusa_jax.inference import job_plan, jobs, loading
 from pusa_jax.inference.pipeline import Output
 from pusa_jax.inference.settings import Configs
-from pusa_jax.models.latte import config as latte
+from pusa_jax.models.families import preset
 from pusa_jax.models.latte.family import LATTE
-from pusa_jax.models.wan import config as wan
 from pusa_jax.models.wan.family import WAN21, WAN22
 
-WAN = Configs(dit=wan.DiTConfig(), vae=wan.VAEConfig())
-CLASSES = Configs(dit=latte.DiTConfig(num_classes=101), vae=latte.VAEConfig())
+WAN, CLASSES = (
+    Configs(dit=preset(name).dit, vae=preset(name).vae)
+    for name in ("wan2.1-t2v-14b", "fvdm-xl-2-ucf101")
+)
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 
 
