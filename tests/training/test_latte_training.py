@@ -230,8 +230,10 @@ def first_step_on(adapter, sizes):
         placed = placement(of, mesh, 8, (3, 4, 4, 4), (1, 1))
         shapes, rng = placed.state.params, np.random.default_rng(1)
         drawn = {p: 0.3 * rng.standard_normal(leaf.shape, np.float32) for p, leaf in shapes.items()}
-        params = leaves() if adapter is None else drawn
-        state = fresh_state(jax.tree.map(jnp.array, params), of.optimizer, of.steps, STEP_KEY)
+        params = jax.device_get(leaves()) if adapter is None else drawn
+        state = fresh_state(
+            jax.tree.map(jnp.array, params), of.optimizer, of.steps, jax.random.key(11)
+        )
         frozen = Frozen(base={} if adapter is None else leaves(), no_text=FROZEN.no_text)
         state = jax.device_put(state, shardings_of(placed.state))
         frozen = jax.device_put(frozen, shardings_of(placed.frozen))
