@@ -1,4 +1,4 @@
-"""FVDM's own ways through the shipped pipeline: labels, drifting and frozen frames, pieces, noise."""
+"""FVDM's own ways through the shipped pipeline: labels, frames that drift, pieces, noise."""
 
 import dataclasses
 
