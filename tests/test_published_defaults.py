@@ -27,9 +27,6 @@ from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models.families import FAMILIES, PRESETS
 from pusa_jax.models.family import Tiles
-from pusa_jax.models.latte.config import ATTENTION_LINEARS as LATTE_LINEARS
-from pusa_jax.models.latte.config import SIZES
-from pusa_jax.models.latte.config import VAEConfig as FrameVAEConfig
 from pusa_jax.models.latte.family import LATTE
 from pusa_jax.models.mochi.config import ATTENTION_LINEARS
 from pusa_jax.models.mochi.family import MOCHI
@@ -191,28 +188,6 @@ def test_mochi_carries_the_settings_of_pusa_v05():
     assert (MOCHI.experts, MOCHI.lora_targets) == ({"dit": 0.0}, ATTENTION_LINEARS)
 
 
-def test_fvdm_is_sampled_as_published():
-    """Sheet of FVDM, §2 and §5: DDIM in 50 steps, 16 frames of 256 x 256, all given ones at 0."""
-    published = {"height": 256, "width": 256, "num_frames": 16, "num_steps": 50}
-    for settings in (LATTE.sampling, LATTE.official):
-        assert {name: getattr(settings, name) for name in published} == published
-        assert (settings.solver, settings.original_conditions) == ("ddim", True)
-    assert LATTE.negative_prompt == LATTE.official_negative_prompt == ""
-    assert {m for values in LATTE.multipliers.values() for m in values} == {0.0}
-    assert set(LATTE.multipliers) == set(PUBLISHED) - {"t2v"}
-    assert LATTE.training_schedule == "linear_betas" and LATTE.lora_targets == LATTE_LINEARS
-    assert LATTE.experts == {"dit": 0.0} and not LATTE.reads_text
-
-
-@pytest.mark.parametrize(("classes", "scale"), [(0, 1.0), (101, 7.0)])
-def test_fvdm_is_guided_where_there_are_classes(classes, scale):
-    """§5: cfg 1.0, and 7.0 for UCF101; §2: 256 tokens of a frame and 16 frames."""
-    dit = dataclasses.replace(SIZES["XL"], num_classes=classes)
-    for official in (False, True):
-        found = Configs(dit=dit, vae=FrameVAEConfig()).fitted(LATTE, official=official)
-        assert found == dataclasses.replace(LATTE.official, guidance_scale=scale)
-
-
 def test_families_carry_the_published_sampling():
     for preset in PRESETS.values():
         if preset.family in (MOCHI, LATTE):
@@ -285,8 +260,7 @@ def job_from(monkeypatch, *line):
     seen = []
 
     def opened(folder, **loras):
-        chosen = PRESETS["wan2.1-t2v-14b"]
-        configs = Configs(dit=chosen.dit, vae=chosen.vae)
+        configs = Configs(dit=PRESETS["wan2.1-t2v-14b"].dit, vae=VAEConfig())
         return types.SimpleNamespace(folder=folder, family=folder.family, configs=configs)
 
     def prepare(job, output, model, numbered):
