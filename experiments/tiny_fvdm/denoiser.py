@@ -28,12 +28,20 @@ FRAMES = 16
 BATCH = 16
 """Clips of a step."""
 
-PATCHES = SIZE // VAE.spatial_stride // 2
+CELLS = SIZE // VAE.spatial_stride
 
 DIT = DiTConfig(
-    dim=96, num_heads=4, num_layers=4, in_dim=VAE.z_dim, num_classes=len(CLASSES),
-    num_frames=FRAMES, grid=(PATCHES, PATCHES), freq_dim=64,
-)  # fmt: skip
+    dim=96,
+    num_heads=4,
+    num_layers=6,
+    in_dim=VAE.z_dim,
+    patch_size=(1, CELLS, CELLS),
+    num_classes=len(CLASSES),
+    num_frames=FRAMES,
+    grid=(1, 1),
+    freq_dim=64,
+)
+"""A token is a frame."""
 
 
 def trained(

@@ -3,13 +3,11 @@
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.tiny_fvdm import autoencoder, checking, world
-from pusa_jax.models.latte.vae import decode_first, moments
 from pusa_jax.testing.compare import assert_close
 
 SCENE = world.Scene(label=4, phase=5.0, aside=16.0)
@@ -37,17 +35,24 @@ def test_a_wrong_clip_is_not_seen_as_right():
     assert checking.in_words(empty, 4) == "0% whole, 0% of its colour, 0% steady"
 
 
-def test_centring_moves_latents_and_leaves_pictures():
-    leaves, mean = autoencoder.start_values(0), np.asarray([1.0, -2.0, 3.0, 0.5], np.float32)
+def test_centring_moves_latents_and_leaves_what_the_decoder_gets():
+    rng, z = np.random.default_rng(0), autoencoder.VAE.z_dim
+    shapes = {"quantise/kernel": (8, 2 * z), "quantise/bias": (2 * z,)}
+    shapes |= {"unquantise/kernel": (z, z), "unquantise/bias": (z,)}
+    leaves = {path: jnp.asarray(rng.standard_normal(shape)) for path, shape in shapes.items()}
+    mean, seen = rng.standard_normal(z), rng.standard_normal((5, 8))
+
+    def linear(leaves, name, x):
+        kernel, bias = (np.asarray(leaves[f"{name}/{part}"]) for part in ("kernel", "bias"))
+        return x @ kernel + bias
+
     moved = autoencoder.centred(leaves, mean)
-    frames = jax.random.uniform(jax.random.key(0), (1, 1, 8, 8, 3), minval=-1)
-    of = [moments(autoencoder.network(x), frames)[0] for x in (leaves, moved)]
-    assert_close(of[1], of[0] - jnp.asarray(mean), 1e-5)
-    pictures = [
-        decode_first(autoencoder.network(x), latents)[0]
-        for x, latents in zip((leaves, moved), of, strict=True)
+    before, after = (linear(x, "quantise", seen) for x in (leaves, moved))
+    assert_close(after, before - np.append(mean, np.zeros(z)), 1e-5)
+    decoded = [
+        linear(x, "unquantise", latents[:, :z]) for x, latents in ((leaves, before), (moved, after))
     ]
-    assert_close(pictures[1], pictures[0], 1e-5)
+    assert_close(decoded[1], decoded[0], 1e-5)
 
 
 @pytest.mark.long
