@@ -27,7 +27,7 @@ class Seen:
 
     def __init__(self):
         self.prepared, self.progress, self.kept = [], [], []
-        self.job, self.cautions = None, ()
+        self.job, self.numbered, self.cautions = None, False, ()
 
 
 @pytest.fixture
