@@ -6,7 +6,8 @@
     OUTPUT/fvdm.pt      LatteVIDEO of six classes, as FVDM's trainer writes it
     OUTPUT/clips/       a clip of every kind, made from the two
 
-Then `pusa-jax t2v --model OUTPUT --label 2` and all other tasks. What is there is trained anew.
+Then `pusa-jax t2v --model OUTPUT --label 2 --cfg_scale 1.5`, and all other tasks. Files that are
+there are replaced.
 """
 
 import argparse
@@ -53,8 +54,9 @@ def main() -> None:
         found = checking.make_all(args.output, clips, console)
     for name, seen in found.items():
         print(f"{args.output / 'clips' / name}.mp4: {seen}")
-    print(f"next: pusa-jax t2v --model {args.output} --label 2   (labels are:", end=" ")
-    print(*(f"{i} {' '.join(names)}" for i, names in enumerate(world.CLASSES)), sep=", ", end=")\n")
+    guided = f"--label 2 --cfg_scale {checking.GUIDANCE}"
+    print(f"next: pusa-jax t2v --model {args.output} {guided}")
+    print("labels:", ", ".join(f"{i} {' '.join(x)}" for i, x in enumerate(world.CLASSES)))
 
 
 def train(folder: Path, amount: Amount, on_progress: Console) -> None:

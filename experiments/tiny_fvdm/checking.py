@@ -23,6 +23,9 @@ from pusa_jax.progress import Progress
 
 OVERLAP = FRAMES // 2
 
+GUIDANCE = 1.5
+"""To a class: 7, which is published for large models, tears these discs."""
+
 STEADY = 0.6
 """Pixels by which a frame's way may differ from the world's."""
 
@@ -79,7 +82,8 @@ def make_all(folder: Path, chosen: Mapping[str, Part], on_progress: Progress) ->
     model = open_model(str(folder))
     loaded = load_parts(model, dtype="float32", mesh=None, on_progress=on_progress)
     pipeline = PusaPipeline(**vars(loaded))
-    best, found = model.configs.fitted(model.family), {}
+    best = dataclasses.replace(model.configs.fitted(model.family), guidance_scale=GUIDANCE)
+    found = {}
     for i, (name, part) in enumerate(chosen.items()):
         job = Job(
             task=part.task,
