@@ -34,7 +34,7 @@ class Amount:
 
     clips: int = 1024
     pictures: int = 500
-    videos: int = 1500
+    videos: int = 3000
 
 
 QUICK = Amount(clips=16, pictures=2, videos=2)

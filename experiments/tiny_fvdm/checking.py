@@ -71,6 +71,7 @@ def parts() -> dict[str, Part]:
         "complete": given("complete", 3, slice(FRAMES)),
         "extend": given("extend", 4, slice(FRAMES)),
         "transition": given("transition", 5, slice(6), slice(10, 16)),
+        "loop": given("loop", 7, at(0)),
         "long-4x": Part(task="t2v", label=0, frames=4 * FRAMES),
         "long-8x": Part(task="t2v", label=4, frames=8 * FRAMES),
         "i2v-4x": given("i2v", 6, at(0), frames=4 * FRAMES),
