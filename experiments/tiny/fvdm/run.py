@@ -1,0 +1,131 @@
+"""Which share of independent frames in training (PTSS) gives what, from nothing and further?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments.tiny.fvdm import measuring, world
+from experiments.tiny.fvdm.measuring import Seen, see
+from experiments.tiny.fvdm.sampling import OVERLAP, TASKS, clips, conditions, long_clips
+from experiments.tiny.fvdm.training import FRAMES, QUICK, Amount, Run, clips_of, network, trained
+from experiments.tiny.lab import Lab
+from experiments.tiny.measuring import Row
+from experiments.tiny.table import publish
+from pusa_jax.models.latte.dit import LatteVideo
+
+STUDY = "fvdm"
+STEPS = 20
+"""Of DDIM."""
+
+LONGEST = 8 * FRAMES
+"""Frames of the long clips, of which half are the clips four times as long."""
+
+RUNS = (
+    *(Run(probability=p) for p in (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)),
+    *(Run(probability=p, pretrained=True) for p in (0.0, 0.2, 1.0)),
+)
+
+
+def run(lab: Lab) -> None:
+    """Trains with every share for every seed and measures FVDM's tasks with each."""
+    results = {}
+    for training in lab.some(RUNS):
+        for task, row in by_task(cells(lab, training)).items():
+            results[task, training.name] = row
+    order = dict.fromkeys(task for task, _ in results)
+    results = {key: results[key] for task in order for key in results if key[0] == task}
+    publish(lab, STUDY, results, ("coherent", "path", "colour", "speed"))
+
+
+def cells(lab: Lab, training: Run) -> list[Row]:
+    """All measures of all tasks, "task: measure" -> value, for every seed."""
+    amount = QUICK if lab.scale.thin else Amount()
+
+    def compute(seed: int) -> Row:
+        folder: Path = lab.workdir / "training-fvdm"
+        dit = network(trained(folder, seed, training, amount))
+        return measure(dit, lab, seed, amount)
+
+    return lab.cells(f"tiny Latte/p {training.name}, {amount.name}", compute)
+
+
+def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Measures by task: the rows that a table has."""
+    tasks = dict.fromkeys(name.split(": ")[0] for name in rows[0])
+    return {
+        task: [
+            {n.split(": ")[1]: x for n, x in row.items() if n.split(": ")[0] == task}
+            for row in rows
+        ]
+        for task in tasks
+    }
+
+
+def measure(dit: LatteVideo, lab: Lab, seed: int, amount: Amount) -> Row:
+    """Samples every task of fresh scenes and describes the clips."""
+    is_quick = lab.scale.thin
+    count, steps = lab.scale.count, 2 if is_quick else STEPS
+    scenes = [world.draw(seed, world.FRESH + i) for i in range(count)]
+    codec = clips_of(seed, amount.clips).codec
+    truth = codec.encode(np.stack([world.render(scene, FRAMES) for scene in scenes]))
+    true = see(codec.decode(truth))
+    key, row = jax.random.key(seed), {}
+    for task, places in TASKS.items():
+        made = see(codec.decode(clips(dit, conditions(truth, places), steps, count, key)))
+        chosen = [i for i in range(FRAMES) if i not in places]
+        found = of_task(task, true, made, scenes, chosen)
+        row |= {f"{task}: {name}": value for name, value in found.items()}
+    longest, fewer = LONGEST // 2 if is_quick else LONGEST, count // 2
+    long = see(codec.decode(long_clips(dit, longest, steps, fewer, key)))
+    for frames in (longest // 2, longest):
+        found = of_long(long.frames(slice(frames)), frames)
+        row |= {f"long {frames}: {name}": value for name, value in found.items()}
+    return row
+
+
+def of_task(
+    task: str, true: Seen, made: Seen, scenes: Sequence[world.Scene], chosen: Sequence[int]
+) -> Row:
+    """Measures of clips of 16 frames; frames that were given are left out of all but `frechet`.
+
+    Returns:
+      `coherent`; `path`, the distance from the nearest rule, or one that begins in the given frame,
+      or from the truth where both ends are given; `colour`, the distance from the true colour, or
+      of frames from their clip's where nothing is given; `speed`; `frechet`.
+    """
+    seen = made.frames(chosen)
+    row = measuring.coherent(seen)
+    match task:
+        case "plain":
+            path, colour = measuring.from_rule(seen), measuring.unsteadiness(seen)
+        case "image-to-video":
+            path = measuring.from_rule_through(seen, scenes, chosen)
+            colour = measuring.from_colour(seen, true)
+        case _:
+            path = measuring.from_truth(seen, measuring.truth_of(scenes, FRAMES)[:, chosen])
+            colour = measuring.from_colour(seen, true)
+    row |= {"path": float(path.mean()), "colour": colour, "speed": measuring.speed(seen)}
+    return row | {"frechet": measuring.frechet_distance(true, made)}
+
+
+def of_long(seen: Seen, frames: int) -> Row:
+    """Measures of the last quarter of long clips, held against the first.
+
+    Returns:
+      `coherent` and `path` of the last quarter, in windows of 16 frames; `colour`, its distance
+      from the first's; `speed`; and of the whole clip `coherent_first`, of the first quarter, and
+      `seam`, see `measuring.seam`.
+    """
+    quarter = frames // 4
+    first, last = seen.frames(slice(quarter)), seen.frames(slice(frames - quarter, frames))
+    windows = [slice(i, i + FRAMES) for i in range(0, quarter, FRAMES)]
+    path = np.concatenate([measuring.from_rule(last.frames(window)) for window in windows])
+    return measuring.coherent(last) | {
+        "path": float(path.mean()),
+        "colour": measuring.drift(first, last),
+        "speed": measuring.speed(last),
+        "coherent_first": float(first.whole.mean()),
+        "seam": measuring.seam(seen, range(FRAMES, frames, FRAMES - OVERLAP)),
+    }
