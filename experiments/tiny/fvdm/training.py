@@ -115,9 +115,9 @@ def trained(folder: Path, seed: int, run: Run, amount: Amount) -> Params:
         if run.pretrained:
             start = trained(folder, seed, Run(probability=0.0), amount)
         leaves = _train(start, seed, run, amount)
-        arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in leaves.items()}
+        kept: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in leaves.items()}
         with replacing(path) as part, part.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **kept)
     with np.load(path) as arrays:
         return {name: jnp.asarray(arrays[name]) for name in arrays.files}
 
