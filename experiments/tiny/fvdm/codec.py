@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
-CELL, CHANNELS = 8, 12
+CELL, CHANNELS = 8, 8
 
 Clips = UInt8[np.ndarray, "B T H W 3"]
 Codes = Float[np.ndarray, "B F h w C"]

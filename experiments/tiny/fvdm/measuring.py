@@ -81,7 +81,7 @@ def truth_of(scenes: Sequence[Scene], frames: int) -> Float[np.ndarray, "B T 2"]
     return np.stack([scene.places(frames) for scene in scenes])
 
 
-def from_truth(seen: Seen, truth: Float[np.ndarray, "B T 2"]) -> Float[np.ndarray, " B"]:
+def from_truth(seen: Seen, truth: Float[np.ndarray, "*B T 2"]) -> Float[np.ndarray, " B"]:
     """Mean distance of each clip's object from its true places, in pixels."""
     gaps = np.linalg.norm(seen.places - truth, axis=-1)
     return np.nan_to_num(gaps, nan=LOST).mean(axis=1)
@@ -89,14 +89,8 @@ def from_truth(seen: Seen, truth: Float[np.ndarray, "B T 2"]) -> Float[np.ndarra
 
 def from_rule(seen: Seen) -> Float[np.ndarray, " B"]:
     """The same distance from the places of the world's rule that come nearest."""
-    count = seen.places.shape[1]
-    heights = [
-        float(y[~np.isnan(y)].mean()) if (~np.isnan(y)).any() else LOST for y in seen.places[..., 1]
-    ]
-    gaps = []
-    for phase in PHASES:
-        rules = [Scene(colour=world.RED, phase=phase, height=height) for height in heights]
-        gaps.append(from_truth(seen, truth_of(rules, count)))
+    rules = (Scene(colour=world.RED, phase=phase) for phase in PHASES)
+    gaps = [from_truth(seen, rule.places(seen.places.shape[1])) for rule in rules]
     return np.min(gaps, axis=0)
 
 

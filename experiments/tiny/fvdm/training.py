@@ -34,7 +34,7 @@ FRAMES = 16
 CELLS = world.SIZE // codec.CELL
 
 DIT = DiTConfig(
-    dim=96, num_heads=8, num_layers=4, in_dim=codec.CHANNELS, patch_size=(1, CELLS, CELLS),
+    dim=64, num_heads=4, num_layers=4, in_dim=codec.CHANNELS, patch_size=(1, CELLS, CELLS),
     num_frames=FRAMES, grid=(1, 1), freq_dim=64,
 )  # fmt: skip
 """A token is a frame."""
@@ -52,8 +52,8 @@ class Amount:
     """
 
     clips: int = 2048
-    steps: int = 1600
-    further: int = 400
+    steps: int = 1200
+    further: int = 300
     batch: int = 16
 
     @property

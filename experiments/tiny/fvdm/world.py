@@ -1,4 +1,4 @@
-"""Clips of any length with a rule: a disc goes to and fro, at one speed.
+"""Clips of any length with a rule: a disc goes to and fro on a line, at one speed.
 
     (seed, index) --> Scene --places--> (x, y) of every frame --render--> uint8 [T, H, W, 3]
 
@@ -38,18 +38,16 @@ class Scene:
     Attributes:
       colour: RGB of 0..255.
       phase: where it is on its way to and fro at first, in pixels of way from `LOW`.
-      height: y of its centre.
     """
 
     colour: Float[np.ndarray, " 3"]
     phase: float
-    height: float
 
     def places(self, frames: int) -> Places:
         """(x, y) of the centre in each frame."""
         way, room = self.phase + SPEED * np.arange(frames), HIGH - LOW
         along = HIGH - np.abs(way % (2 * room) - room)
-        return np.stack([along, np.full(frames, self.height)], axis=1)
+        return np.stack([along, np.full(frames, SIZE / 2)], axis=1)
 
 
 def draw(seed: int, index: int) -> Scene:
@@ -58,7 +56,6 @@ def draw(seed: int, index: int) -> Scene:
     return Scene(
         colour=RED + (BLUE - RED) * rng.uniform(),
         phase=rng.uniform(0, 2 * (HIGH - LOW)),
-        height=rng.uniform(LOW, HIGH),
     )
 
 
