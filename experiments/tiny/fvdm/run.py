@@ -1,5 +1,6 @@
 """Which share of independent frames in training (PTSS) gives what, from nothing and further?"""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,10 @@ LONGEST = 8 * FRAMES
 
 RUNS = (
     *(Run(probability=p) for p in (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)),
+    *(Run(probability=p, times=4) for p in (0.0, 0.2, 1.0)),
     *(Run(probability=p, pretrained=True) for p in (0.0, 0.2, 1.0)),
 )
+"""The longer ones with one seed."""
 
 
 def run(lab: Lab) -> None:
@@ -40,7 +43,7 @@ def run(lab: Lab) -> None:
 
 
 def cells(lab: Lab, training: Run) -> list[Row]:
-    """All measures of all tasks, "task: measure" -> value, for every seed."""
+    """All measures of all tasks, "task: measure" -> value, for every seed or the first."""
     amount = QUICK if lab.scale.thin else Amount()
 
     def compute(seed: int) -> Row:
@@ -48,6 +51,9 @@ def cells(lab: Lab, training: Run) -> list[Row]:
         dit = network(trained(folder, seed, training, amount))
         return measure(dit, lab, seed, amount)
 
+    if training.times > 1:
+        scale = dataclasses.replace(lab.scale, seeds=1)
+        lab = Lab(lab.folder, lab.workdir, lab.tables, scale)
     return lab.cells(f"tiny Latte/p {training.name}, {amount.name}", compute)
 
 

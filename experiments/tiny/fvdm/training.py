@@ -75,15 +75,18 @@ class Run:
     Attributes:
       probability: that the frames of a clip have a timestep each (PTSS).
       pretrained: whether it begins with what the same seed trained with probability 0.
+      times: how many times as many steps as others it has.
     """
 
     probability: float
     pretrained: bool = False
+    times: int = 1
 
     @property
     def name(self) -> str:
         """In tables."""
-        return f"0 then {self.probability:g}" if self.pretrained else f"{self.probability:g}"
+        name = f"0 then {self.probability:g}" if self.pretrained else f"{self.probability:g}"
+        return name if self.times == 1 else f"{name} x{self.times}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,7 +126,8 @@ def trained(folder: Path, seed: int, run: Run, amount: Amount) -> Params:
 
 
 def _train(start: Params, seed: int, run: Run, amount: Amount) -> Params:
-    clips, steps = clips_of(seed, amount.clips), amount.further if run.pretrained else amount.steps
+    clips = clips_of(seed, amount.clips)
+    steps = run.times * (amount.further if run.pretrained else amount.steps)
     recipe = _recipe(run.probability, steps, RATE / 3 if run.pretrained else RATE)
     state = jax.jit(functools.partial(first_state, recipe))(start, jax.random.key(seed))
     step = jax.jit(functools.partial(train_step, recipe), donate_argnums=0)
