@@ -56,19 +56,24 @@ class WatchedPipeline(PusaPipeline):
         self,
         dit: nnx.Module | Sequence[Expert],
         autoencoder: nnx.Module,
-        texts: Mapping[str, np.ndarray],
+        texts: Mapping[str, np.ndarray] | None,
         family: Family = WAN21,
         *,
         one_at_a_time: bool = False,
     ):
-        """Takes the features [L, E] of every prompt that will be asked for."""
-        features = np.stack([*texts.values()])
+        """Takes the features [L, E] of every prompt that will be asked for, None for labels."""
+        if texts is None:
+            encoder, tokenizer = None, family.tokenizer(None, 1)
+        else:
+            features = np.stack([*texts.values()])
+            encoder = RecordedTexts(features)
+            tokenizer = RowTokenizer([*texts], features.shape[1])
         super().__init__(
             family=family,
             dit=dit,
             autoencoder=autoencoder,
-            text_encoder=lambda: RecordedTexts(features),
-            tokenizer=RowTokenizer([*texts], features.shape[1]),
+            text_encoder=lambda: encoder,
+            tokenizer=tokenizer,
             one_at_a_time=one_at_a_time,
         )
         self.steps: list[Step] = []

@@ -9,7 +9,6 @@ host, so that every process holds the same clip.
 """
 
 import dataclasses
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,19 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver, Tiling
 from pusa_jax.diffusion.sampling import sample, start, with_noise
 from pusa_jax.diffusion.tasks import Condition
-from pusa_jax.files import fingerprints
 from pusa_jax.inference.autoencoder import Autoencoder
 from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.experts import Experts
 from pusa_jax.inference.kept import PROMPTS, SHAPES, Kept
 from pusa_jax.inference.mesh_choice import MeshLike, Resident
+from pusa_jax.inference.output import Output as Output
+from pusa_jax.inference.output import Stopwatch
 from pusa_jax.inference.pieces import check_given, pieces_of, sample_pieces, seed_of
 from pusa_jax.inference.plan import Plan
 from pusa_jax.inference.settings import (
@@ -50,53 +50,6 @@ from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.family import DenoiserConfig, Family, Prepared, Tokenizer
 from pusa_jax.progress import Progress, PusaWarning, no_progress
 from pusa_jax.typing import Latents, Text
-
-Stage = Literal["load", "text", "encode", "compile", "denoise", "decode"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Output:
-    """A finished run.
-
-    Attributes:
-      frames: RGB [T, H, W, 3].
-      latents: final latents [1, F, h, w, C], float32.
-      seed: of the noise.
-      settings: what was used, prompts included, as plain values.
-      seconds: wall time of each stage.
-    """
-
-    frames: UInt8[np.ndarray, "T H W 3"]
-    latents: np.ndarray
-    seed: int
-    settings: dict[str, Any]
-    seconds: dict[str, float]
-
-    def __repr__(self) -> str:
-        """In short: no arrays."""
-        frames, height, width, _ = self.frames.shape
-        return (
-            f"Output({frames} frames of {height}x{width}, latents {[*self.latents.shape]}, "
-            f"seed {self.seed}, {sum(self.seconds.values()):.1f} s)"
-        )
-
-    def latents_sha256(self) -> str:
-        """Fingerprint of the latents, to tell whether two runs agree to the last bit."""
-        return fingerprints.of_latents(self.latents)
-
-
-class Stopwatch:
-    """Wall time per stage."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, stage: Stage) -> None:
-        """Books the time since the last lap on a stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._since, 3)
-        self._since = now
 
 
 class PusaPipeline:
@@ -246,7 +199,9 @@ class PusaPipeline:
         watch.lap("text")
         given = self.encode_conditions(conditions, piece, on_progress)
         watch.lap("encode")
-        draws = None if noise is None else np.reshape(noise, (-1, *latent_shape(piece, configs)))
+        draws = (
+            None if noise is None else np.asarray(noise).reshape(-1, *latent_shape(piece, configs))
+        )
 
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
@@ -254,7 +209,10 @@ class PusaPipeline:
             done, count = (number, 1) if pieces is None else (number, pieces.count)
 
             def tell(stage: str, steps: int, total: int) -> None:
-                on_progress(stage, done * total + steps, count * total)
+                if stage == "denoise":
+                    on_progress(stage, done * total + steps, count * total)
+                elif not number:  # further pieces run the program of the first
+                    on_progress(stage, steps, total)
 
             plan = Plan.of(self.family, run, given if carried is None else carried, configs)
             if carried is not None:
@@ -303,7 +261,8 @@ class PusaPipeline:
             scale = self._put(np.float32(scales[i]))
             row = rows[i]
             if solver.is_random:
-                row = with_noise(row, plan.noise(i + 1) if draws is None else draws[i + 1])
+                fresh = plan.noise(i + 1) if draws is None else jnp.asarray(draws[i + 1])
+                row = with_noise(row, fresh)
             return dit, prepared[served[i]], scale, state, self._put(row)
 
         on_progress("compile", 0, 1)

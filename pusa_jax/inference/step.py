@@ -16,7 +16,7 @@ from pusa_jax.diffusion.sampling import Row, denoise, start, take_step
 from pusa_jax.diffusion.solvers import Solver
 from pusa_jax.inference.mesh_choice import is_together
 from pusa_jax.models.family import Family, Prepared
-from pusa_jax.typing import Latents, Text, Timesteps, Velocity
+from pusa_jax.typing import Latents, Prediction, Text, Timesteps, Velocity
 
 
 def prepare_prompts(family: Family, dit: nnx.Module, texts: tuple[Text, Text]) -> Prepared:
@@ -41,7 +41,7 @@ def guide(family: Family, dit: nnx.Module, prepared: Prepared, scale: jax.Array)
       scale: guidance scale; 1 is off.
     """
 
-    def velocity(latents: Latents, timesteps: Timesteps, prompt: Prepared) -> Latents:
+    def velocity(latents: Latents, timesteps: Timesteps, prompt: Prepared) -> Prediction:
         return family.velocity(dit, latents, timesteps, prompt)
 
     together = is_together(jax.sharding.get_abstract_mesh())

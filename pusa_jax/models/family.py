@@ -19,7 +19,7 @@ from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.process import FLOW, Process
 from pusa_jax.diffusion.timesteps import Schedule
-from pusa_jax.typing import Latents, Precision, Text, Timesteps
+from pusa_jax.typing import Latents, Precision, Prediction, Text, Timesteps
 from pusa_jax.weights.leaves import shapes_for
 
 Name = Literal["dit", "dit_low", "vae", "text_encoder"]
@@ -238,7 +238,7 @@ class Family:
     given: Callable[[np.ndarray, Any], np.ndarray] | None
     prepare: Callable[[Any, Text], Prepared]
     prepared_axes: Any  # PartitionSpecs, as `prepare` returns arrays
-    velocity: Callable[[Any, Latents, Timesteps, Prepared], Latents]
+    velocity: Callable[[Any, Latents, Timesteps, Prepared], Prediction]
     table: MakeTable
     training_schedule: Schedule
     lora_targets: str

@@ -110,8 +110,13 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
         return adamw
     clip = optax.clip_by_global_norm(config.clip_norm)
     if config.clip_from:
-        clip = optax.conditionally_transform(clip, lambda step: step >= config.clip_from)
+        clip = optax.conditionally_transform(clip, _from_step(config.clip_from))
     return optax.chain(clip, adamw)
+
+
+def _from_step(first: int) -> Any:
+    """Whether a step is the first of these or a later one."""
+    return lambda step, **others: step >= first
 
 
 def fresh_state(

@@ -21,7 +21,7 @@ def every(process: LinearBetas) -> np.ndarray:
     return np.repeat(np.arange(len(process.betas))[::-1, None], FRAMES, 1)
 
 
-def rows(process, indices=None, *, moves=True, **options) -> DDIMRows:
+def rows(process, indices=None, *, moves: bool | np.ndarray = True, **options) -> DDIMRows:
     indices = every(process) if indices is None else indices
     return ddim_rows(process, indices, np.broadcast_to(moves, indices.shape), **options)
 

@@ -174,6 +174,7 @@ def full(media):
         at=(0, 1),
         multipliers=(0.1, 0.0),
         clip_start=3,
+        overlap=2,
         fit="stretch",
         dtype="float32",
         mesh={"data": 2, "context": 1, "tensor": 1},
@@ -238,6 +239,7 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
             "conditions": prepared.conditions,
             "negative_prompt": "n",
             "settings": full.settings,
+            "overlap": 2,
             "on_progress": quiet,
         })
     ]  # fmt: skip

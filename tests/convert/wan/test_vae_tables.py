@@ -87,6 +87,24 @@ def test_an_autoencoder_of_a_single_stage_is_read_off_as_well(layout):
     assert config_from_source(checkpoint(layout, config), PUBLISHED) == config
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_without_a_config_16_and_48_channels_have_the_published_statistics(family):
+    full = FULL[family]
+    config = dataclasses.replace(
+        CONFIGS[family],
+        z_dim=full.z_dim,
+        latent_mean=full.latent_mean,
+        latent_std=full.latent_std,
+    )
+    assert config_from_source(Shapes(shapes_listed(config))) == config
+
+
+def shapes_listed(config):
+    """Name in the original's file -> shape."""
+    listed = LeafTensors(abstract(config), original_rules(config)).tensors
+    return {name: tensor.shape for name, tensor in listed.items()}
+
+
 @pytest.mark.parametrize("layout", TABLES)
 def test_the_two_architectures_are_told_apart(layout):
     old, new = checkpoint(layout, CONFIG), checkpoint(layout, CONFIG22)

@@ -1,5 +1,7 @@
 """Latte's plan: which step of the process every frame is at, what it starts from, who stays."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ FALLING = [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
 
 
 def plan(multipliers, steps=10, **settings):
-    wanted = SamplingConfig(num_steps=steps, **{"solver": "ddim"} | settings)
+    wanted = dataclasses.replace(SamplingConfig(num_steps=steps, solver="ddim"), **settings)
     return sampling_table(
         wanted,
         np.asarray(multipliers, np.float32),

@@ -18,7 +18,7 @@ def test_cosines_come_first_and_frequencies_fall_to_one_in_10000(timestep):
 
 def test_angles_are_off_as_those_of_the_original():
     """torch.exp(-math.log(10000) * torch.arange(128) / 128)[[2, 4]] * 999 in float32."""
-    features = np.float64(time_features(jnp.float32(999), 256))
+    features = np.asarray(time_features(jnp.float32(999), 256), np.float64)
     exact = 999 * 10_000.0 ** (-np.arange(128) / 128)
     assert 1e-5 < np.abs(features[:128] - np.cos(exact)).max() < 5e-5
     for j, angle in ((2, 865.0983276367188), (4, 749.144287109375)):
