@@ -1,13 +1,13 @@
 """Which share of independent frames in training (PTSS) gives what, from nothing and further?"""
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from experiments.tiny.fvdm import measuring, world
+from experiments.tiny.fvdm.codec import Clips, Codes, FrameCodec
 from experiments.tiny.fvdm.measuring import Seen, see
 from experiments.tiny.fvdm.sampling import OVERLAP, TASKS, clips, conditions, long_clips
 from experiments.tiny.fvdm.training import FRAMES, QUICK, Amount, Run, clips_of, network, trained
@@ -31,30 +31,79 @@ RUNS = (
 """The longer ones with one seed."""
 
 
+OTHERS = "other clips"
+"""A row of true clips of other scenes: the best there is where nothing is given, and what it costs
+to overlook given frames where some are."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Maker:
+    """What is measured.
+
+    Attributes:
+      short: (true clips, places of given frames) -> clips of 16 frames.
+      long: (frames, count) -> clips with nothing given.
+    """
+
+    short: Callable[[Codes, Sequence[int]], Codes]
+    long: Callable[[int, int], Codes]
+
+
 def run(lab: Lab) -> None:
     """Trains with every share for every seed and measures FVDM's tasks with each."""
-    results = {}
-    for training in lab.some(RUNS):
-        for task, row in by_task(cells(lab, training)).items():
-            results[task, training.name] = row
-    order = dict.fromkeys(task for task, _ in results)
-    results = {key: results[key] for task in order for key in results if key[0] == task}
+    found = {training.name: cells(lab, training) for training in lab.some(RUNS)}
+    found[OTHERS] = cells(lab, None)
+    by_model = {name: by_task(rows) for name, rows in found.items()}
+    tasks = next(iter(by_model.values()))
+    results = {(task, name): by_model[name][task] for task in tasks for name in by_model}
     publish(lab, STUDY, results, ("coherent", "path", "colour", "speed"))
 
 
-def cells(lab: Lab, training: Run) -> list[Row]:
-    """All measures of all tasks, "task: measure" -> value, for every seed or the first."""
+def cells(lab: Lab, training: Run | None) -> list[Row]:
+    """All measures of all tasks, "task: measure" -> value, for every seed or the first.
+
+    Args:
+      lab: where cells lie.
+      training: of the model; None for true clips of other scenes.
+    """
     amount = QUICK if lab.scale.thin else Amount()
 
     def compute(seed: int) -> Row:
-        folder: Path = lab.workdir / "training-fvdm"
-        dit = network(trained(folder, seed, training, amount))
-        return measure(dit, lab, seed, amount)
+        codec = clips_of(seed, amount.clips).codec
+        if training is None:
+            return measure(others(codec, seed), codec, lab, seed)
+        leaves = trained(lab.workdir / "training-fvdm", seed, training, amount)
+        return measure(maker_of(network(leaves), lab, seed), codec, lab, seed)
 
-    if training.times > 1:
+    if training is not None and training.times > 1:
         scale = dataclasses.replace(lab.scale, seeds=1)
         lab = Lab(lab.folder, lab.workdir, lab.tables, scale)
-    return lab.cells(f"tiny Latte/p {training.name}, {amount.name}", compute)
+    name = OTHERS if training is None else f"p {training.name}"
+    return lab.cells(f"tiny Latte/{name}, {amount.name}", compute)
+
+
+def maker_of(dit: LatteVideo, lab: Lab, seed: int) -> Maker:
+    """Samples with a network; all tasks of a seed begin with the same noise."""
+    key, steps = jax.random.key(seed), 2 if lab.scale.thin else STEPS
+    return Maker(
+        short=lambda truth, places: clips(dit, conditions(truth, places), steps, len(truth), key),
+        long=lambda frames, count: long_clips(dit, frames, steps, count, key),
+    )
+
+
+def others(codec: FrameCodec, seed: int) -> Maker:
+    """True clips of scenes that nobody asked for."""
+
+    def true(frames: int, count: int) -> Codes:
+        return codec.encode(rendered(seed, 2 * world.FRESH, count, frames))
+
+    return Maker(short=lambda truth, places: true(FRAMES, len(truth)), long=true)
+
+
+def rendered(seed: int, first: int, count: int, frames: int) -> Clips:
+    """True clips of scenes in turn."""
+    scenes = (world.draw(seed, first + i) for i in range(count))
+    return np.stack([world.render(scene, frames) for scene in scenes])
 
 
 def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -69,22 +118,19 @@ def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
     }
 
 
-def measure(dit: LatteVideo, lab: Lab, seed: int, amount: Amount) -> Row:
-    """Samples every task of fresh scenes and describes the clips."""
-    is_quick = lab.scale.thin
-    count, steps = lab.scale.count, 2 if is_quick else STEPS
+def measure(maker: Maker, codec: FrameCodec, lab: Lab, seed: int) -> Row:
+    """Lets clips of every task be made for fresh scenes and describes them."""
+    count, row = lab.scale.count, {}
     scenes = [world.draw(seed, world.FRESH + i) for i in range(count)]
-    codec = clips_of(seed, amount.clips).codec
-    truth = codec.encode(np.stack([world.render(scene, FRAMES) for scene in scenes]))
+    truth = codec.encode(rendered(seed, world.FRESH, count, FRAMES))
     true = see(codec.decode(truth))
-    key, row = jax.random.key(seed), {}
     for task, places in TASKS.items():
-        made = see(codec.decode(clips(dit, conditions(truth, places), steps, count, key)))
+        made = see(codec.decode(maker.short(truth, places)))
         chosen = [i for i in range(FRAMES) if i not in places]
         found = of_task(task, true, made, scenes, chosen)
         row |= {f"{task}: {name}": value for name, value in found.items()}
-    longest, fewer = LONGEST // 2 if is_quick else LONGEST, count // 2
-    long = see(codec.decode(long_clips(dit, longest, steps, fewer, key)))
+    longest = LONGEST // 2 if lab.scale.thin else LONGEST
+    long = see(codec.decode(maker.long(longest, count // 2)))
     for frames in (longest // 2, longest):
         found = of_long(long.frames(slice(frames)), frames)
         row |= {f"long {frames}: {name}": value for name, value in found.items()}
