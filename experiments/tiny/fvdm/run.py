@@ -28,10 +28,12 @@ RUNS = (
     *(Run(probability=p, times=4) for p in (0.0, 0.2, 1.0)),
     *(Run(probability=p, pretrained=True) for p in (0.0, 0.2, 1.0)),
 )
-"""The longer ones with one seed."""
+
+LONGER_SEEDS = 1
+"""Of the longer runs."""
 
 
-OTHERS = "other clips"
+OTHERS = "true"
 """A row of true clips of other scenes: the best there is where nothing is given, and what it costs
 to overlook given frames where some are."""
 
@@ -60,7 +62,7 @@ def run(lab: Lab) -> None:
 
 
 def cells(lab: Lab, training: Run | None) -> list[Row]:
-    """All measures of all tasks, "task: measure" -> value, for every seed or the first.
+    """All measures of all tasks, "task: measure" -> value, for every seed.
 
     Args:
       lab: where cells lie.
@@ -76,7 +78,7 @@ def cells(lab: Lab, training: Run | None) -> list[Row]:
         return measure(maker_of(network(leaves), lab, seed), codec, lab, seed)
 
     if training is not None and training.times > 1:
-        scale = dataclasses.replace(lab.scale, seeds=1)
+        scale = dataclasses.replace(lab.scale, seeds=min(LONGER_SEEDS, lab.scale.seeds))
         lab = Lab(lab.folder, lab.workdir, lab.tables, scale)
     name = OTHERS if training is None else f"p {training.name}"
     return lab.cells(f"tiny Latte/{name}, {amount.name}", compute)
