@@ -138,6 +138,11 @@ def export_folder(
         names: set[Name] = set()
         for name, config, leaves in networks:
             network = foreign.networks[name]
+            if layout not in network.rules:
+                raise ValueError(
+                    f"the {name} of {family.name} has no {layout} layout; use "
+                    f"{' or '.join(network.rules)}."
+                )
             path = work / network.files[layout]
             source = _Watched(LeafTensors(leaves, network.rules[layout](config)), name, report)
             path.parent.mkdir(exist_ok=True)

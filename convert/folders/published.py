@@ -212,7 +212,7 @@ def open_published(path: Path) -> Published:
     if FOREIGN[family].in_both_layouts:
         found[family], unused = _preferred(path, found[family])
     unused |= _take_tuned(path, FOREIGN[family].networks, found[family])
-    _check_candidates(path, family, found, unused)
+    _check_candidates(path, found[family])
     _check_experts(path, family, found[family], bool(index))
     networks: dict[Name, PublishedNetwork] = {}
     experts = FAMILIES[family].experts
@@ -231,6 +231,7 @@ def open_published(path: Path) -> Published:
             settings=_settings_of(name, family, settings[one.file.parent], len(found[family]) == 1),
             dit=next((networks[expert] for expert in experts if expert in networks), None),
         )
+    _check_strangers(path, family, found, unused, networks)
     tokenizers = (path / place for place in FOREIGN[family].tokenizer.values())
     return Published(
         path=path,
@@ -287,22 +288,35 @@ def _take_tuned(
     return unused
 
 
-def _check_candidates(
-    path: Path, family: str, found: Mapping[str, Found], unused: Collection[Checkpoint]
-) -> None:
-    """Raises ValueError if a network is there twice, or beside one of another model."""
-    for name, candidates in found[family].items():
+def _check_candidates(path: Path, found: Found) -> None:
+    """Raises ValueError if a network is there twice."""
+    for name, candidates in found.items():
         if len(candidates) > 1:
             paths = [str(one.file.relative_to(path)) for one, _ in candidates]
             raise ValueError(
                 f"{path} has {len(candidates)} candidates for the {name}: {listed(paths)}; "
                 "keep one, or give the file itself."
             )
+
+
+def _check_strangers(
+    path: Path,
+    family: str,
+    found: Mapping[str, Found],
+    unused: Collection[Checkpoint],
+    networks: Mapping[Name, PublishedNetwork],
+) -> None:
+    """Raises ValueError if a network lies beside one of another model.
+
+    A denoiser that is not supported, and has a text encoder for that reason, says so itself.
+    """
     own = {one: name for name, ((one, _),) in found[family].items()}
-    for other, networks in found.items():
-        for name, candidates in networks.items():
+    for other, theirs in found.items():
+        for name, candidates in theirs.items():
             for one, _ in candidates:
                 if one not in own and one not in unused:
+                    for expert in FAMILIES[family].experts:
+                        _ = expert in networks and networks[expert].config
                     ours, kind = next(iter(own.items()))
                     raise ValueError(
                         f"{path} holds networks of two models: {ours.file.relative_to(path)} is a "

@@ -27,8 +27,8 @@ LATTE = ForeignFamily(
         ),
     },
     tokenizer={},
-    shard_bytes={"original": 10_000_000_000},
-    extras={"original": {}},
+    shard_bytes={"original": 10_000_000_000, "diffusers": 10_000_000_000},
+    extras={"original": {}, "diffusers": {}},
     claims=lambda index: False,
     lora=LoRANames(
         model="LatteVIDEO",

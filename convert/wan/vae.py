@@ -192,7 +192,9 @@ _STATISTICS: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 def layout_of(source: TensorSource) -> Layout | None:
     """Which naming scheme a VAE checkpoint uses; None if it is no VAE of the Wan family."""
     for layout, marks in _LANDMARKS.items():
-        if marks.first in source.tensors and marks.last in source.tensors:
+        first = source.tensors.get(marks.first)
+        # AutoencoderKL has the same names; its kernels have four axes.
+        if first is not None and len(first.shape) != 4 and marks.last in source.tensors:
             return layout
     return None
 

@@ -56,7 +56,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--height", type=int, help="pixels (default: 720, of wan2.2-ti2v-5b 704)")
     add("--width", type=int, help="pixels (default: 1280)")
     add("--num_frames", type=int, help="4k+1 pixel frames (default: 81, of wan2.2-ti2v-5b 121)")
-    add("--cfg_scale", type=float, default=3.0, help="guidance scale; 1 is off (default: 3)")
+    add("--cfg_scale", type=float, help="guidance scale; 1 is off (default: the model's)")
     add(
         "--dtype",
         choices=["float32", "bfloat16"],
@@ -107,14 +107,14 @@ def run_infer(args: argparse.Namespace) -> int:
     from pusa_jax.planning import inference
 
     given = {name: getattr(args, name) for name in ("height", "width", "num_frames")}
-    sizes = {name: value for name, value in given.items() if value is not None}
+    given["guidance_scale"] = args.cfg_scale
+    asked = {name: value for name, value in given.items() if value is not None}
     run = inference.Run(
         name=args.preset,
         preset=chosen,
         settings=dataclasses.replace(
             Configs(dit=chosen.dit, vae=chosen.vae).fitted(chosen.family),
-            **sizes,
-            guidance_scale=args.cfg_scale,
+            **asked,
         ),
         dtype=args.dtype,
         resident=args.resident,

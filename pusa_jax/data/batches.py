@@ -58,6 +58,10 @@ class Clips(Protocol):
         """Raises a ValueError if a run expects other shapes or another VAE, if that is known."""
         ...
 
+    def captions(self) -> Iterable[str]:
+        """Every caption that a clip may have, as far as it has any."""
+        ...
+
     def __len__(self) -> int:
         """Number of clips."""
         ...
@@ -104,6 +108,10 @@ class NoiseClips:
         has, wants = (self.clip_shape, self.text_shape), (clip_shape, text_shape)
         if has != wants:
             raise ValueError(f"the noise has shapes {has}, the run wants {wants}.")
+
+    def captions(self) -> Iterable[str]:
+        """None: features are drawn without one."""
+        return ()
 
     def __len__(self) -> int:
         """Number of clips."""

@@ -205,6 +205,10 @@ def encode_folder(
     )
     tiles = folder.family.codec.dataset_tiles if config.tiled else None
 
+    def read(clip: Clip) -> UInt8[np.ndarray, "T H W 3"]:
+        text_encoder.check(clip.caption)
+        return source.read(clip)
+
     def encode(clip: Clip, frames: np.ndarray) -> Example:
         latents = autoencoder.encode(to_pixels(frames)[None], tiles)[0]
         return Example(
@@ -218,7 +222,7 @@ def encode_folder(
         Path(dst),
         source.clips,
         card,
-        read=source.read,
+        read=read,
         encode=encode,
         no_text=functools.partial(text_encoder, ""),
         share=share,

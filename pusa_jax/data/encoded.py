@@ -286,6 +286,12 @@ class EncodedClips:
                 "encode again."
             )
 
+    def captions(self) -> Iterable[str]:
+        """Every caption once; of clips made from a list, all are read for it."""
+        if self.card.layout:
+            return [str(number) for number in range(len(self.card.classes))]
+        return sorted({self.example(index).caption for index in range(len(self))})
+
     def example(self, index: int) -> Example:
         """One clip, as it was stored."""
         return self._example(self._numbers[index])

@@ -35,6 +35,10 @@ class TextEncoder:
         self._tokenizer = family.tokenizer(tokens, self.shape[0])
         self._encode = jax.jit(family.encode_prompt)
 
+    def check(self, caption: str) -> None:
+        """Raises ValueError for a caption that cannot be read, as one that is no number."""
+        self._tokenizer([caption])
+
     def __call__(self, caption: str) -> Float[np.ndarray, "n E"]:
         """Features of the tokens of a caption, end of sentence included, padding left out."""
         ids, mask = self._tokenizer([caption])

@@ -1,9 +1,9 @@
-"""A tiny random FVDM in its published layout, for tests."""
+"""A tiny FVDM in its published layout."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flax import nnx
 
@@ -35,16 +35,31 @@ def write_latte(
       config: of the DiT.
       autoencoder: configuration of the autoencoder.
     """
-    files = LATTE.networks["dit"].files, LATTE.networks["vae"].files
-    denoiser, coder = (folder / of["original"] for of in files)
-    coder.parent.mkdir(parents=True, exist_ok=True)
     module = random_module(lambda: LatteVideo(config, rngs=nnx.Rngs(0)), seed)
-    tensors = LeafTensors(leaves_of(module), dit.original_rules(config))
-    write_torch_zip(denoiser, tensors, LATTE.networks["dit"].entry)
-    _settings(denoiser, published.original_dit(config))
+    write_dit(folder, leaves_of(module), config)
     module = random_module(lambda: FrameVAE(autoencoder, rngs=nnx.Rngs(0)), seed + 1)
-    write_safetensors(coder, LeafTensors(leaves_of(module), vae.diffusers_rules(autoencoder)))
-    _settings(coder, published.diffusers_vae(autoencoder))
+    write_vae(folder, leaves_of(module), autoencoder)
+
+
+def write_dit(folder: Path, leaves: Mapping[str, Any], config: DiTConfig) -> None:
+    """Writes the leaves of a DiT as FVDM's trainer does."""
+    path = _place(folder, "dit")
+    tensors = LeafTensors(leaves, dit.original_rules(config))
+    write_torch_zip(path, tensors, LATTE.networks["dit"].entry)
+    _settings(path, published.original_dit(config))
+
+
+def write_vae(folder: Path, leaves: Mapping[str, Any], config: VAEConfig) -> None:
+    """Writes the leaves of an autoencoder as Diffusers does."""
+    path = _place(folder, "vae")
+    write_safetensors(path, LeafTensors(leaves, vae.diffusers_rules(config)))
+    _settings(path, published.diffusers_vae(config))
+
+
+def _place(folder: Path, name: Literal["dit", "vae"]) -> Path:
+    path = folder / LATTE.networks[name].files["original"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _settings(path: Path, content: Mapping[str, Any]) -> None:

@@ -266,7 +266,8 @@ class RunConfig:
         """[F, h, w, C] of the latents of a clip.
 
         Raises:
-          ValueError: the VAE cannot encode, or the DiT not cut up, clips of such a size.
+          ValueError: the VAE cannot encode clips of such a size, or the DiT not cut them up or
+            tell their parts' places.
         """
         networks, data = self.model.networks(), self.data
         vae, patch = networks.vae, networks.dit.patch_size
@@ -276,6 +277,7 @@ class RunConfig:
                 raise ValueError(f"data.{name} must be divisible by {multiple}, got {size}.")
         frames = latent_frames(data.num_frames, vae.temporal_stride)
         h, w = (size // vae.spatial_stride for size in (data.height, data.width))
+        networks.family.check_clip(networks.dit, (1, frames, h, w, vae.z_dim))
         return frames, h, w, vae.z_dim
 
     @property

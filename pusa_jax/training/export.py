@@ -110,7 +110,7 @@ def export_model(
         dst,
         family=run.recipe.family,
         layout=layout,
-        tokenizer=base.tokenizer() if base and others else None,
+        tokenizer=base.tokenizer() if base and others and base.family.reads_text else None,
         texts={CARD: model_card(result)},
         overwrite=overwrite,
     )
@@ -132,15 +132,16 @@ def model_card(result: Result) -> str:
         "tags": ["pusa", "video", *(["lora"] if is_lora else [])],
     }
     lines = [f"{name}: {json.dumps(value)}" for name, value in header.items() if value]
-    family = result.run.recipe.family.name
+    family = result.run.recipe.family
+    kind, prompt = ("text-to-video", "TEXT") if family.reads_text else ("video", "CLASS")
     what = "Low-rank adapters" if is_lora else "All weights"
     model = f"--model BASE {_flags(result)}" if is_lora else "--model THIS_FOLDER"
     facts = "\n".join(f"- {name}: {value}" for name, value in _metadata(result).items())
     return (
         "---\n" + "\n".join(lines) + "\n---\n\n"
-        f"{what} of a {family} text-to-video model with one timestep per latent frame (Pusa, arXiv "
+        f"{what} of a {family.name} {kind} model with one timestep per latent frame (Pusa, arXiv "
         f"2507.16116), trained for {result.step} steps with pusa_jax.\n\n{facts}\n\n"
-        f"    pusa-jax i2v {model} --image_paths IMAGE --prompt TEXT\n\n"
+        f"    pusa-jax i2v {model} --image_paths IMAGE --prompt {prompt}\n\n"
         f"All settings:\n\n```json\n{json.dumps(_public(result.run), indent=1)}\n```\n"
     )
 

@@ -153,7 +153,8 @@ def check_clips(run: RunConfig, clips: Clips, weights: ModelFolder | None) -> No
     """Makes sure that there are clips, of the shape and for the networks of the run.
 
     Raises:
-      ValueError: there are none, or they are of another shape or another VAE.
+      ValueError: there are none, or they are of another shape, another VAE or classes that the
+        denoiser does not know.
     """
     if not len(clips):
         raise ValueError(f"{run.data.folder} holds no clips; encode some first.")
@@ -162,6 +163,14 @@ def check_clips(run: RunConfig, clips: Clips, weights: ModelFolder | None) -> No
     else:
         vae = vae_record(weights) if "vae" in weights.names else None
     clips.check_fits(run.clip_shape, run.text_shape, vae)
+    networks = run.model.networks()
+    if networks.family.reads_text:
+        return
+    for caption in clips.captions():
+        try:
+            networks.family.check_prompt(networks.dit, caption)
+        except ValueError as error:
+            raise ValueError(f"{run.data.folder} has clips of other classes: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

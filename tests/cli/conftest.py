@@ -10,8 +10,15 @@ from pusa_jax.convert.folders import opened as folders
 from pusa_jax.devices import compile_cache
 from pusa_jax.inference import job_plan, jobs, loading
 from pusa_jax.inference.pipeline import Output
+from pusa_jax.inference.settings import Configs
+from pusa_jax.models.families import preset
+from pusa_jax.models.latte.family import LATTE
 from pusa_jax.models.wan.family import WAN21, WAN22
 
+WAN, CLASSES = (
+    Configs(dit=preset(name).dit, vae=preset(name).vae)
+    for name in ("wan2.1-t2v-14b", "fvdm-xl-2-ucf101")
+)
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 
 
@@ -20,7 +27,7 @@ class Seen:
 
     def __init__(self):
         self.prepared, self.progress, self.kept = [], [], []
-        self.job, self.cautions = None, ()
+        self.job, self.numbered, self.cautions = None, False, ()
 
 
 @pytest.fixture
@@ -29,10 +36,12 @@ def seen(monkeypatch):
     seen = Seen()
 
     def found(path):
-        return types.SimpleNamespace(path=Path(path), family=WAN22 if path == "two" else WAN21)
+        family = {"two": WAN22, "classes": LATTE}.get(path, WAN21)
+        return types.SimpleNamespace(path=Path(path), family=family)
 
     def opened(folder, **loras):
-        return types.SimpleNamespace(folder=folder, family=folder.family)
+        configs = CLASSES if folder.family is LATTE else WAN
+        return types.SimpleNamespace(folder=folder, family=folder.family, configs=configs)
 
     def prepare(job, output, model=None, *, numbered=False):
         assert model is None or str(model.folder.path) == job.model

@@ -9,7 +9,7 @@ from groups import run_two
 from small_fvd import write_network, write_videos
 
 from pusa_jax.cli.main import main
-from pusa_jax.evaluation import features
+from pusa_jax.evaluation import features, fvd
 
 SMALL = ["--frames", "9", "--size", "32", "--real_interval", "2", "--no_compilation_cache"]
 
@@ -27,6 +27,7 @@ def world(tmp_path_factory):
 def call(world, tmp_path, monkeypatch, capsys):
     """Runs the command in a folder of its own; the network sees 32 pixels."""
     small = functools.partial(features.Extractor, size=32)
+    assert fvd.Extractor is not small  # imported before: beartype reads its annotations once
     monkeypatch.setattr(features, "Extractor", small)
     monkeypatch.chdir(tmp_path)
 

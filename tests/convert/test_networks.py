@@ -39,8 +39,8 @@ def test_a_converted_folder_of_an_unknown_family_is_refused_in_one_line(tmp_path
     manifest = {"format": 2, "family": family, "components": {}}
     (tmp_path / "pusa_jax.json").write_text(json.dumps(manifest))
     known = (
-        rf"pusa_jax\.json: unknown model family '{family}'; known: mochi-1, wan2\.1, wan2\.2, "
-        r"wan2\.2-ti2v\."
+        rf"pusa_jax\.json: unknown model family '{family}'; known: latte, mochi-1, wan2\.1, "
+        r"wan2\.2, wan2\.2-ti2v\."
     )
     with pytest.raises(ValueError, match=known) as error:
         ModelFolder(tmp_path)

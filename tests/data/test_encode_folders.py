@@ -12,6 +12,7 @@ pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
 from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.data.encode import EncodeConfig, encode_folder
 from pusa_jax.data.encoded import EncodedClips
 from pusa_jax.data.folders import FolderConfig, found, reader
 from pusa_jax.inference import packaged
@@ -19,6 +20,7 @@ from pusa_jax.inference.networks import LoadedNetwork
 from pusa_jax.media import video
 from pusa_jax.media.pixels import to_pixels
 from pusa_jax.progress import Console
+from pusa_jax.testing.latte import write_latte
 
 SMALL = ("--height", 32, "--width", 32, "--num_frames", 5, "--interval", 2)
 
@@ -145,3 +147,17 @@ def test_a_dataset_begun_by_an_older_version_is_gone_on_with(ucf, capsys, tmp_pa
         del card[added]
     path.write_text(json.dumps(card))
     assert "1 clips, 0 skipped" in call(capsys, add_encode_arguments, *words)
+
+
+def test_a_clip_whose_caption_names_no_class_is_skipped(tmp_path):
+    write_latte(tmp_path / "model")
+    (tmp_path / "src").mkdir()
+    for name, caption in (("a", "2"), ("b", "a cat")):
+        video.write_png(tmp_path / "src" / f"{name}.png", np.zeros((16, 16, 3), np.uint8))
+        (tmp_path / "src" / f"{name}.txt").write_text(caption)
+    config = EncodeConfig(height=16, width=16, num_frames=1)
+    outcome = encode_folder(tmp_path / "model", tmp_path / "src", tmp_path / "ds", config)
+    assert [each["file"] for each in outcome.skipped] == ["b.png"]
+    assert "must be the number of a class, 0 to 256, got 'a cat'" in outcome.skipped[0]["reason"]
+    clips = EncodedClips(tmp_path / "ds")
+    assert clips.captions() == ["2"] and clips.at([0])["text"].tolist() == [[[2]]]

@@ -186,6 +186,15 @@ def test_an_empty_dataset_says_so(tmp_path):
         data.EncodedClips(write(tmp_path / "ds", 0))
 
 
+def test_captions_are_all_there_are_or_the_numbers_of_the_classes(clips):
+    assert clips.captions() == [f"Nº {i}" for i in range(COUNT)]
+    assert clips.part([2, 4]).captions() == ["Nº 2", "Nº 4"]
+    of_a_set = clips.part([2])
+    for classes, captions in ((("a", "b"), ["0", "1"]), ((), [])):
+        of_a_set.card = card(layout={"layout": "any"}, classes=classes)
+        assert of_a_set.captions() == captions
+
+
 def test_a_dataset_of_another_shape_or_vae_is_refused(clips):
     clips.check_fits(SHAPE, TEXT, {"config": {"dim": 8}, "fingerprint": "a1"})
     with pytest.raises(ValueError, match=r"\[3, 4, 6, 16\] \(9 frames of 32x48\), the run wants"):

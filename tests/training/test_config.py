@@ -28,7 +28,7 @@ def test_settings_come_back_from_the_record_of_a_checkpoint(run):
 def test_a_family_makes_its_networks_of_plain_values(name):
     networks = FAMILIES[name].networks
     values = {"num_heads": 2, "num_layers": 2}
-    values |= {} if name == "mochi-1" else {"dim": 16, "ffn_dim": 24}
+    values |= {"mochi-1": {}, "latte": {"dim": 16}}.get(name, {"dim": 16, "ffn_dim": 24})
     model = build(ModelConfig, {"family": name, "dit": values, "dtype": "float32"}, "model")
     found = model.networks()
     assert found.family is FAMILIES[name]
@@ -41,7 +41,7 @@ def test_a_family_makes_its_networks_of_plain_values(name):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"family": "none", "dit": {}}, "unknown model family 'none'; known: mochi-1, wan2.1"),
+        ({"family": "none", "dit": {}}, "unknown model family 'none'; known: latte, mochi-1"),
         ({"dit": {"dim": 16}}, "model.dit.ffn_dim is missing"),
         (
             {"preset": "wan2.1-t2v-14b", "vae": {"dims": 8}},

@@ -1,17 +1,21 @@
 """The step with a network that predicts noise and variance, and knows classes in place of text."""
 
+import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.train_matrix import first_moments
 from pusa_jax.data.batches import NoiseClips
-from pusa_jax.devices.sharding import make_mesh
+from pusa_jax.devices.sharding import AXES, make_mesh
 from pusa_jax.diffusion.timesteps import LevelConfig, Sampler, clip_keys
 from pusa_jax.diffusion.variance_bound import variance_bound
-from pusa_jax.models.latte.config import DiTConfig, VAEConfig
+from pusa_jax.models.adapters import AdapterConfig
+from pusa_jax.models.latte.config import ATTENTION_LINEARS, DiTConfig, VAEConfig
 from pusa_jax.models.latte.family import LATTE, build_dit
 from pusa_jax.testing.compare import assert_close, random_module
 from pusa_jax.training.config import (
@@ -21,12 +25,12 @@ from pusa_jax.training.config import (
     RunConfig,
     SampleConfig,
 )
-from pusa_jax.training.layout import placement
-from pusa_jax.training.loop import train
+from pusa_jax.training.layout import placement, shardings_of
+from pusa_jax.training.loop import check_clips, jit_step, train
 from pusa_jax.training.metrics import read_records
 from pusa_jax.training.objective import ObjectiveConfig, noised_batch
 from pusa_jax.training.samples import tables
-from pusa_jax.training.state import OptimizerConfig
+from pusa_jax.training.state import OptimizerConfig, fresh_state
 from pusa_jax.training.step import Frozen, Recipe, first_state, loss_of, network, train_step
 from pusa_jax.training.validation import Validation
 from pusa_jax.weights.leaves import leaves_of
@@ -34,6 +38,7 @@ from pusa_jax.weights.leaves import leaves_of
 DIT = DiTConfig(dim=16, num_heads=2, num_layers=2, num_classes=3, num_frames=3, grid=(2, 2),
                 freq_dim=8)  # fmt: skip
 VAE = VAEConfig(block_out_channels=(4, 4), layers_per_block=1, norm_num_groups=2)
+ADAPTER = AdapterConfig(rank=2, alpha=4.0, targets=ATTENTION_LINEARS)
 FROZEN = Frozen(base={}, no_text=jnp.full((1, 1, 1), -1.0))
 STEP_KEY = jax.random.key(11)
 
@@ -174,6 +179,70 @@ def test_pictures_are_made_with_the_solver_of_the_process():
     plans = tables(SampleConfig(num_steps=4), recipe(), 3)
     assert plans["t2v"].coefficients is not None
     assert plans["i2v"].timesteps[:, 0].tolist() == [0] * 4
+
+
+def named(captions, **changes) -> tuple[RunConfig, NoiseClips]:
+    """A run with the classes of `DIT`, and clips of which some have such captions."""
+    model = ModelConfig(family="latte", dit=DIT, vae=VAE, dtype="float32")
+    data = DataConfig(**{"folder": "clips", "height": 8, "width": 8, "num_frames": 3} | changes)
+    clips = NoiseClips((3, 4, 4, 4), (1, 1))
+    clips.captions = lambda: captions
+    return RunConfig(model=model, data=data), clips
+
+
+@pytest.mark.parametrize(
+    ("captions", "words"),
+    [
+        (["0", "3"], "clips has clips of other classes: label 3 is outside the classes"),
+        (["a cat"], "the label must be the number of a class, 0 to 256, got 'a cat'."),
+    ],
+)
+def test_captions_that_name_no_class_are_refused(captions, words):
+    check_clips(*named(["", "0", "2"]), None)
+    with pytest.raises(ValueError, match=words):
+        check_clips(*named(captions), None)
+
+
+def test_clips_that_the_network_has_no_positions_for_are_refused():
+    for changes, words in (
+        ({"num_frames": 4}, "4 frames, but this model has positions for 3;"),
+        ({"width": 16}, "latents of 4x8, but this model has positions for 4x4."),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _ = named((), **changes)[0].clip_shape
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (2, 2, 1), (1, 2, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("adapter", [None, ADAPTER], ids=["full", "lora"])
+def test_a_mesh_learns_what_one_device_learns(adapter, sizes):
+    alone, cut = (first_step_on(adapter, each) for each in ((1, 1, 1), sizes))
+    for what, expected in alone.items():
+        assert_close(cut[what], expected, 1e-5)
+
+
+@functools.cache
+def first_step_on(adapter, sizes):
+    """Losses, gradient norm and gradients of the first step on a mesh."""
+    of = dataclasses.replace(recipe("ptss_per_batch"), adapter=adapter)
+    mesh = make_mesh(dict(zip(AXES, sizes, strict=True)), jax.devices()[: math.prod(sizes)])
+    with jax.set_mesh(mesh):
+        placed = placement(of, mesh, 8, (3, 4, 4, 4), (1, 1))
+        shapes, rng = placed.state.params, np.random.default_rng(1)
+        drawn = {p: 0.3 * rng.standard_normal(leaf.shape, np.float32) for p, leaf in shapes.items()}
+        params = jax.device_get(leaves()) if adapter is None else drawn
+        state = fresh_state(
+            jax.tree.map(jnp.array, params), of.optimizer, of.steps, jax.random.key(11)
+        )
+        frozen = Frozen(base={} if adapter is None else leaves(), no_text=FROZEN.no_text)
+        state = jax.device_put(state, shardings_of(placed.state))
+        frozen = jax.device_put(frozen, shardings_of(placed.frozen))
+        after, metrics = jit_step(of, placed)(state, frozen, placed.global_batch(batch()))
+        moments = first_moments(after.opt_state)
+        gradients = np.concatenate([np.ravel(moments[path]) for path in sorted(moments)])
+    return {name: np.asarray(metrics[name]) for name in ("losses", "grad_norm")} | {
+        "gradients": gradients
+    }
 
 
 @pytest.mark.long

@@ -64,7 +64,7 @@ def check_clip(dit: DiTConfig, shape: tuple[int, ...]) -> None:
     try:
         check_size(dit, frames, height, width)
     except ValueError as error:
-        pieces = f"; longer clips are made in pieces, as with --overlap {dit.num_frames // 2}"
+        pieces = f"; longer clips are sampled in pieces, as with --overlap {dit.num_frames // 2}"
         message = str(error).removesuffix(".") + pieces * (frames > dit.num_frames)
         raise ValueError(f"{message}.") from None
 

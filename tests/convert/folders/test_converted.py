@@ -23,6 +23,7 @@ from pusa_jax.convert.folders.manifest import read_manifest
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.convert.networks import config_from_json, config_to_json
 from pusa_jax.convert.tables import LeafTensors
+from pusa_jax.convert.violations import ConversionError
 from pusa_jax.convert.wan.foreign import WAN21 as FOREIGN
 from pusa_jax.devices import processes
 from pusa_jax.models.t5 import TextConfig
@@ -377,7 +378,6 @@ def test_configurations_survive_json_without_how_they_run(name):
 KILLED = """
 import os, signal, sys
 from pusa_jax.convert.folders.converted import convert_folder
-from pusa_jax.convert.violations import ConversionError
 
 def kill(what, done, total):
     if (what, done > 0) == ("vae", True):

@@ -1,0 +1,1 @@
+"""A tiny FVDM with classes, trained from nothing in minutes."""
