@@ -12,6 +12,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments.tiny.efficiency import run as efficiency
+from experiments.tiny.fvdm import run as fvdm
 from experiments.tiny.lab import FULL, QUICK, Lab
 from experiments.tiny.mochi import run as mochi
 from experiments.tiny.noise import run as noise
@@ -23,7 +24,7 @@ from experiments.tiny.zeroshot import run as zeroshot
 from pusa_jax.demo import shipped
 from pusa_jax.devices.compile_cache import keep_compiled
 
-STUDIES = (nondestructive, steps, noise, zeroshot, efficiency, where, mochi, timesteps)
+STUDIES = (nondestructive, steps, noise, zeroshot, efficiency, where, mochi, fvdm, timesteps)
 """Those that need no training first; `timesteps`, the longest, last."""
 
 
