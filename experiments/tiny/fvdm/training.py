@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from experiments.tiny.fvdm import codec, world
 from experiments.tiny.fvdm.codec import FrameCodec
+from experiments.tiny_fvdm.denoiser import start_values
 from pusa_jax.diffusion.timesteps import LevelConfig
 from pusa_jax.files.atomic import replacing
 from pusa_jax.models.latte.config import DiTConfig
@@ -26,7 +27,7 @@ from pusa_jax.models.latte.family import LATTE
 from pusa_jax.training.objective import ObjectiveConfig
 from pusa_jax.training.state import OptimizerConfig, Params
 from pusa_jax.training.step import Frozen, Recipe, first_state, train_step
-from pusa_jax.weights.leaves import assemble, leaves_of
+from pusa_jax.weights.leaves import assemble
 
 FRAMES = 16
 """Of a clip."""
@@ -114,7 +115,7 @@ def trained(folder: Path, seed: int, run: Run, amount: Amount) -> Params:
     """Leaves that a run of a seed ends with, a running average; read where they were trained."""
     path = folder / amount.name / f"{run.name}, seed {seed}.npz"
     if not path.is_file():
-        start = start_values(seed)
+        start = start_values(DIT, seed)
         if run.pretrained:
             start = trained(folder, seed, Run(probability=0.0), amount)
         leaves = _train(start, seed, run, amount)
@@ -168,30 +169,6 @@ def _recipe(probability: float, steps: int, rate: float) -> Recipe:
         ),
         steps=steps,
     )
-
-
-def start_values(seed: int) -> Params:
-    """Leaves to train from, float32.
-
-    Gates are open and branches end in zeros; the head undoes the embedding of patches, a rotation,
-    and says nothing of the variance: the network hands its input through, which is mostly noise.
-    """
-    keys = jax.random.split(jax.random.key(seed))
-    leaves = jax.jit(lambda key: leaves_of(LatteVideo(DIT, rngs=nnx.Rngs(key))))(keys[0])
-    for kind in ("spatial", "temporal"):
-        for end in ("o/kernel", "mlp/down/kernel"):
-            leaves[f"blocks/{kind}/{end}"] = jnp.zeros_like(leaves[f"blocks/{kind}/{end}"])
-        # Shift, scale and gate of attention, then of the feed-forward.
-        bias = leaves[f"blocks/{kind}/modulation/linear/bias"]
-        gates = jnp.repeat(jnp.asarray([0.0, 0, 1, 0, 0, 1]), DIT.dim)
-        leaves[f"blocks/{kind}/modulation/linear/bias"] = jnp.broadcast_to(gates, bias.shape)
-    patch = leaves["patch_embedding/kernel"].shape[0]
-    rotation = jnp.linalg.qr(jax.random.normal(keys[1], (DIT.dim, DIT.dim)))[0][:patch]
-    leaves["patch_embedding/kernel"] = rotation
-    # The norm in the head scales a token to variance 1; the embedding gave it patch / dim.
-    back = rotation.T.reshape(DIT.dim, -1, DIT.in_dim) * (patch / DIT.dim) ** 0.5
-    leaves["head/linear/kernel"] = jnp.concatenate([back, 0 * back], -1).reshape(DIT.dim, -1)
-    return leaves
 
 
 def network(leaves: Params) -> LatteVideo:
