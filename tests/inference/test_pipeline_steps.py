@@ -15,8 +15,8 @@ from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import pusa_schedule
-from pusa_jax.inference import pipeline, tiling
-from pusa_jax.inference.pipeline import Stopwatch
+from pusa_jax.inference import output, tiling
+from pusa_jax.inference.output import Stopwatch
 from pusa_jax.media.pixels import to_pixels, to_uint8
 from pusa_jax.models.family import Tiles
 from pusa_jax.models.wan import vae
@@ -327,7 +327,7 @@ def test_seeds_and_scales_that_cannot_be_kept_are_refused(bad):
 
 def test_a_stopwatch_adds_up_the_laps_of_a_stage(monkeypatch):
     times = iter([10.0, 11.5, 12.0, 14.25])
-    monkeypatch.setattr(pipeline.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(output.time, "perf_counter", lambda: next(times))
     watch = Stopwatch()
     for stage in ("text", "encode", "text"):
         watch.lap(stage)
