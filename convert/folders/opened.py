@@ -167,6 +167,9 @@ class ModelFolder:
     def _need(self, name: Name) -> None:
         if name not in self.names:
             why = f" Not readable: {listed(self.unreadable, 3, ' ')}" if self.unreadable else ""
+            network = FOREIGN[self.family.name].networks[name]
+            places = " or ".join(dict.fromkeys(network.files.values()))
             raise FileNotFoundError(
-                f"{self.path} has no {name}; it has {', '.join(self.names)}.{why}"
+                f"{self.path} has no {name}; it has {', '.join(self.names)}. Expected {places} in "
+                f"the folder.{why}"
             )

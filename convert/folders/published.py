@@ -295,7 +295,8 @@ def _check_candidates(path: Path, found: Found) -> None:
             paths = [str(one.file.relative_to(path)) for one, _ in candidates]
             raise ValueError(
                 f"{path} has {len(candidates)} candidates for the {name}: {listed(paths)}; "
-                "keep one, or give the file itself."
+                "keep one, as in a folder with links to the files of one model; where one network "
+                "is enough, give the file itself."
             )
 
 

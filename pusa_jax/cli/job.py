@@ -125,13 +125,13 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add(
         "--fast",
         action="store_true",
-        help="4 steps without guidance, for a LightX2V LoRA; Mochi: 8 steps",
+        help="4 steps without guidance, for a LightX2V LoRA; Mochi: 8 steps; FVDM has none",
     )
-    add("--num_inference_steps", type=int, help="(default: 30; tiny model: 10)")
+    add("--num_inference_steps", type=int, help="(default: 30; FVDM: 50; tiny model: 10)")
     add(
         "--cfg_scale",
         type=float,
-        help="guidance; 1 is off (default: 3.0; Mochi: 4.5; tiny model: 2.0)",
+        help="guidance; 1 is off (default: 3.0; Mochi: 4.5; FVDM: 7.0; tiny model: 2.0)",
     )
     add("--low_cfg_scale", type=float, help="of the low-noise expert (default: as --cfg_scale)")
     add(
@@ -141,7 +141,7 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="noise level, 0 to 1, below which the low-noise expert takes over (default: the "
         "model's, 0.875)",
     )
-    add("--solver", choices=get_args(Solver), help="of the flow (default: euler)")
+    add("--solver", choices=get_args(Solver), help="(default: euler; FVDM: ddim)")
     add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
     add(
         "--height",
@@ -157,7 +157,8 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add(
         "--num_frames",
         type=int,
-        help="4k+1, Mochi 6k+1 (default: 81; TI2V: 121; Mochi: 163; tiny model: 33)",
+        help="4k+1, Mochi 6k+1 (default: 81; TI2V: 121; Mochi: 163; tiny model: 33). FVDM: 16, "
+        "or any number with --overlap",
     )
     add(
         "--fps",
@@ -292,7 +293,12 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     }
     if args.shift is not None and family.training_schedule != "shifted":
         raise ValueError(f"the noise schedule of {family.name} has no shift; leave out --shift.")
-    best = family.few_steps(best) if args.fast else best
+    if args.fast:
+        if family.few_steps is None:
+            raise ValueError(
+                f"nothing was published for {family.name} in few steps: leave out --fast."
+            )
+        best = family.few_steps(best)
     if args.cfg_scale is not None:  # of both experts, unless the other one's is given as well
         best = dataclasses.replace(best, low_guidance_scale=None)
     prompt = "" if args.prompt is None else args.prompt

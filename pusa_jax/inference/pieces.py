@@ -44,9 +44,10 @@ class Pieces:
                 f"pieces of {self.frames} frames can take over 1 to {self.frames - 1} of the one "
                 f"before, got {self.overlap}."
             )
-        if self.total < self.frames:
+        if self.total <= self.frames:
             raise ValueError(
-                f"a clip in pieces has at least the {self.frames} frames of one, got {self.total}."
+                f"a clip in pieces has more than the {self.frames} frames of one, got "
+                f"{self.total}: say how long it is to be, as with --num_frames {4 * self.frames}."
             )
 
     @property

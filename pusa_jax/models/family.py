@@ -216,7 +216,7 @@ class Family:
       negative_prompt: published with them.
       official: settings published with the base model.
       official_negative_prompt: published with those.
-      few_steps: what a run in few steps changes in other settings.
+      few_steps: what a run in few steps changes in other settings; None where nothing is published.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
       process: how clips are noised, what the denoiser learns of it, and which solvers lead back.
@@ -248,7 +248,7 @@ class Family:
     negative_prompt: str
     official: SamplingConfig
     official_negative_prompt: str
-    few_steps: Callable[[SamplingConfig], SamplingConfig]
+    few_steps: Callable[[SamplingConfig], SamplingConfig] | None
     multipliers: Mapping[str, tuple[float, ...]]
     process: Process = FLOW
     renoised: Callable[[NoiseTable], NoiseTable] | None = None

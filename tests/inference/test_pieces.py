@@ -42,20 +42,16 @@ def test_frames_beyond_the_length_asked_for_are_left_out():
     assert len(begun) == 3
 
 
-def test_a_clip_of_one_piece_is_that_piece():
-    clip, begun = made(Pieces(frames=4, overlap=3, total=4))
-    assert (clip.tolist(), begun) == ([0, 1, 2, 3], [None])
-
-
 @pytest.mark.parametrize("overlap", [0, 16, 17])
 def test_pieces_that_overlap_by_nothing_or_everything_are_refused(overlap):
     with pytest.raises(ValueError, match=rf"1 to 15 of the one before, got {overlap}\."):
         Pieces(frames=16, overlap=overlap, total=32)
 
 
-def test_a_clip_shorter_than_a_piece_is_refused():
-    with pytest.raises(ValueError, match=r"at least the 16 frames of one, got 12\."):
-        Pieces(frames=16, overlap=8, total=12)
+@pytest.mark.parametrize("total", [12, 16])
+def test_a_clip_no_longer_than_a_piece_is_refused(total):
+    with pytest.raises(ValueError, match=rf"more than the 16 frames of one, got {total}: say how"):
+        Pieces(frames=16, overlap=8, total=total)
 
 
 def test_frames_given_behind_the_first_piece_are_refused():

@@ -69,11 +69,6 @@ def check_clip(dit: DiTConfig, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{message}.") from None
 
 
-def not_fewer(settings: SamplingConfig) -> SamplingConfig:
-    """The settings as they are: nothing was published for a few steps."""
-    return settings
-
-
 PUBLISHED = SamplingConfig(
     height=256,
     width=256,
@@ -125,7 +120,7 @@ LATTE = Family(
     negative_prompt="",
     official=PUBLISHED,
     official_negative_prompt="",
-    few_steps=not_fewer,
+    few_steps=None,
     multipliers={
         "i2v": (0.0,),
         "start-end": (0.0, 0.0),

@@ -29,8 +29,12 @@ class Labels:
         return ids, np.ones_like(ids)
 
 
-def number(prompt: str) -> int:
+def number(prompt: str, largest: int = LARGEST) -> int:
     """The class that a prompt names; `NO_CLASS` if it is empty.
+
+    Args:
+      prompt: as people give it.
+      largest: number of a class, for the message.
 
     Raises:
       ValueError: it is no number.
@@ -40,7 +44,7 @@ def number(prompt: str) -> int:
         return NO_CLASS
     if not (text.isascii() and text.isdecimal() and int(text[:9]) <= LARGEST):
         raise ValueError(
-            f"the label must be the number of a class, 0 to {LARGEST}, got {prompt!r:.60}."
+            f"the label must be the number of a class, 0 to {largest}, got {prompt!r:.60}."
         )
     return int(text)
 
@@ -54,7 +58,7 @@ def as_features(
 
 def check_label(config: DiTConfig, prompt: str) -> None:
     """Raises ValueError unless a prompt names one of the model's classes, or none."""
-    label = number(prompt)
+    label = number(prompt, max(config.num_classes - 1, 0))
     if label == NO_CLASS:
         return
     if not config.num_classes:

@@ -27,7 +27,7 @@ def test_fvdm_samples_50_steps_of_ddim_with_guidance_7():
         solver="ddim", tiled=False,
     )  # fmt: skip
     assert LATTE.sampling == LATTE.official == published
-    assert LATTE.few_steps(published) == published
+    assert LATTE.few_steps is None
     assert LATTE.negative_prompt == LATTE.official_negative_prompt == ""
     assert (LATTE.training_schedule, LATTE.experts) == ("linear_betas", {"dit": 0.0})
     assert {*LATTE.multipliers} == {
@@ -91,6 +91,8 @@ def test_a_label_must_be_one_of_the_model():
     check_label(TINY, "")
     with pytest.raises(ValueError, match=r"label 3 is outside .*: use 0 to 2\."):
         check_label(TINY, "3")
+    with pytest.raises(ValueError, match=r"a class, 0 to 2, got 'a cat'\."):
+        check_label(TINY, "a cat")
     with pytest.raises(ValueError, match=r"knows no classes, got label 0; leave it out\."):
         check_label(dataclasses.replace(TINY, num_classes=0), "0")
 
