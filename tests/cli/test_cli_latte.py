@@ -75,10 +75,14 @@ REFUSED = {
         [*JOB, "--prompt", "3"],
         "label 3 is outside the classes of the model: use 0 to 2.",
     ),
-    "a text": ([*JOB, "--prompt", "a cat"], "must be the number of a class, 0 to 256, got 'a c"),
+    "a text": ([*JOB, "--prompt", "a cat"], "must be the number of a class, 0 to 2, got 'a c"),
     "a negative text": (
         [*JOB, "--prompt", "1", "--negative_prompt", "blurry"],
-        "must be the number of a class, 0 to 256, got 'blurry'",
+        "must be the number of a class, 0 to 2, got 'blurry'",
+    ),
+    "a fast run": (
+        [*JOB, "--prompt", "1", "--fast"],
+        "nothing was published for latte in few steps: leave out --fast.",
     ),
     "a frame too many": (
         [*JOB, "--prompt", "1", "--num_frames", "9"],
@@ -156,7 +160,7 @@ def test_a_model_goes_to_its_own_layout_and_back(world):
     ("more", "changes"),
     [
         ([], {"guidance_scale": 7.0}),
-        (["--preset", "official", "--fast"], {"guidance_scale": 7.0}),
+        (["--preset", "official"], {"guidance_scale": 7.0}),
         (["--cfg_scale", "2", "--solver", "ddpm", "--num_inference_steps", "250"],
          {"guidance_scale": 2.0, "solver": "ddpm", "num_steps": 250}),
     ],
