@@ -194,7 +194,7 @@ def named(captions, **changes) -> tuple[RunConfig, NoiseClips]:
     ("captions", "words"),
     [
         (["0", "3"], "clips has clips of other classes: label 3 is outside the classes"),
-        (["a cat"], "the label must be the number of a class, 0 to 256, got 'a cat'."),
+        (["a cat"], "the label must be the number of a class, 0 to 2, got 'a cat'."),
     ],
 )
 def test_captions_that_name_no_class_are_refused(captions, words):
