@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
+from experiments.tiny.optimizer import from_nothing
 from experiments.tiny_fvdm.autoencoder import VAE, OnStep
 from experiments.tiny_fvdm.world import CLASSES, SIZE
 from pusa_jax.diffusion.timesteps import LevelConfig
@@ -18,7 +19,7 @@ from pusa_jax.models.latte.config import DiTConfig
 from pusa_jax.models.latte.dit import LatteVideo
 from pusa_jax.models.latte.family import LATTE
 from pusa_jax.training.objective import ObjectiveConfig
-from pusa_jax.training.state import OptimizerConfig, Params
+from pusa_jax.training.state import Params
 from pusa_jax.training.step import Frozen, Recipe, first_state, train_step
 from pusa_jax.weights.leaves import leaves_of
 
@@ -80,15 +81,7 @@ def _recipe(steps: int) -> Recipe:
             weighting="none",
             text_dropout=0.1,
         ),
-        optimizer=OptimizerConfig(
-            learning_rate=3e-3,
-            warmup_steps=min(50, steps // 2),
-            decay="cosine",
-            beta2=0.99,
-            weight_decay=0.0,
-            clip_norm=1.0,
-            ema_decay=0.99,
-        ),
+        optimizer=from_nothing(3e-3, steps),
         steps=steps,
     )
 

@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from experiments.tiny.components import Components, principal
+
 CELL, CHANNELS = 8, 8
 
 Clips = UInt8[np.ndarray, "B T H W 3"]
@@ -21,23 +23,19 @@ class FrameCodec:
     """Cells -> channels and back.
 
     Attributes:
-      mean: of the cells, [pixels of a cell].
-      components: one column per channel, orthonormal.
-      deviation: of each channel.
+      components: of the cells.
     """
 
-    mean: Float[np.ndarray, " P"]
-    components: Float[np.ndarray, "P C"]
-    deviation: Float[np.ndarray, " C"]
+    components: Components
 
     def encode(self, clips: Clips) -> Codes:
         """Latents of clips of any length."""
-        latents = (_cells(clips) - self.mean) @ self.components / self.deviation
+        latents = self.components.encode(_cells(clips))
         return latents.astype(np.float32)
 
     def decode(self, latents: Codes) -> Clips:
         """The way back."""
-        cells = (latents * self.deviation) @ self.components.T + self.mean
+        cells = self.components.decode(latents)
         b, f, h, w, _ = cells.shape
         x = cells.reshape(b, f, h, w, CELL, CELL, 3).transpose(0, 1, 2, 4, 3, 5, 6)
         x = x.reshape(b, f, h * CELL, w * CELL, 3)
@@ -46,12 +44,7 @@ class FrameCodec:
 
 def fit(clips: Clips) -> FrameCodec:
     """The codec of some clips."""
-    cells = _cells(clips).reshape(-1, CELL * CELL * 3)
-    mean = cells.mean(axis=0)
-    variances, vectors = np.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))
-    largest = slice(None, -CHANNELS - 1, -1)
-    deviation = np.sqrt(variances[largest])
-    return FrameCodec(mean=mean, components=vectors[:, largest], deviation=deviation)
+    return FrameCodec(components=principal(_cells(clips), CHANNELS))
 
 
 def _cells(clips: Clips) -> Float[np.ndarray, "B F h w P"]:

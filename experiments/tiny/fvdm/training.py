@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from experiments.tiny.fvdm import codec, world
 from experiments.tiny.fvdm.codec import FrameCodec
+from experiments.tiny.optimizer import from_nothing
 from experiments.tiny_fvdm.denoiser import start_values
 from pusa_jax.diffusion.timesteps import LevelConfig
 from pusa_jax.files.atomic import replacing
@@ -25,7 +26,7 @@ from pusa_jax.models.latte.config import DiTConfig
 from pusa_jax.models.latte.dit import LatteVideo
 from pusa_jax.models.latte.family import LATTE
 from pusa_jax.training.objective import ObjectiveConfig
-from pusa_jax.training.state import OptimizerConfig, Params
+from pusa_jax.training.state import Params
 from pusa_jax.training.step import Frozen, Recipe, first_state, train_step
 from pusa_jax.weights.leaves import assemble
 
@@ -158,15 +159,7 @@ def _recipe(probability: float, steps: int, rate: float) -> Recipe:
             ),
             weighting="none",
         ),
-        optimizer=OptimizerConfig(
-            learning_rate=rate,
-            warmup_steps=min(50, steps // 2),
-            decay="cosine",
-            beta2=0.99,
-            weight_decay=0.0,
-            clip_norm=1.0,
-            ema_decay=0.99,
-        ),
+        optimizer=from_nothing(rate, steps),
         steps=steps,
     )
 

@@ -11,6 +11,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from experiments.tiny.components import Components, principal
+
 FRAMES, CELL, CHANNELS = 6, 8, 12
 
 Clips = UInt8[np.ndarray, "B T H W 3"]
@@ -22,22 +24,18 @@ class LinearCodec:
     """Blocks -> channels and back.
 
     Attributes:
-      mean: of the blocks, [pixels of a block].
-      components: one column per channel, orthonormal.
-      deviation: of each channel.
+      components: of the blocks.
     """
 
-    mean: Float[np.ndarray, " P"]
-    components: Float[np.ndarray, "P C"]
-    deviation: Float[np.ndarray, " C"]
+    components: Components
 
     def encode(self, clips: Clips) -> Codes:
         """Latents of clips of 6k+1 frames."""
-        return (_blocks(clips) - self.mean) @ self.components / self.deviation
+        return self.components.encode(_blocks(clips))
 
     def decode(self, latents: Codes) -> Clips:
         """The way back."""
-        blocks = (latents * self.deviation) @ self.components.T + self.mean
+        blocks = self.components.decode(latents)
         b, f, h, w, _ = blocks.shape
         x = blocks.reshape(b, f, h, w, FRAMES, CELL, CELL, 3).transpose(0, 1, 4, 2, 5, 3, 6, 7)
         x = x.reshape(b, f * FRAMES, h * CELL, w * CELL, 3)
@@ -48,12 +46,7 @@ class LinearCodec:
 
 def fit(clips: Clips) -> LinearCodec:
     """The codec of some clips."""
-    blocks = _blocks(clips).reshape(-1, FRAMES * CELL * CELL * 3)
-    mean = blocks.mean(axis=0)
-    variances, vectors = np.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
-    largest = slice(None, -CHANNELS - 1, -1)
-    deviation = np.sqrt(variances[largest])
-    return LinearCodec(mean=mean, components=vectors[:, largest], deviation=deviation)
+    return LinearCodec(components=principal(_blocks(clips), CHANNELS))
 
 
 def _blocks(clips: Clips) -> Float[np.ndarray, "B F h w P"]:

@@ -15,13 +15,14 @@ from flax import nnx
 from jaxtyping import Float
 
 from experiments.tiny.mochi.codec import LinearCodec, fit
+from experiments.tiny.optimizer import from_nothing
 from pusa_jax.demo.world import World, draw, render
 from pusa_jax.diffusion.timesteps import LevelConfig, Sampler
 from pusa_jax.models.mochi.config import DiTConfig
 from pusa_jax.models.mochi.dit import MochiDiT
 from pusa_jax.models.mochi.family import MOCHI
 from pusa_jax.training.objective import ObjectiveConfig
-from pusa_jax.training.state import OptimizerConfig, Params
+from pusa_jax.training.state import Params
 from pusa_jax.training.step import Frozen, Recipe, first_state, train_step
 from pusa_jax.weights.leaves import leaves_of
 
@@ -121,15 +122,7 @@ def _recipe(sampler: Sampler, steps: int, rate: float) -> Recipe:
             weighting="none",
             text_dropout=0.1,
         ),
-        optimizer=OptimizerConfig(
-            learning_rate=rate,
-            warmup_steps=min(50, steps // 2),
-            decay="cosine",
-            beta2=0.99,
-            weight_decay=0.0,
-            clip_norm=1.0,
-            ema_decay=0.99,
-        ),
+        optimizer=from_nothing(rate, steps),
         steps=steps,
     )
 

@@ -62,7 +62,7 @@ def self_attention(
     if sizes["context"] > 1:
         real = query.shape[2] if tokens is None else tokens
         body = functools.partial(_split, tokens=real, size=sizes["context"])
-    return _island(body, (spec, spec, spec))(query, key, value)
+    return island(body, (spec, spec, spec))(query, key, value)
 
 
 def cross_attention(query: Tokens, key: Prompt, value: Prompt) -> Tokens:
@@ -77,14 +77,14 @@ def cross_attention(query: Tokens, key: Prompt, value: Prompt) -> Tokens:
     sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
     check_split(query, sizes)
     of_query, of_key = fit(query.shape, OF_CLIP, sizes), fit(key.shape, OF_PROMPT, sizes)
-    return _island(_unsplit, (of_query, of_key, of_key))(query, key, value)
+    return island(_unsplit, (of_query, of_key, of_key))(query, key, value)
 
 
 OF_CLIP = ("data", None, "context", "tensor", None)  # B F S K P
 OF_PROMPT = ("data", None, "tensor", None)  # B M K P
 
 
-def _island(body, specs: tuple[P, P, P]):
+def island(body, specs: tuple[P, P, P]):
     """`body` on each device's part of query, key and value; its result lies like the query."""
     return jax.shard_map(body, in_specs=specs, out_specs=specs[0], check_vma=False)
 

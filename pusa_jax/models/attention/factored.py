@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from pusa_jax.devices.sharding import AXES, fit
-from pusa_jax.models.attention.attention import OF_CLIP, check_split, self_attention
+from pusa_jax.models.attention.attention import OF_CLIP, check_split, island, self_attention
 from pusa_jax.models.attention.kernels import attend
 
 Tokens = Float[Array, "B F S K P"]
@@ -50,9 +50,7 @@ def attention_through_time(query: Tokens, key: Tokens, value: Tokens) -> Tokens:
     sizes = {axis: mesh.shape.get(axis, 1) for axis in AXES}
     check_split(query, sizes)
     spec = fit(query.shape, OF_CLIP, sizes)
-    return jax.shard_map(_through_time, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(
-        query, key, value
-    )
+    return island(_through_time, (spec, spec, spec))(query, key, value)
 
 
 def _through_time(query, key, value):
