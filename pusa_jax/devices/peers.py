@@ -163,6 +163,7 @@ class Group:
                 index, text = json.loads(self._client.blocking_key_value_get(_END, DAY_MS))
             except jax.errors.JaxRuntimeError as error:
                 if "UNAVAILABLE" in str(error):
+                    time.sleep(GRACE / 2)  # it may have gone because another died: who counts knows
                     self.end_without_first()
                 time.sleep(0.1)
                 continue
@@ -180,6 +181,8 @@ class Group:
                 alive = self._client.get_live_nodes(list(everyone))
                 dead = [i for i in everyone if i not in alive]
                 if dead and self.index in alive:
+                    if self.index == 0:  # its service brings the others their answer
+                        time.sleep(GRACE / 2)
                     more = f", and {len(dead) - 1} others" * (len(dead) > 1)
                     self._end(f"{self.name(dead[0])}{more} has died or cannot be reached.")
 
