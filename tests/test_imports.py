@@ -20,6 +20,7 @@ FLOORS = [
     ["diffusion", "media", "weights"],  # `diffusion` sees a velocity function, never a model
     ["models"],
     ["convert"],
+    ["hub"],
     ["inference"],
     ["data", "demo"],
     ["evaluation"],

@@ -66,8 +66,9 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add = sub.add_argument
     add(
         "--model",
-        help="folder: published (original or Diffusers) or converted; tiny: the model that comes "
-        "along, with its own LoRA and sizes (default: tiny)",
+        help="folder: published (original or Diffusers) or converted; or its name on the Hugging "
+        "Face Hub, OWNER/NAME[@REVISION]; tiny: the model that comes along, with its own LoRA and "
+        "sizes (default: tiny)",
     )
     add(
         "--prompt",
@@ -273,8 +274,8 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     model = open_model(folder, **merged)
     if not is_tiny:
         best = model.configs.fitted(family, official=args.preset == "official")
-    if args.lightx2v:
-        merged["lightx2v"] = tuple(map(str, files_of_experts(family, args.lightx2v).values()))
+    if merged["lightx2v"]:
+        merged["lightx2v"] = tuple(map(str, files_of_experts(family, merged["lightx2v"]).values()))
     asked = {
         "height": args.height,
         "width": args.width,

@@ -114,6 +114,8 @@ def _command(argv: list[str]) -> int:
 
     warnings.showwarning = show
     is_quiet = getattr(args, "quiet", False) or not together.is_first()
+    if is_quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with Console(quiet=is_quiet) as args.console:
         return args.run(args) or 0
 

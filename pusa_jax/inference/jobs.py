@@ -164,20 +164,16 @@ class Job:
         check_claims(job)
         folders = tuple(Path(f) for f in (made_in, beside) if isinstance(f, str | Path))
         found = {
-            path: job_files.located(_here(path), known, folders) for path, known in expected.items()
+            path: job_files.located(packaged.here(path), known, folders)
+            for path, known in expected.items()
         }
-        job = job._with_paths(lambda path: found.get(path, _here(path)))
+        job = job._with_paths(lambda path: found.get(path, packaged.here(path)))
         models = (p for f in (Path(), *folders) if os.path.exists(p := f / job.model))
         return dataclasses.replace(
             job,
             model=str(next(models, job.model)),
             inputs=tuple(found.get(path, path) for path in job.inputs),
         )
-
-
-def _here(path: str) -> str:
-    """A path of this machine, also for files that come along."""
-    return packaged.found(packaged.named(path))
 
 
 def check_claims(job: Job) -> None:
@@ -210,7 +206,7 @@ def moved(record: Mapping[str, Any], job: Job) -> list[tuple[str, str]]:
         then += [path for path, _ in record.get(name) or ()]
         now += [path for path, _ in getattr(job, name)]
     pairs = zip(then, now, strict=True)
-    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, _here(old))]
+    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, packaged.here(old))]
 
 
 def read_conditions(

@@ -127,7 +127,8 @@ class PusaPipeline:
         Weights are read straight to where they lie on the mesh, each device its own part.
 
         Args:
-          folder: where DiT, VAE, text encoder and tokenizer lie.
+          folder: where DiT, VAE, text encoder and tokenizer lie, or their name on the Hub, as
+            "Wan-AI/Wan2.1-T2V-14B@37ec512"; LoRA files may be named so as well.
           dtype: of the DiT and the text encoder; the VAE always runs in float32.
           lora: files and strengths, merged in order; of two experts, into that for high noise.
           low_lora: the same for low noise.
