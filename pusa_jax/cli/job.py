@@ -166,6 +166,12 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         type=_rate,
         help="of the file, as in 24 or 24000/1001 (default: the model's)",
     )
+    add(
+        "--crf",
+        type=int,
+        default=18,
+        help="of the mp4, 0 to 51: less is more exact and larger (default: 18)",
+    )
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
     add(
         "--dtype",
@@ -321,6 +327,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         dtype=dtype if args.dtype is None else args.dtype,
         resident=args.resident,
         mesh=None if args.mesh is None else parse_mesh(args.mesh),
+        crf=args.crf,
         settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
     )
     return job, model

@@ -70,6 +70,7 @@ class Job:
       fit: how inputs are brought to size: crop, letterbox or stretch.
       source_fps: "model" brings clips to the model's frame rate; "keep" takes frame by frame.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
+      crf: constant rate factor of the mp4, 0 to 51; less is more exact and larger.
     """
 
     task: Task
@@ -91,6 +92,7 @@ class Job:
     resident: Resident | None = None
     source_fps: SourceRate = "model"
     mesh: dict[str, int] | None = None
+    crf: int = video.CRF
     settings: SamplingConfig = SamplingConfig()
 
     def __post_init__(self):
@@ -188,6 +190,7 @@ def check_claims(job: Job) -> None:
     claims.check_number("the number of steps", settings.num_steps, 1, claims.STEPS)
     for scale in (settings.guidance_scale, settings.low_guidance_scale or 0.0):
         claims.check_number("the guidance scale", scale, -claims.SCALE, claims.SCALE)
+    claims.check_number("crf", job.crf, 0, claims.CRF)
     claims.check_number("shift", settings.shift, 1 / claims.SCALE, claims.SCALE)
     for file, strength in (*job.lora, *job.low_lora):
         claims.check_number(f"the strength of {file}", strength, -claims.SCALE, claims.SCALE)
@@ -419,9 +422,10 @@ def _written(
 ) -> Path:
     """Writes the clip, of a numbered output under the first number that is free by now."""
     path, unnumbered, fps = prepared.output, prepared.unnumbered, prepared.job.settings.fps
+    only_new, crf = unnumbered is not None, prepared.job.crf
     while True:
         try:
-            write_clip(path, frames, latents, fps, record, only_new=unnumbered is not None)
+            write_clip(path, frames, latents, fps, record, only_new=only_new, crf=crf)
             return path
         except FileExistsError:
             if unnumbered is None:

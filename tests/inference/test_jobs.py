@@ -178,6 +178,7 @@ def full(media):
         fit="stretch",
         dtype="float32",
         mesh={"data": 2, "context": 1, "tensor": 1},
+        crf=10,
         settings=SamplingConfig(
             height=32, width=48, num_frames=17, fps=24, num_steps=3, seed=5, tiled=False
         ),
