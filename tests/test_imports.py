@@ -23,7 +23,7 @@ FLOORS = [
     ["hub"],
     ["inference"],
     ["data", "demo"],
-    ["evaluation"],
+    ["evaluation", "vbench"],
     ["training"],
     ["planning", "testing"],
     ["cli"],
