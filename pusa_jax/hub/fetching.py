@@ -102,7 +102,7 @@ def _cached_listing(name: HubName, reason: str) -> Listing | None:
     for file in found[0].rglob("*"):
         if file.is_file():
             sizes[str(file.relative_to(found[0]))] = file.stat().st_size
-    # Releases of the library before 2 keep no list of what a repository has.
+    # Older releases of the library (1.0) keep no list of what a repository has.
     read_tree = getattr(huggingface_hub, "get_cached_repo_tree", None)
     if read_tree is not None:
         with contextlib.suppress(errors.CachedRepoTreeNotFoundError):

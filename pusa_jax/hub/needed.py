@@ -137,24 +137,21 @@ def _key(file: str) -> tuple[str, str]:
 
 def _grouped(files: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     """The checkpoints there are, each in one form: the first of `_rank`."""
-    forms: dict[tuple[str, str], dict[tuple[int, int, str], list[str]]] = {}
+    forms: dict[tuple[str, str], dict[tuple[int, str], list[str]]] = {}
     for file in files:
         if _is_checkpoint(file):
             forms.setdefault(_key(file), {}).setdefault(_rank(file), []).append(file)
     return {key: min(ranked.items())[1] for key, ranked in forms.items()}
 
 
-def _rank(file: str) -> tuple[int, int, str]:
+def _rank(file: str) -> tuple[int, str]:
     """What is taken of several forms of one checkpoint: safetensors, and the whole precision."""
     path = PurePosixPath(file)
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)
     endings = (*SAFETENSORS, GGUF)
     variant = VARIANT.search(stem)
-    return (
-        endings.index(path.suffix) if path.suffix in endings else len(endings),
-        0 if variant is None else 1,
-        variant[0] if variant else "",
-    )
+    place = endings.index(path.suffix) if path.suffix in endings else len(endings)
+    return place, variant[0] if variant else ""
 
 
 def _is_checkpoint(file: str) -> bool:

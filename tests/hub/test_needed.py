@@ -34,6 +34,10 @@ DIFFUSERS = [
     "tokenizer/spiece.model",
 ]
 MOCHI = [f"{n}.safetensors" for n in ("dit", "encoder", "decoder")] + DIFFUSERS[5:]
+PARTS, INDEX = (
+    "diffusion_pytorch_model.fp16-0000",
+    "transformer/diffusion_pytorch_model.fp16.safetensors.index.json",
+)
 WASTE = ["README.md", "assets/a.png", "examples/i2v.JPG", "LICENSE.txt", ".gitattributes"]
 
 
@@ -45,6 +49,7 @@ WASTE = ["README.md", "assets/a.png", "examples/i2v.JPG", "LICENSE.txt", ".gitat
         (WAN22, [*WASTE, "nohup.out"]),
         (DIFFUSERS, [*WASTE, "transformer/diffusion_pytorch_model.bin"]),
         (DIFFUSERS, ["transformer/diffusion_pytorch_model.fp16.safetensors"]),
+        (DIFFUSERS, [f"transformer/{PARTS}{i}-of-00002.safetensors" for i in (1, 2)] + [INDEX]),
         (DIFFUSERS, ["text_encoder/pytorch_model.bin", "scheduler/scheduler_config.json"]),
         ([*DIFFUSERS, "transformer_2/config.json", f"transformer_2/{DIT[0]}"], []),
         ([*MOCHI, "model_index.json"], DIFFUSERS[1:5]),
@@ -59,6 +64,12 @@ def test_weights_of_another_form_are_taken_where_there_is_no_better():
     files = [f.replace("model.safetensors", "model.fp16.safetensors") for f in DIFFUSERS]
     files = [f.replace("vae/diffusion_pytorch_model.fp16.safetensors", "vae/x.bin") for f in files]
     assert set(needed(files).files) >= {"text_encoder/model.fp16.safetensors", "vae/x.bin"}
+    files = [f.replace("text_encoder/model.safetensors", "text_encoder/x") for f in DIFFUSERS]
+    assert (
+        "text_encoder/pytorch_model.bin" in needed([*files, "text_encoder/pytorch_model.bin"]).files
+    )
+    other = ["transformer/big.safetensors", "vae/x.fp16.safetensors"]
+    assert set(other).isdisjoint(needed([*files, *other, "text_encoder/pytorch_model.bin"]).files)
 
 
 def test_a_file_comes_with_the_table_beside_it():
