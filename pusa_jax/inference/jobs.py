@@ -439,6 +439,7 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
     return {
         "job": job.as_record(),
         "latents_sha256": output.latents_sha256(),
+        "passes": output.passes,
         "seconds": output.seconds,
         "pusa_jax": pusa_jax.__version__,
         "jax": jax.__version__,

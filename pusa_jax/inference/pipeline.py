@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver, Tiling
+from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.sampling import sample, start, with_noise
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.inference.autoencoder import Autoencoder
@@ -39,6 +40,7 @@ from pusa_jax.inference.settings import (
     Configs,
     Given,
     check_call,
+    count_passes,
     guidance_scales,
     latent_shape,
     places_of,
@@ -193,7 +195,8 @@ class PusaPipeline:
         piece, pieces = pieces_of(settings, overlap, self.family, configs)
         if pieces is not None:
             check_given([place for given in conditions for place in places_of(given)], pieces)
-        plan_run(self.family, piece, conditions, configs)
+        table = plan_run(self.family, piece, conditions, configs)
+        passes = count_passes(self._served(table, piece)[1]) * (pieces.count if pieces else 1)
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
@@ -232,8 +235,14 @@ class PusaPipeline:
             latents=latents,
             seed=settings.seed,
             settings=used,
+            passes=passes,
             seconds=watch.seconds,
         )
+
+    def _served(self, table: NoiseTable, settings: SamplingConfig) -> tuple[list[int], list[float]]:
+        """Which expert takes each step, and with which guidance scale."""
+        served = [self.experts.serving(float(x), settings.boundary) for x in table.levels]
+        return served, guidance_scales(settings, served)
 
     def _sample(
         self,
@@ -244,9 +253,9 @@ class PusaPipeline:
         on_progress: Progress,
     ) -> np.ndarray:
         """Latents [1, F, h, w, C] of a plan on the host; `draws` take the place of its noise."""
-        rows, settings, solver = plan.rows, plan.settings, plan.solver
-        served = [self.experts.serving(float(x), settings.boundary) for x in plan.table.levels]
-        scales = guidance_scales(settings, served)
+        settings, solver = plan.settings, plan.solver
+        served, scales = self._served(plan.table, settings)
+        rows = plan.rows(served, scales)
         noise = plan.noise(0) if draws is None else jnp.asarray(draws[0])
         clean, _ = place(plan.given, noise)  # [1, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, plan.table)))

@@ -1,14 +1,17 @@
 """Whether a clip can be sampled: settings and given frames against the sizes of the networks."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.rows import FINE, rows_taken
 from pusa_jax.diffusion.tasks import Condition, latent_frames
 from pusa_jax.models.family import CodecConfig, DenoiserConfig, Family
 
@@ -99,12 +102,23 @@ def plan_run(
     for given in conditions:
         encoded = isinstance(given, FrameCondition)
         multipliers[[*places_of(given)]] = given.multiplier if encoded else given.multipliers
-    return family.table(
-        settings,
+    fine, rows = _fine(settings)
+    table = family.table(
+        fine,
         multipliers,
         is_conditioned=bool(conditions),
         compute_dtype=configs.dit.compute_dtype,
     )
+    return table if rows is None else table.thinned(rows)
+
+
+def _fine(settings: SamplingConfig) -> tuple[SamplingConfig, tuple[int, ...] | None]:
+    """The settings of the table that rows are taken of, and which; None is all."""
+    if settings.rows == "even":
+        return settings, None
+    rows = rows_taken(settings.rows, settings.num_steps)
+    fine = dataclasses.replace(settings, num_steps=FINE, rows="even", guidance_schedule=None)
+    return fine, rows
 
 
 def guidance_scales(settings: SamplingConfig, served: Sequence[int]) -> list[float]:
@@ -114,11 +128,24 @@ def guidance_scales(settings: SamplingConfig, served: Sequence[int]) -> list[flo
       settings: of the run.
       served: which expert takes each step; all but the first are for low noise.
     """
-    if settings.guidance_schedule is not None:
-        return [*settings.guidance_schedule]
-    low = settings.low_guidance_scale
-    low = settings.guidance_scale if low is None else low
-    return [low if expert else settings.guidance_scale for expert in served]
+    scales = settings.guidance_schedule
+    if scales is None:
+        low = settings.low_guidance_scale
+        low = settings.guidance_scale if low is None else low
+        scales = [low if expert else settings.guidance_scale for expert in served]
+    guided = math.ceil(round(settings.guidance_until * len(served), 6))
+    return [scale if i < guided else 1.0 for i, scale in enumerate(scales)]
+
+
+def new_functions(served: Sequence[int], scales: Sequence[float]) -> Bool[np.ndarray, " S"]:
+    """Steps whose guided velocity is another function than that of the step before."""
+    steps = [*zip(served, scales, strict=True)]
+    return np.asarray([i > 0 and steps[i] != steps[i - 1] for i in range(len(steps))])
+
+
+def count_passes(scales: Sequence[float]) -> int:
+    """Forwards of the network in a run: two for a guided step."""
+    return sum(1 if scale == 1 else 2 for scale in scales)
 
 
 def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:

@@ -105,14 +105,48 @@ def test_no_negative_pass_is_run_where_the_scale_is_one():
         ({"guidance_scale": 1.0}, 6),
         ({"guidance_scale": 3.0}, 12),
         ({"guidance_scale": 3.0, "low_guidance_scale": 1.0}, 9),
+        ({"guidance_scale": 3.0, "guidance_until": 0.5}, 9),
+        ({"guidance_scale": 3.0, "guidance_until": 0.0}, 6),
+        ({"guidance_scale": 3.0, "rows": (0, 9, 20, 49), "num_steps": 4}, 8),
     ):
         Counted.passes = 0
-        run(pipe, **settings)
+        output = run(pipe, **settings)
         jax.effects_barrier()
-        assert Counted.passes == passes
+        assert Counted.passes == passes == output.passes
 
 
-@pytest.mark.parametrize("solver", ["euler", "unipc", "dpm++"])
+def test_guidance_ends_behind_its_share_of_the_steps(pipe):
+    for share, guided in ((0.5, 3), (0.51, 4), (1 / 3, 2), (1.0, 6), (0.0, 0)):
+        run(pipe, guidance_scale=4.0, low_guidance_scale=3.0, guidance_until=share)
+        assert [step.scale for step in pipe.steps] == ([4.0] * 3 + [3.0] * 3)[:guided] + [1.0] * (
+            6 - guided
+        )
+    run(pipe, guidance_schedule=(6.0, 5.0, 4.0, 3.0, 2.0, 1.0), guidance_until=0.5)
+    assert [step.scale for step in pipe.steps] == [6.0, 5.0, 4.0, 1.0, 1.0, 1.0]
+
+
+def test_no_step_looks_back_over_a_change_of_expert_or_guidance(pipe):
+    run(pipe, solver="ab2", num_steps=10, guidance_until=0.8)
+    changes = [i for i in range(1, 10) if pipe.steps[i].dit is not pipe.steps[i - 1].dit]
+    assert len(changes) == 1 and changes[0] != 8
+    back = [bool(step.row.coefficients[1].any()) for step in pipe.steps]
+    assert back == [i not in (0, changes[0], 8) for i in range(10)]
+
+
+def test_rows_are_those_of_the_fine_table_for_every_expert(pipe):
+    rows = (0, 1, 2, 5, 9, 20, 49)
+    run(pipe, num_steps=50)
+    whole = pipe.told()
+    dits = [step.dit for step in pipe.steps]
+    run(pipe, num_steps=7, rows=rows)
+    assert np.array_equal(pipe.told(), whole[[*rows]])
+    assert all(step.dit is dits[row] for step, row in zip(pipe.steps, rows, strict=True))
+    assert pipe.step_sizes()[:, 0].sum() == pytest.approx(-1, abs=1e-6)
+    run(pipe, num_steps=24, rows="front")
+    assert np.array_equal(pipe.told(), whole[[*range(10), *range(10, 50, 3)]])
+
+
+@pytest.mark.parametrize("solver", ["euler", "ab2", "unipc", "dpm++"])
 def test_nothing_is_compiled_when_the_expert_changes(solver):
     pipe, counts, compiled = pipeline(two()), [], []
 

@@ -19,7 +19,7 @@ import pusa_jax
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.diffusion.solvers import SOLVERS
+from pusa_jax.diffusion.process import SOLVERS
 from pusa_jax.inference import job_files, job_plan, jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.media import video

@@ -304,6 +304,8 @@ def test_settings_are_those_of_pusas_scripts_by_default():
         "guidance_scale": 3.0,
         "low_guidance_scale": None,
         "guidance_schedule": None,
+        "guidance_until": 1.0,
+        "rows": "even",
         "boundary": None,
         "solver": "euler",
         "shift": 5.0,
