@@ -10,7 +10,6 @@ from pusa_jax.diffusion.rows import rows_taken
 from pusa_jax.inference.jobs import Prepared
 from pusa_jax.inference.loading import place_for_text
 from pusa_jax.inference.mesh_choice import Resident, device_limit, weight_bytes
-from pusa_jax.inference.pieces import pieces_of
 from pusa_jax.inference.settings import count_passes, guidance_scales, latent_shape, plan_run
 from pusa_jax.inference.text_place import PLACES
 from pusa_jax.media import video
@@ -82,21 +81,22 @@ def _boundary(prepared: Prepared) -> float:
 
 
 def _served(prepared: Prepared) -> tuple[list[int], list[float]]:
-    """Which expert takes each step, and with which guidance scale."""
-    job, model = prepared.job, prepared.model
-    pieces = pieces_of(job.settings, job.overlap, model.family, model.configs)
-    table = plan_run(model.family, pieces[0], prepared.conditions, model.configs)
-    served = [int(level < _boundary(prepared)) for level in table.levels]
-    return served, guidance_scales(job.settings, served)
+    """Which expert takes each step, and with which guidance scale, whatever length the clip has."""
+    settings, model = prepared.job.settings, prepared.model
+    length = model.configs.fitted(model.family).num_frames
+    piece = dataclasses.replace(settings, num_frames=length)
+    levels = plan_run(model.family, piece, [], model.configs).levels
+    served = [int(level < _boundary(prepared)) for level in levels]
+    return served, guidance_scales(settings, served)
 
 
 def describe_experts(
     prepared: Prepared, served: Sequence[int], scales: Sequence[float]
 ) -> dict[str, Any]:
     """Which steps each of several experts takes, with which guidance, and where they lie."""
-    job, levels = prepared.job, prepared.model.folder.first_levels
     if len(prepared.model.family.experts) == 1:
         return {}
+    job, levels = prepared.job, prepared.model.folder.first_levels
     return {
         "boundary": _boundary(prepared),
         "experts": {

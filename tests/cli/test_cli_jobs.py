@@ -248,6 +248,23 @@ def test_the_result_is_told_in_one_line(seen, capsys):
     assert seen.prepared[-1][1] == "x/y.mp4" and seen.progress[0].__class__.__name__ == "Console"
 
 
+def test_where_passes_are_saved_their_number_is_told(seen, capsys):
+    line = ["t2v", "--prompt", "", "--no-compilation-cache", "--rows", "0,1,2,4,8,16,30,49"]
+    assert main([*line, "--guidance_until", "0.5", "--solver", "ab2"]) == 0
+    assert ", passes: 20 (full table: 100); " in capsys.readouterr().out
+    settings = seen.job.settings
+    assert (settings.num_steps, settings.rows) == (8, (0, 1, 2, 4, 8, 16, 30, 49))
+    assert (settings.guidance_until, settings.solver) == (0.5, "ab2")
+    assert main([*line[:-2], "--rows", "front", "--num_inference_steps", "24"]) == 0
+    assert (seen.job.settings.rows, seen.job.settings.num_steps) == ("front", 24)
+
+
+def test_rows_and_another_number_of_steps_are_refused(seen, capsys):
+    line = ["t2v", "--prompt", "", "--rows", "0,1,2", "--num_inference_steps", "4"]
+    assert main(line) != 0
+    assert "3 rows make a run of 3 steps, not of 4" in capsys.readouterr().err
+
+
 def test_another_process_keeps_quiet(seen, monkeypatch, capsys):
     monkeypatch.setattr(processes, "is_first", lambda: False)
     monkeypatch.setattr(together, "is_first", lambda: False)
