@@ -157,6 +157,7 @@ SAMPLING = {
     "guidance_schedule": None,
     "guidance_until": 1.0,
     "rows": "even",
+    "teacache": None,
     "boundary": None,
     "solver": "euler",
     # §6.3 and §3.2: sigma_shift 5.0, which no script overrides.

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pusa_jax.cli import weights
 from pusa_jax.cli.programs import add_cache_flag
-from pusa_jax.diffusion.config import Solver
+from pusa_jax.diffusion.config import Solver, TeaCache
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -161,6 +161,23 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="front: as many of 50 rows as there are steps, dense at the start, then wide; or a "
         "list of them, as in 0,1,2,3,5,8,13,21,34,49 (default: even, a table of its own)",
     )
+    add(
+        "--teacache",
+        type=float,
+        metavar="THRESHOLD",
+        help="leave out the blocks of steps where little changes, as Pusa's own pipelines can "
+        "(0.2, say); --rows front --solver ab2 is nearer to the full run with as many passes",
+    )
+    add(
+        "--teacache_polynomial",
+        metavar="NAME",
+        help="of the model it was fitted to, 1.3B or 14B (default: by the network's width)",
+    )
+    add(
+        "--original_teacache",
+        action="store_true",
+        help="do not compute the first step of another expert, as the original does not",
+    )
     add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
     add(
         "--height",
@@ -272,6 +289,23 @@ def _steps(args: argparse.Namespace) -> int | None:
     return len(args.rows) if listed else args.num_inference_steps
 
 
+def _teacache(args: argparse.Namespace) -> TeaCache | None:
+    """The cache asked for.
+
+    Raises:
+      ValueError: parts of one without its threshold.
+    """
+    if args.teacache is None:
+        if args.teacache_polynomial or args.original_teacache:
+            raise ValueError("there is no cache without a threshold: give --teacache 0.2, say.")
+        return None
+    return TeaCache(
+        threshold=args.teacache,
+        polynomial=args.teacache_polynomial,
+        original=args.original_teacache,
+    )
+
+
 def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     """The job that the flags ask for, and its model, opened.
 
@@ -312,6 +346,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         "num_steps": _steps(args),
         "rows": args.rows,
         "guidance_until": args.guidance_until,
+        "teacache": _teacache(args),
         "guidance_scale": args.cfg_scale,
         "low_guidance_scale": args.low_cfg_scale,
         "boundary": args.switch_DiT_boundary,

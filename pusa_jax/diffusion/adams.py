@@ -7,11 +7,12 @@ own levels. A frame takes an Euler step where it has none to look back to: at th
 did not move before. One that does not move stays as it is to the last bit.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from pusa_jax.diffusion.flow import per_frame
 from pusa_jax.diffusion.solvers import Levels, Solver
@@ -29,7 +30,7 @@ class AdamsState(NamedTuple):
 
 
 def adams_rows(
-    step_sizes: Float[np.ndarray, "S F"], is_new: Bool[np.ndarray, " S"] | None = None
+    step_sizes: Float[np.ndarray, "S F"], is_new: Sequence[bool] | None = None
 ) -> Float[np.ndarray, "S 2 F"]:
     """Weights of the velocity of each step and of the one before.
 

@@ -20,6 +20,25 @@ MAX_FPS = 240
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TeaCache:
+    """A cache of Pusa's own pipelines, for parity with them; fewer rows are better per pass.
+
+    Attributes:
+      threshold: change that adds up before the blocks are computed again.
+      polynomial: name of the model that it was fitted to; None goes by the network's width.
+      original: the cache goes on when the expert changes, as the original's does.
+    """
+
+    threshold: float
+    polynomial: str | None = None
+    original: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"TeaCache's threshold must be above 0, got {self.threshold}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """Size, steps and guidance of a run. The defaults are those published for Pusa V1.0 on Wan2.1.
 
@@ -40,6 +59,7 @@ class SamplingConfig:
         UniPC and DPM++ along one level for all frames, ab2 along each frame's own.
       rows: "even" is the model's schedule of `num_steps` steps; "front" and a list take as many of
         the rows of a finer one, see `diffusion.rows`.
+      teacache: where the blocks of a step are left out; None is nowhere.
       levels: noise level of every step, falling, in place of the model's schedule; a run ends at 0.
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
       seed: of the initial noise, 0 to 2**64 - 1; up to 2**32 - 1 it means what it always did.
@@ -63,6 +83,7 @@ class SamplingConfig:
     boundary: float | None = None
     solver: Solver = "euler"
     rows: Rows = "even"
+    teacache: TeaCache | None = None
     levels: tuple[float, ...] | None = None
     shift: float = 5.0
     seed: int = 0
@@ -133,4 +154,5 @@ def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
         shift=5.0,
         solver="euler",
         rows="even",
+        teacache=None,
     )

@@ -8,13 +8,13 @@
 that a run can be watched and its network changed; `integrate` runs it inside one program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from pusa_jax.diffusion.flow import NoiseTable, per_frame
 from pusa_jax.diffusion.solvers import EULER, Solver
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def rows_of(
-    table: NoiseTable, solver: Solver = EULER, is_new: Bool[np.ndarray, " S"] | None = None
+    table: NoiseTable, solver: Solver = EULER, is_new: Sequence[bool] | None = None
 ) -> list[Row]:
     """The steps of a table for a solver, on the host.
 

@@ -49,7 +49,7 @@ class Solver:
     coefficients: Callable[[Levels], Any]
     init: Callable[[Latents], Any]
     step: Callable[[Any, Latents, Any], Any]
-    of_step_sizes: Callable[[np.ndarray, np.ndarray | None], Any] | None = None
+    of_step_sizes: Callable[[np.ndarray, Sequence[bool] | None], Any] | None = None
     is_random: bool = False
 
 

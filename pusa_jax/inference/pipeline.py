@@ -36,6 +36,7 @@ from pusa_jax.inference.output import Output as Output
 from pusa_jax.inference.output import Stopwatch
 from pusa_jax.inference.pieces import check_given, pieces_of, sample_pieces, seed_of
 from pusa_jax.inference.plan import Plan
+from pusa_jax.inference.reuse import ReusingStep, check_reusing, steps_left_out
 from pusa_jax.inference.settings import (
     Configs,
     Given,
@@ -195,8 +196,8 @@ class PusaPipeline:
         piece, pieces = pieces_of(settings, overlap, self.family, configs)
         if pieces is not None:
             check_given([place for given in conditions for place in places_of(given)], pieces)
-        table = plan_run(self.family, piece, conditions, configs)
-        passes = count_passes(self._served(table, piece)[1]) * (pieces.count if pieces else 1)
+        plan_run(self.family, piece, conditions, configs)
+        check_reusing(piece, self.mesh)
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
@@ -206,8 +207,11 @@ class PusaPipeline:
             None if noise is None else np.asarray(noise).reshape(-1, *latent_shape(piece, configs))
         )
 
+        passes = 0
+
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
+            nonlocal passes
             run = dataclasses.replace(piece, seed=seed_of(settings.seed, number))
             done, count = (number, 1) if pieces is None else (number, pieces.count)
 
@@ -221,7 +225,9 @@ class PusaPipeline:
             if carried is not None:
                 plan = plan.continued(self.family)
             own = None if draws is None else draws[number * plan.draws :][: plan.draws]
-            return self._sample(plan, texts, own, watch, tell)
+            latents, run_passes = self._sample(plan, texts, own, watch, tell)
+            passes += run_passes
+            return latents
 
         if pieces is None:
             latents = one(0, None)
@@ -251,8 +257,11 @@ class PusaPipeline:
         draws: np.ndarray | None,
         watch: Stopwatch,
         on_progress: Progress,
-    ) -> np.ndarray:
-        """Latents [1, F, h, w, C] of a plan on the host; `draws` take the place of its noise."""
+    ) -> tuple[np.ndarray, int]:
+        """Latents [1, F, h, w, C] of a plan on the host, and the passes of the denoiser.
+
+        `draws` take the place of its noise.
+        """
         settings, solver = plan.settings, plan.solver
         served, scales = self._served(plan.table, settings)
         rows = plan.rows(served, scales)
@@ -275,7 +284,11 @@ class PusaPipeline:
             return dit, prepared[served[i]], scale, state, self._put(row)
 
         on_progress("compile", 0, 1)
-        program = self._compiled_step(settings.solver, *arguments(state, 0))
+        left_out = steps_left_out(self.family, plan, self.experts.take, served, scales)
+        if left_out is None:
+            program = self._compiled_step(settings.solver, *arguments(state, 0))
+        else:
+            program = self._reusing_step(settings.solver, left_out)
         on_progress("compile", 1, 1)
         watch.lap("compile")
 
@@ -292,7 +305,12 @@ class PusaPipeline:
         on_progress("denoise", 0, len(rows))
         latents = np.asarray(sample(step, state, len(rows), on_step).latents)
         watch.lap("denoise")
-        return latents
+        return latents, count_passes(scales, left_out)
+
+    def _reusing_step(self, solver: Solver, left_out: Sequence[bool]) -> Callable:
+        """The steps of one run that leaves out blocks."""
+        run = self.family.process.solvers[solver]
+        return ReusingStep(family=self.family, mesh=self.mesh, solver=run, reuses=left_out)
 
     def keep(self, *, shapes: int = SHAPES, prompts: int = PROMPTS) -> None:
         """Forgets what was compiled and encoded, and bounds how much of it is kept from now on."""

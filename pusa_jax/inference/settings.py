@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
@@ -67,6 +66,15 @@ def check_experts(settings: SamplingConfig, family: Family) -> None:
             )
 
 
+def check_reuse(settings: SamplingConfig, family: Family, configs: Configs) -> None:
+    """Raises ValueError if blocks are to be left out of a denoiser that has no rule for it."""
+    if settings.teacache is None:
+        return
+    if family.reuse is None:
+        raise ValueError(f"TeaCache is published for Wan, not for {family.name}; leave it out.")
+    family.reuse.check(settings.teacache, configs.dit)
+
+
 def check_call(prompt: Any, conditions: Any) -> None:
     """Raises TypeError, with the right call, for what other libraries take and we do not."""
     if not isinstance(prompt, str):
@@ -102,6 +110,7 @@ def plan_run(
     for given in conditions:
         encoded = isinstance(given, FrameCondition)
         multipliers[[*places_of(given)]] = given.multiplier if encoded else given.multipliers
+    check_reuse(settings, family, configs)
     fine, rows = _fine(settings)
     table = family.table(
         fine,
@@ -137,15 +146,16 @@ def guidance_scales(settings: SamplingConfig, served: Sequence[int]) -> list[flo
     return [scale if i < guided else 1.0 for i, scale in enumerate(scales)]
 
 
-def new_functions(served: Sequence[int], scales: Sequence[float]) -> Bool[np.ndarray, " S"]:
+def new_functions(served: Sequence[int], scales: Sequence[float]) -> list[bool]:
     """Steps whose guided velocity is another function than that of the step before."""
     steps = [*zip(served, scales, strict=True)]
-    return np.asarray([i > 0 and steps[i] != steps[i - 1] for i in range(len(steps))])
+    return [i > 0 and steps[i] != steps[i - 1] for i in range(len(steps))]
 
 
-def count_passes(scales: Sequence[float]) -> int:
-    """Forwards of the network in a run: two for a guided step."""
-    return sum(1 if scale == 1 else 2 for scale in scales)
+def count_passes(scales: Sequence[float], left_out: Sequence[bool] | None = None) -> int:
+    """Forwards of the network in a run: two for a guided step, none for one without blocks."""
+    passes = [1 if scale == 1 else 2 for scale in scales]
+    return sum(passes) if left_out is None else sum(np.where(left_out, 0, passes).tolist())
 
 
 def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:

@@ -83,7 +83,7 @@ def test_a_frame_that_starts_or_stops_to_move_takes_no_look_back():
 
 
 def test_a_new_velocity_is_not_held_against_the_old_one():
-    steps, is_new = np.full((9, 1), -0.1), np.arange(9) == 5
+    steps, is_new = np.full((9, 1), -0.1), [i == 5 for i in range(9)]
     rows = adams_rows(steps, is_new)[..., 0]
     np.testing.assert_allclose(rows[5], [-0.1, 0], rtol=1e-6)
     assert rows[4, 1] and rows[6, 1]

@@ -12,13 +12,15 @@ from watched import WatchedPipeline
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
-from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.config import SamplingConfig, TeaCache
 from pusa_jax.inference.experts import Expert, Experts, waiting
+from pusa_jax.inference.reuse import check_reusing
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.family import WAN22
 from pusa_jax.models.wan.sharding import DIT as RULES
+from pusa_jax.models.wan.teacache import POLYNOMIALS
 from pusa_jax.testing.compare import random_module
 
 DIT = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, text_len=8, freq_dim=16)
@@ -220,3 +222,23 @@ def test_free_frames_of_a_multistep_run_start_from_pure_noise(pipe):
     pipe("a ball", negative_prompt="a dog", settings=settings, noise=noise)
     np.testing.assert_array_equal(pipe.trace()[0], noise[0])
     assert jnp.max(jnp.asarray(pipe.told())) == 999
+
+
+def test_a_cache_leaves_blocks_out_and_its_passes_are_counted(pipe, monkeypatch):
+    plain = run(pipe)
+    with monkeypatch.context() as patch:
+        patch.setitem(POLYNOMIALS, "14B", (0.0, 1.0))  # every change is 1
+        whole = run(pipe, teacache=TeaCache(threshold=0.5, polynomial="14B"))
+    np.testing.assert_allclose(whole.latents, plain.latents, rtol=1e-5, atol=1e-5)
+    assert whole.passes == plain.passes == 12
+    cached = run(pipe, teacache=TeaCache(threshold=1e9, polynomial="14B"))
+    assert cached.passes == 2 * 3  # the first of each expert, and the last
+    assert not np.allclose(cached.latents, plain.latents, atol=1e-4)
+
+
+def test_a_cache_runs_the_passes_in_turn():
+    mesh = make_mesh({"data": 2}, jax.devices()[:2])
+    settings = dataclasses.replace(SETTINGS, teacache=TeaCache(threshold=0.1))
+    with pytest.raises(ValueError, match="give a mesh with data=1"):
+        check_reusing(settings, mesh)
+    check_reusing(SETTINGS, mesh)

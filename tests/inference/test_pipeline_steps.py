@@ -306,6 +306,7 @@ def test_settings_are_those_of_pusas_scripts_by_default():
         "guidance_schedule": None,
         "guidance_until": 1.0,
         "rows": "even",
+        "teacache": None,
         "boundary": None,
         "solver": "euler",
         "shift": 5.0,
