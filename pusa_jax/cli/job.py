@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pusa_jax.cli import weights
 from pusa_jax.cli.programs import add_cache_flag
-from pusa_jax.diffusion.config import Solver
+from pusa_jax.diffusion.config import Solver, TeaCache
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -142,7 +142,43 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="noise level, 0 to 1, below which the low-noise expert takes over (default: the "
         "model's, 0.875)",
     )
-    add("--solver", choices=get_args(Solver), help="(default: euler; FVDM: ddim)")
+    add(
+        "--guidance_until",
+        type=float,
+        metavar="SHARE",
+        help="guide only the first part of the steps, 0 to 1; each of the others costs half "
+        "(default: 1.0)",
+    )
+    add(
+        "--solver",
+        choices=get_args(Solver),
+        help="ab2 looks back along each frame's own levels; unipc and dpm++ need one for all "
+        "(default: euler; FVDM: ddim)",
+    )
+    add(
+        "--rows",
+        type=_rows,
+        metavar="ROWS",
+        help="front: as many of 50 rows as there are steps, dense at the start, then wide; or a "
+        "list of them, as in 0,1,2,3,5,8,13,21,34,49 (default: even, a table of its own)",
+    )
+    add(
+        "--teacache",
+        type=float,
+        metavar="THRESHOLD",
+        help="leave out the blocks of steps where little changes, as Pusa's own pipelines can "
+        "(0.2, say); --rows front --solver ab2 is nearer to the full run with as many passes",
+    )
+    add(
+        "--teacache_polynomial",
+        metavar="NAME",
+        help="of the model it was fitted to, 1.3B or 14B (default: by the network's width)",
+    )
+    add(
+        "--original_teacache",
+        action="store_true",
+        help="do not compute the first step of another expert, as the original does not",
+    )
     add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
     add(
         "--height",
@@ -230,6 +266,10 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _rows(text: str) -> str | tuple[int, ...]:
+    return text if text in ("even", "front") else _integers(text)
+
+
 def _rate(text: str) -> int | float:
     try:
         rate = Fraction(text if re.fullmatch(r"[\d./]{1,20}", text) else "")
@@ -248,6 +288,29 @@ def _multipliers(args: argparse.Namespace) -> tuple[float, ...] | None:
     images = getattr(args, "image_paths", None) or ()
     places = getattr(args, "cond_position", None)
     return (0.0,) * len(places or images * (args.task == "interpolate") or range(usual))
+
+
+def _steps(args: argparse.Namespace) -> int | None:
+    """The number asked for, or that of the rows listed."""
+    listed = isinstance(args.rows, tuple) and args.num_inference_steps is None
+    return len(args.rows) if listed else args.num_inference_steps
+
+
+def _teacache(args: argparse.Namespace) -> TeaCache | None:
+    """The cache asked for.
+
+    Raises:
+      ValueError: parts of one without its threshold.
+    """
+    if args.teacache is None:
+        if args.teacache_polynomial or args.original_teacache:
+            raise ValueError("there is no cache without a threshold: give --teacache 0.2, say.")
+        return None
+    return TeaCache(
+        threshold=args.teacache,
+        polynomial=args.teacache_polynomial,
+        original=args.original_teacache,
+    )
 
 
 def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -287,7 +350,10 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         "width": args.width,
         "num_frames": args.num_frames,
         "fps": args.fps,
-        "num_steps": args.num_inference_steps,
+        "num_steps": _steps(args),
+        "rows": args.rows,
+        "guidance_until": args.guidance_until,
+        "teacache": _teacache(args),
         "guidance_scale": args.cfg_scale,
         "low_guidance_scale": args.low_cfg_scale,
         "boundary": args.switch_DiT_boundary,

@@ -273,7 +273,10 @@ def make_video(
     is_same = before is None or before["latents_sha256"] == record["latents_sha256"]
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
-        made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
+        settings = prepared.job.settings
+        made = f"{len(result.frames)} frames, seed {settings.seed}"
+        if result.passes < settings.full_passes:
+            made += f", passes: {result.passes} (full table: {settings.full_passes})"
         print(f"{path}: {made}; {seconds}")
         if before is not None:
             reasons = "; ".join(what_differs(before, record)) or "nothing known has changed"

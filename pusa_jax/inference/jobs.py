@@ -37,6 +37,7 @@ from pusa_jax.inference.mesh_choice import (
 )
 from pusa_jax.inference.pieces import check_given, pieces_of
 from pusa_jax.inference.pipeline import Output, PusaPipeline
+from pusa_jax.inference.reuse import check_reusing
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.media.outputs import write_clip
@@ -354,7 +355,9 @@ def prepare(
         check_given([place for given in conditions for place in given.at], pieces)
     table = plan_run(family, piece, conditions, configs)
     rows_of(table, family.process.solvers[settings.solver])
-    mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
+    in_turn = settings.teacache is not None
+    mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided and not in_turn)
+    check_reusing(settings, mesh)
     resident = choose_resident(
         job.resident, mesh, family, configs.dit, job.dtype, device_limit(mesh)
     )
@@ -439,6 +442,7 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
     return {
         "job": job.as_record(),
         "latents_sha256": output.latents_sha256(),
+        "passes": output.passes,
         "seconds": output.seconds,
         "pusa_jax": pusa_jax.__version__,
         "jax": jax.__version__,
