@@ -22,7 +22,7 @@ FLOORS = [
     ["convert"],
     ["inference"],
     ["data", "demo"],
-    ["evaluation"],
+    ["evaluation", "report"],
     ["training"],
     ["planning", "testing"],
     ["cli"],
