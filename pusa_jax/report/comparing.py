@@ -228,8 +228,11 @@ def _seen(
         notes.append(f"given frames are not judged: they are {size}, the video is {ours}")
     if other is not None and not len(series.errors):
         notes.append(f"it is of another size than {other.name} and not held against it")
-    elif other is not None and len(series.errors) < len(series.colours):
-        notes.append(f"only the first {len(series.errors)} frames have one in {other.name}")
+    elif other is not None and len(series.colours) != other.frames:
+        notes.append(
+            f"{other.name} has {other.frames} frames, it has {len(series.colours)}: the first "
+            f"{len(series.errors)} are held against each other"
+        )
     return Seen(
         source=source,
         series=series,

@@ -25,7 +25,7 @@ def luma(frame: Num[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     return frame @ np.asarray(LUMA)
 
 
-def squared_error(one: Num[np.ndarray, "H W 3"], other: Num[np.ndarray, "H W 3"]) -> float:
+def squared_error(one: Num[np.ndarray, "*T H W 3"], other: Num[np.ndarray, "*T H W 3"]) -> float:
     """Mean over pixels and colours."""
     return float(np.square(one.astype(np.float32) - other.astype(np.float32)).mean(dtype=float))
 

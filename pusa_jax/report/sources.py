@@ -102,10 +102,10 @@ def given_frames(source: Source) -> tuple[dict[int, UInt8[ndarray, "H W 3"]], tu
     if layout is None or not layout.at:
         return {}, ()
     job = source.job
-    prints = job.get("sha256")
-    inputs = set(map(str, job.get("inputs") or ()))
-    known = prints if isinstance(prints, dict) else {}
-    kept = {path: digest for path, digest in known.items() if path in inputs}
+    prints, inputs = job.get("sha256"), job.get("inputs")
+    if not (isinstance(prints, dict) and isinstance(inputs, list)):
+        return {}, ("given frames are not judged: its files are not named",)
+    kept = {path: digest for path, digest in prints.items() if path in inputs}  # no weights
     folder = source.path.absolute().parent
     try:
         own = Job.from_record({**job, "sha256": kept}, folder)

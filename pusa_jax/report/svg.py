@@ -23,7 +23,7 @@ POINTS = 400
 INKS = 8
 """Series that have an ink of their own."""
 
-Times = Float[np.ndarray, " T"]
+Times = Float[np.ndarray, " _"]
 
 
 def lines(name: str, series: Sequence[tuple[str, Times, Times]]) -> str:
@@ -121,7 +121,7 @@ def _thinned(times: Times, values: Times) -> tuple[Times, Times]:
 def _round_range(low: float, high: float) -> tuple[float, float, float]:
     """The nearest round numbers around a range, and a round step that makes about four of it."""
     span = high - low or abs(high) or 1.0
-    step = 10 ** math.floor(math.log10(span / 3))
+    step = 10.0 ** math.floor(math.log10(span / 3))
     step *= next((m for m in (1, 2, 5) if span / (step * m) <= 4.5), 10)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return first * step, max(last, first + 1) * step, step
