@@ -177,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     weights.add_extract_arguments(sub)
 
+    from pusa_jax.cli.compare import add_compare_arguments, add_report_arguments
     from pusa_jax.cli.configs import add_configs_arguments
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli.fvd import add_fvd_arguments
@@ -198,6 +199,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("fvd", None, "measure how far generated videos are from real ones")
     add_fvd_arguments(sub)
+
+    sub = command("compare", None, "set videos beside each other, on one page and as numbers")
+    add_compare_arguments(sub)
+
+    sub = command("report", None, "make the page of a batch: its videos, numbers and settings")
+    add_report_arguments(sub)
 
     sub = command(
         "info",

@@ -27,6 +27,7 @@ from pusa_jax.files import claims, fingerprints
 from pusa_jax.files.records import FieldError, convert, rebuild
 from pusa_jax.inference import job_files, packaged
 from pusa_jax.inference.cautions import cautions
+from pusa_jax.inference.layout import layout_of
 from pusa_jax.inference.loading import Model, check_model, check_tiles, load_parts, open_model
 from pusa_jax.inference.mesh_choice import (
     Resident,
@@ -409,7 +410,8 @@ def run(
         overlap=job.overlap,
         on_progress=on_progress,
     )
-    record = embedded_record(job, result, prepared.mesh)
+    layout = layout_of(prepared.conditions, prepared.model, job.overlap)
+    record = embedded_record(job, result, prepared.mesh) | {"layout": dataclasses.asdict(layout)}
     if not processes.is_first():
         return result, record, prepared.output
     is_tiny = Path(job.model) == packaged.FOLDER
