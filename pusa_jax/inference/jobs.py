@@ -19,6 +19,7 @@ import pusa_jax
 from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import rows_of
 from pusa_jax.inference import job_files, packaged
 from pusa_jax.inference.cautions import cautions
