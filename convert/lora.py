@@ -69,7 +69,7 @@ _DIFFERENCES = {"weight": "diff", "bias": "diff_b", "modulation": "diff_m",
 WHOLE = re.compile(r"(\.base_layer|\.modules_to_save(\.[^.]+)?)?\.(weight|bias)$")
 """Endings of tensors that are no part of an adapter."""
 
-_FOLDER_FILES = tuple(
+FOLDER_FILES = tuple(
     f"{stem}.{ending}"
     for ending in ("safetensors", "bin")
     for stem in (ADAPTER, "pytorch_lora_weights")
@@ -142,7 +142,7 @@ def open_lora(path: Path) -> tuple[TensorSource, Config]:
         found = find_lora(path)
         if found is None:
             raise FileNotFoundError(
-                f"{path} has no LoRA; expected {' or '.join(_FOLDER_FILES)}; files there: "
+                f"{path} has no LoRA; expected {' or '.join(FOLDER_FILES)}; files there: "
                 f"{listed(sorted(each.name for each in path.iterdir()))}."
             )
         path = found
@@ -155,7 +155,7 @@ def open_lora(path: Path) -> tuple[TensorSource, Config]:
 
 def find_lora(folder: Path) -> Path | None:
     """The LoRA in a folder that PEFT or Diffusers wrote."""
-    return next((folder / name for name in _FOLDER_FILES if (folder / name).is_file()), None)
+    return next((folder / name for name in FOLDER_FILES if (folder / name).is_file()), None)
 
 
 def parse_lora(source: TensorSource, names: LoRANames, config: Config | None = None) -> LoRA:

@@ -60,6 +60,7 @@ class Recorder(PusaPipeline):
             latents=np.arange(6, dtype=np.float32).reshape(1, 1, 1, 2, 3),
             seed=5,
             settings={},
+            passes=2,
             seconds={"denoise": 1.5},
         )
 

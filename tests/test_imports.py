@@ -20,9 +20,10 @@ FLOORS = [
     ["diffusion", "media", "weights"],  # `diffusion` sees a velocity function, never a model
     ["models"],
     ["convert"],
+    ["hub"],
     ["inference"],
     ["data", "demo"],
-    ["evaluation", "report"],
+    ["batch", "evaluation", "report", "vbench"],
     ["training"],
     ["planning", "testing"],
     ["cli"],

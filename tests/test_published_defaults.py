@@ -155,6 +155,9 @@ SAMPLING = {
     # §3.7: one guidance scale for both experts, which change where the family says; §2: Euler.
     "low_guidance_scale": None,
     "guidance_schedule": None,
+    "guidance_until": 1.0,
+    "rows": "even",
+    "teacache": None,
     "boundary": None,
     "solver": "euler",
     # §6.3 and §3.2: sigma_shift 5.0, which no script overrides.

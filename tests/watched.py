@@ -83,8 +83,12 @@ class WatchedPipeline(PusaPipeline):
         return super().__call__(*args, **kwargs)
 
     def _compiled_step(self, *given):
-        step = super()._compiled_step(*given)
+        return self._watched(super()._compiled_step(*given))
 
+    def _reusing_step(self, *given):
+        return self._watched(super()._reusing_step(*given))
+
+    def _watched(self, step):
         def watched(dit, prepared, scale, state, row):
             new = step(dit, prepared, scale, state, row)
             kept = {"before": np.asarray(state.latents), "after": np.asarray(new.latents)}

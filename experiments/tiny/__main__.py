@@ -17,6 +17,7 @@ from experiments.tiny.lab import FULL, QUICK, Lab
 from experiments.tiny.mochi import run as mochi
 from experiments.tiny.noise import run as noise
 from experiments.tiny.nondestructive import run as nondestructive
+from experiments.tiny.passes import run as passes
 from experiments.tiny.steps import run as steps
 from experiments.tiny.timesteps import run as timesteps
 from experiments.tiny.where import run as where
@@ -24,7 +25,18 @@ from experiments.tiny.zeroshot import run as zeroshot
 from pusa_jax.demo import shipped
 from pusa_jax.devices.compile_cache import keep_compiled
 
-STUDIES = (nondestructive, steps, noise, zeroshot, efficiency, where, mochi, fvdm, timesteps)
+STUDIES = (
+    nondestructive,
+    steps,
+    passes,
+    noise,
+    zeroshot,
+    efficiency,
+    where,
+    mochi,
+    fvdm,
+    timesteps,
+)
 """Those that need no training first; `timesteps`, the longest, last."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pusa_jax.cli import weights
 from pusa_jax.cli.programs import add_cache_flag
-from pusa_jax.diffusion.config import Solver
+from pusa_jax.diffusion.config import Solver, TeaCache
 
 TASK_HELP = {
     "t2v": "text to video",
@@ -66,8 +66,9 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
     add = sub.add_argument
     add(
         "--model",
-        help="folder: published (original or Diffusers) or converted; tiny: the model that comes "
-        "along, with its own LoRA and sizes (default: tiny)",
+        help="folder: published (original or Diffusers) or converted; or its name on the Hugging "
+        "Face Hub, OWNER/NAME[@REVISION]; tiny: the model that comes along, with its own LoRA and "
+        "sizes (default: tiny)",
     )
     add(
         "--prompt",
@@ -141,7 +142,43 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="noise level, 0 to 1, below which the low-noise expert takes over (default: the "
         "model's, 0.875)",
     )
-    add("--solver", choices=get_args(Solver), help="(default: euler; FVDM: ddim)")
+    add(
+        "--guidance_until",
+        type=float,
+        metavar="SHARE",
+        help="guide only the first part of the steps, 0 to 1; each of the others costs half "
+        "(default: 1.0)",
+    )
+    add(
+        "--solver",
+        choices=get_args(Solver),
+        help="ab2 looks back along each frame's own levels; unipc and dpm++ need one for all "
+        "(default: euler; FVDM: ddim)",
+    )
+    add(
+        "--rows",
+        type=_rows,
+        metavar="ROWS",
+        help="front: as many of 50 rows as there are steps, dense at the start, then wide; or a "
+        "list of them, as in 0,1,2,3,5,8,13,21,34,49 (default: even, a table of its own)",
+    )
+    add(
+        "--teacache",
+        type=float,
+        metavar="THRESHOLD",
+        help="leave out the blocks of steps where little changes, as Pusa's own pipelines can "
+        "(0.2, say); --rows front --solver ab2 is nearer to the full run with as many passes",
+    )
+    add(
+        "--teacache_polynomial",
+        metavar="NAME",
+        help="of the model it was fitted to, 1.3B or 14B (default: by the network's width)",
+    )
+    add(
+        "--original_teacache",
+        action="store_true",
+        help="do not compute the first step of another expert, as the original does not",
+    )
     add("--shift", type=float, help="shift of the noise schedule (default: 5.0)")
     add(
         "--height",
@@ -164,6 +201,12 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "--fps",
         type=_rate,
         help="of the file, as in 24 or 24000/1001 (default: the model's)",
+    )
+    add(
+        "--crf",
+        type=int,
+        default=18,
+        help="of the mp4, 0 to 51: less is more exact and larger (default: 18)",
     )
     add("--seed", type=int, default=0, help="-1 draws one, prints it and records it")
     add(
@@ -223,6 +266,10 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _rows(text: str) -> str | tuple[int, ...]:
+    return text if text in ("even", "front") else _integers(text)
+
+
 def _rate(text: str) -> int | float:
     try:
         rate = Fraction(text if re.fullmatch(r"[\d./]{1,20}", text) else "")
@@ -241,6 +288,29 @@ def _multipliers(args: argparse.Namespace) -> tuple[float, ...] | None:
     images = getattr(args, "image_paths", None) or ()
     places = getattr(args, "cond_position", None)
     return (0.0,) * len(places or images * (args.task == "interpolate") or range(usual))
+
+
+def _steps(args: argparse.Namespace) -> int | None:
+    """The number asked for, or that of the rows listed."""
+    listed = isinstance(args.rows, tuple) and args.num_inference_steps is None
+    return len(args.rows) if listed else args.num_inference_steps
+
+
+def _teacache(args: argparse.Namespace) -> TeaCache | None:
+    """The cache asked for.
+
+    Raises:
+      ValueError: parts of one without its threshold.
+    """
+    if args.teacache is None:
+        if args.teacache_polynomial or args.original_teacache:
+            raise ValueError("there is no cache without a threshold: give --teacache 0.2, say.")
+        return None
+    return TeaCache(
+        threshold=args.teacache,
+        polynomial=args.teacache_polynomial,
+        original=args.original_teacache,
+    )
 
 
 def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -273,14 +343,17 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     model = open_model(folder, **merged)
     if not is_tiny:
         best = model.configs.fitted(family, official=args.preset == "official")
-    if args.lightx2v:
-        merged["lightx2v"] = tuple(map(str, files_of_experts(family, args.lightx2v).values()))
+    if merged["lightx2v"]:
+        merged["lightx2v"] = tuple(map(str, files_of_experts(family, merged["lightx2v"]).values()))
     asked = {
         "height": args.height,
         "width": args.width,
         "num_frames": args.num_frames,
         "fps": args.fps,
-        "num_steps": args.num_inference_steps,
+        "num_steps": _steps(args),
+        "rows": args.rows,
+        "guidance_until": args.guidance_until,
+        "teacache": _teacache(args),
         "guidance_scale": args.cfg_scale,
         "low_guidance_scale": args.low_cfg_scale,
         "boundary": args.switch_DiT_boundary,
@@ -320,6 +393,7 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
         dtype=dtype if args.dtype is None else args.dtype,
         resident=args.resident,
         mesh=None if args.mesh is None else parse_mesh(args.mesh),
+        crf=args.crf,
         settings=dataclasses.replace(best, **{k: v for k, v in asked.items() if v is not None}),
     )
     return job, model

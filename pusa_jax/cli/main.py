@@ -114,6 +114,8 @@ def _command(argv: list[str]) -> int:
 
     warnings.showwarning = show
     is_quiet = getattr(args, "quiet", False) or not together.is_first()
+    if is_quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with Console(quiet=is_quiet) as args.console:
         return args.run(args) or 0
 
@@ -278,7 +280,10 @@ def make_video(
     is_same = before is None or before["latents_sha256"] == record["latents_sha256"]
     if processes.is_first():
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
-        made = f"{len(result.frames)} frames, seed {prepared.job.settings.seed}"
+        settings = prepared.job.settings
+        made = f"{len(result.frames)} frames, seed {settings.seed}"
+        if result.passes < settings.full_passes:
+            made += f", passes: {result.passes} (full table: {settings.full_passes})"
         print(f"{path}: {made}; {seconds}")
         if before is not None:
             reasons = "; ".join(what_differs(before, record)) or "nothing known has changed"

@@ -156,6 +156,7 @@ def agree_on_run(run: Any, weights: Any, workdir: Path) -> None:
         return
     from pusa_jax.devices import peers
     from pusa_jax.files import fingerprints
+    from pusa_jax.inference import packaged
 
     data, workdir = Path(run.data.folder), workdir.absolute()
     file = run.adapter.file if run.adapter else None
@@ -164,7 +165,7 @@ def agree_on_run(run: Any, weights: Any, workdir: Path) -> None:
         | {
             "files of the model": weights and _model(weights),
             "dataset": fingerprints.of_files(data.glob("*.json"), data),
-            "adapters": file and fingerprints.of_file(file),
+            "adapters": file and fingerprints.of_file(packaged.found(file, "lora")),
             "checkpoints in the workdir": _saved_steps(workdir) or "none",
         }
     )

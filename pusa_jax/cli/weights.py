@@ -33,7 +33,7 @@ EXTRACT_EPILOG = """example:
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `pusa-jax convert`."""
     add = parser.add_argument
-    add("--src", required=True, help="folder or file as published")
+    add("--src", required=True, help="folder or file as published, or a name on the Hub")
     add("--dst", required=True, help="folder to make")
     add("--dtype", choices=["float32", "bfloat16"], help="cast on the way")
     add("--overwrite", action="store_true", help="replace an existing folder")
@@ -66,7 +66,7 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = EXTRACT_DESCRIPTION, EXTRACT_EPILOG
     add = parser.add_argument
-    add("--tuned", required=True, help="model folder or file, in any layout")
+    add("--tuned", required=True, help="model folder, file or name on the Hub")
     add("--base", required=True, help="the model it was tuned from, in any layout")
     add("--rank", type=int, required=True, help="of the LoRA")
     add("--dst", required=True, help="a .safetensors file")
@@ -92,7 +92,7 @@ def add_lora_flags(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="FILE",
-            help=f"LoRA file{expert}; may be repeated",
+            help=f"LoRA file{expert}, or OWNER/NAME[@REVISION]/FILE on the Hub; may be repeated",
         )
         add(
             f"--{kind}_alpha", action="append", type=float, default=[], metavar="NUMBER",
@@ -115,11 +115,14 @@ def add_lora_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def loras_of(args: argparse.Namespace, kind: str = "lora") -> tuple[tuple[str, float], ...]:
-    """Files and strengths of a key of `STRENGTHS`.
+    """Files and strengths of a key of `STRENGTHS`; names on the Hub are found there.
 
     Raises:
       ValueError: there are not as many strengths as files.
+      OSError: see `packaged.found`.
     """
+    from pusa_jax.inference import packaged
+
     paths, strengths = getattr(args, f"{kind}_path"), getattr(args, f"{kind}_alpha")
     strengths = strengths or [STRENGTHS[kind]] * len(paths)
     if len(strengths) != len(paths):
@@ -127,7 +130,7 @@ def loras_of(args: argparse.Namespace, kind: str = "lora") -> tuple[tuple[str, f
             f"one --{kind}_alpha per --{kind}_path is needed, got {len(strengths)} for "
             f"{len(paths)} files."
         )
-    return tuple(zip(paths, strengths, strict=True))
+    return tuple((packaged.found(p, "lora"), s) for p, s in zip(paths, strengths, strict=True))
 
 
 def all_loras_of(args: argparse.Namespace, num_experts: int) -> dict[str, Any]:
@@ -140,6 +143,8 @@ def all_loras_of(args: argparse.Namespace, num_experts: int) -> dict[str, Any]:
     Raises:
       ValueError: flags of a model with another number of denoisers, or see `loras_of`.
     """
+    from pusa_jax.inference import packaged
+
     loras = {kind: loras_of(args, kind) for kind in STRENGTHS}
     if num_experts > 1 and loras["lora"]:
         raise ValueError(
@@ -154,7 +159,7 @@ def all_loras_of(args: argparse.Namespace, num_experts: int) -> dict[str, Any]:
     return {
         "lora": loras["lora"] or loras["high_lora"],
         "low_lora": loras["low_lora"],
-        "lightx2v": tuple(args.lightx2v),
+        "lightx2v": tuple(packaged.found(path, "loras") for path in args.lightx2v),
     }
 
 

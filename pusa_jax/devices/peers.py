@@ -1,6 +1,7 @@
 """What processes of a group tell each other, so that none of them waits for another in vain.
 
     agree   all hold the same record, or all end with the line that says where they differ
+    from_first   what the first has made, as a name it has looked up, all have
     tell    what ends one process ends all, with its line
     part    all have come to the end
 
@@ -66,7 +67,7 @@ class Group:
         self._client: Any = state.client
         self.index, self.count = state.process_id, state.num_processes
         self._on_end, self._is_over, self._last = on_end, threading.Event(), threading.Lock()
-        self._meetings = 0
+        self._meetings = self._made = 0
         self.advice: Callable[[], str] = str
         self._hosts: dict[str, str] = {}
         self._threads = [
@@ -123,6 +124,16 @@ class Group:
                 + ". Give all processes the same command line, files and versions."
             )
         self._client.key_value_set(f"{here}/same", "")
+
+    def from_first(self, make: Callable[[], str]) -> str:
+        """What the first process makes, in all; see the function."""
+        self._made += 1
+        key = f"pusa_jax/made/{self._made}"
+        if self.index:
+            return self._get(key)
+        value = make()
+        self._client.key_value_set(key, value)
+        return value
 
     def tell(self, line: str, error: BaseException | None = None) -> None:
         """Lets all others end with a line, unless one of them has told its own: then that counts.
@@ -320,6 +331,14 @@ def agree(record: Mapping[str, Any]) -> None:
     """
     if _group is not None:
         _group.agree(record)
+
+
+def from_first(make: Callable[[], str]) -> str:
+    """What the first process makes, in all of them; the others wait for it and make nothing.
+
+    All processes call this equally often. Where it fails, the first one tells the others.
+    """
+    return make() if _group is None else _group.from_first(make)
 
 
 def tell(line: str, error: BaseException | None = None) -> None:

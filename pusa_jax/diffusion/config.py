@@ -5,13 +5,37 @@ import itertools
 import math
 from typing import Literal
 
-Solver = Literal["euler", "unipc", "dpm++", "ddim", "ddpm"]
+from pusa_jax.diffusion.rows import FINE, rows_taken
+
+Solver = Literal["euler", "ab2", "unipc", "dpm++", "ddim", "ddpm"]
+
+Rows = Literal["even", "front"] | tuple[int, ...]
+"""Which rows of a table a run takes, see `diffusion.rows`."""
 
 Tiling = bool | Literal["original"]
 """Overlapping tiles without seams, none, or the original's where those are others."""
 
 MAX_FPS = 240
 """Frames per second; more is a mistake, and from a million on the encoder fails."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeaCache:
+    """A cache of Pusa's own pipelines, for parity with them; fewer rows are better per pass.
+
+    Attributes:
+      threshold: change that adds up before the blocks are computed again.
+      polynomial: name of the model that it was fitted to; None goes by the network's width.
+      original: the cache goes on when the expert changes, as the original's does.
+    """
+
+    threshold: float
+    polynomial: str | None = None
+    original: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"TeaCache's threshold must be above 0, got {self.threshold}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,10 +50,16 @@ class SamplingConfig:
       guidance_scale: 1 is off.
       low_guidance_scale: of the low-noise expert, where a model has one; None is the same.
       guidance_schedule: guidance scale of every step, in place of the others; None is one for all.
+      guidance_until: share of the steps that are guided, from the first on; the others are made of
+        the prompt's pass alone.
       boundary: noise level, 0 to 1, below which the low-noise expert takes over; None is the
         model's.
       solver: of the model's process: DDIM and ancestral sampling (ddpm) of variance-preserving
-        diffusion, the others of flow matching, where all but Euler's look back at earlier steps.
+        diffusion, the others of flow matching, where all but Euler's look back at earlier steps;
+        UniPC and DPM++ along one level for all frames, ab2 along each frame's own.
+      rows: "even" is the model's schedule of `num_steps` steps; "front" and a list take as many of
+        the rows of a finer one, see `diffusion.rows`.
+      teacache: where the blocks of a step are left out; None is nowhere.
       levels: noise level of every step, falling, in place of the model's schedule; a run ends at 0.
       shift: of the schedule towards noise; 1 leaves the levels evenly spaced.
       seed: of the initial noise, 0 to 2**64 - 1; up to 2**32 - 1 it means what it always did.
@@ -49,8 +79,11 @@ class SamplingConfig:
     guidance_scale: float = 3.0
     low_guidance_scale: float | None = None
     guidance_schedule: tuple[float, ...] | None = None
+    guidance_until: float = 1.0
     boundary: float | None = None
     solver: Solver = "euler"
+    rows: Rows = "even"
+    teacache: TeaCache | None = None
     levels: tuple[float, ...] | None = None
     shift: float = 5.0
     seed: int = 0
@@ -74,6 +107,14 @@ class SamplingConfig:
                     f"levels must be {self.num_steps} falling numbers in (0, 1], one for each "
                     f"step, got {', '.join(map(str, self.levels[:40]))}."
                 )
+        if self.rows != "even":
+            if self.levels is not None:
+                raise ValueError("give levels of one's own or rows of the model's, not both.")
+            rows_taken(self.rows, self.num_steps)
+        if not 0 <= self.guidance_until <= 1:
+            raise ValueError(
+                f"guidance until a share of the steps needs 0 to 1, got {self.guidance_until}."
+            )
         for scale in (self.guidance_scale, self.low_guidance_scale, *(schedule or ())):
             if scale is not None and not math.isfinite(scale):
                 raise ValueError(f"the guidance scale must be a number, got {scale}.")
@@ -87,8 +128,16 @@ class SamplingConfig:
             raise ValueError(f"fps must be 1 to {MAX_FPS}, got {self.fps}.")
 
     @property
+    def full_passes(self) -> int:
+        """Forwards of the denoiser along all rows of the table, guided to the end."""
+        rows = self.num_steps if self.rows == "even" else FINE
+        return rows * (1 + self.is_guided)
+
+    @property
     def is_guided(self) -> bool:
         """Whether any step asks for the negative prompt as well."""
+        if not self.guidance_until:
+            return False
         scales = self.guidance_schedule or (self.guidance_scale, self.low_guidance_scale)
         return any(scale not in (None, 1) for scale in scales)
 
@@ -101,6 +150,9 @@ def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
         guidance_scale=1.0,
         low_guidance_scale=None,
         guidance_schedule=None,
+        guidance_until=1.0,
         shift=5.0,
         solver="euler",
+        rows="even",
+        teacache=None,
     )

@@ -4,6 +4,7 @@ A noise level sigma runs from 1 (pure noise) to 0 (clean): x = (1 - sigma) * cle
 and networks predict dx/dsigma = noise - clean. Everything is per latent frame: sigmas are [B, F].
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -108,4 +109,29 @@ class NoiseTable(NamedTuple):
             step_sizes=self.step_sizes[start:stop],
             levels=self.levels[start:stop],
             coefficients=jax.tree.map(lambda leaf: leaf[start:stop], self.coefficients),
+        )
+
+    def thinned(self, rows: Sequence[int]) -> "NoiseTable":
+        """The steps that start from some of the levels only, each to the next of them.
+
+        With Euler steps that is to use the velocity of each of these again until the next, step by
+        step of the whole table.
+
+        Args:
+          rows: rising, from 0.
+
+        Raises:
+          ValueError: a table with rows of a solver that does not go by levels.
+        """
+        if self.coefficients is not None:
+            raise ValueError(
+                "a list of rows is for flow matching; this model takes a number of steps."
+            )
+        chosen = np.asarray(rows)
+        return NoiseTable(
+            sigmas=np.asarray(self.sigmas)[[*chosen, self.num_steps]],
+            timesteps=np.asarray(self.timesteps)[chosen],
+            step_sizes=np.add.reduceat(np.asarray(self.step_sizes), chosen),
+            levels=np.asarray(self.levels)[chosen],
+            entry=self.entry,
         )

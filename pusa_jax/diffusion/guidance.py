@@ -40,7 +40,7 @@ def guided(
         prompt, negative = jax.lax.fori_loop(
             0, passes, one_pass, jnp.zeros((2, *shape.shape), shape.dtype)
         )
-        return _away_from(negative, prompt, scale, latents.shape[-1])
+        return away_from(negative, prompt, scale, latents.shape[-1])
 
     return call
 
@@ -63,12 +63,12 @@ def guided_together(
     def call(latents: Latents, timesteps: Timesteps) -> Prediction:
         twice = velocity(jnp.tile(latents, (2, 1, 1, 1, 1)), jnp.tile(timesteps, (2, 1)), texts)
         prompt, negative = jnp.split(twice, 2)
-        return _away_from(negative, prompt, scale, latents.shape[-1])
+        return away_from(negative, prompt, scale, latents.shape[-1])
 
     return call
 
 
-def _away_from(
+def away_from(
     negative: Prediction, prompt: Prediction, scale: Float[Array, ""], channels: int
 ) -> Prediction:
     """Guidance of the first channels; what is predicted beside them is that of the prompt's pass.

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from pusa_jax.diffusion.adams import AB2
 from pusa_jax.diffusion.ancestral import ANCESTRAL
 from pusa_jax.diffusion.ddim import DDIM
 from pusa_jax.diffusion.flow import interpolate, per_frame, velocity_target
 from pusa_jax.diffusion.linear_betas import linear_betas
-from pusa_jax.diffusion.solvers import EULER, SOLVERS, Solver
+from pusa_jax.diffusion.solvers import EULER, Solver, dpmpp, unipc
 from pusa_jax.diffusion.timesteps import LevelTable
 from pusa_jax.diffusion.variance_bound import variance_bound
 from pusa_jax.typing import Latents, Prediction
@@ -58,6 +59,9 @@ def _with_variance_kept(clean: Latents, noise: Latents, levels: LevelTable) -> L
 def _noise(clean: Latents, noise: Latents) -> Latents:
     return noise
 
+
+SOLVERS: Mapping[str, Solver] = {"euler": EULER, "ab2": AB2, "unipc": unipc(), "dpm++": dpmpp()}
+"""Those of flow matching; UniPC and DPM++ of the order that Wan samples with."""
 
 FLOW = Process(solver=EULER, solvers=SOLVERS, noised=_on_the_straight_path, target=velocity_target)
 """Flow matching, as Wan, Mochi and Pusa are trained."""

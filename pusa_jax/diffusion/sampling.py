@@ -8,7 +8,7 @@
 that a run can be watched and its network changed; `integrate` runs it inside one program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,11 +33,18 @@ class Row(NamedTuple):
     coefficients: Any
 
 
-def rows_of(table: NoiseTable, solver: Solver = EULER) -> list[Row]:
+def rows_of(
+    table: NoiseTable, solver: Solver = EULER, is_new: Sequence[bool] | None = None
+) -> list[Row]:
     """The steps of a table for a solver, on the host.
 
-    Rows that the table brings along are taken as they are. Else Euler takes its step sizes, which
-    may stop a frame early, and others go by its levels.
+    Rows that the table brings along are taken as they are. Else solvers for any table go by its
+    step sizes, which may stop a frame early, and others go by its levels.
+
+    Args:
+      table: the plan.
+      solver: takes the steps.
+      is_new: see `Solver.of_step_sizes`.
 
     Raises:
       ValueError: a multistep solver, and frames that move along different levels; or a solver that
@@ -45,8 +52,8 @@ def rows_of(table: NoiseTable, solver: Solver = EULER) -> list[Row]:
     """
     timesteps = np.asarray(table.timesteps)
     steps = table.coefficients
-    if steps is None and solver is EULER:
-        steps = np.asarray(table.step_sizes)
+    if steps is None and solver.of_step_sizes is not None:
+        steps = solver.of_step_sizes(np.asarray(table.step_sizes), is_new)
     elif steps is None:
         steps = solver.coefficients(np.asarray(table.sigmas))
     leaves, structure = jax.tree.flatten(steps)

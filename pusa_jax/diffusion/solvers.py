@@ -1,5 +1,7 @@
 """Solvers of the flow: Euler for any noise table, UniPC and DPM++ where frames share one level.
 
+`adams` has the one of second order for any table.
+
     rows  = solver.coefficients(sigmas)         on the host in float64, before the run
     state = solver.init(latents)
     state = solver.step(state, velocity, row)   for each row, inside lax.scan; see `state.latents`
@@ -14,7 +16,7 @@ References: UniPC arXiv 2302.04867 (its B2(h) form), DPM-Solver++ arXiv 2211.010
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -35,6 +37,9 @@ class Solver:
     Attributes:
       coefficients: noise levels of the whole run -> rows, a pytree whose leaves have a first axis
         S. To cut a run, cut the rows and carry the state over.
+      of_step_sizes: the same from step sizes [S, F], for a solver that goes by them along any
+        table; and from [S] whether the velocity of a step is another function than that of the step
+        before, or None. None is a solver that goes by levels.
       init: latents at the first level -> state.
       step: state, velocity predicted at `state.latents`, row -> state at the next level.
       is_random: whether a step adds noise; each row then has a leaf `noise`, None until a run fills
@@ -44,6 +49,7 @@ class Solver:
     coefficients: Callable[[Levels], Any]
     init: Callable[[Latents], Any]
     step: Callable[[Any, Latents, Any], Any]
+    of_step_sizes: Callable[[np.ndarray, Sequence[bool] | None], Any] | None = None
     is_random: bool = False
 
 
@@ -66,7 +72,10 @@ def euler_step(state: EulerState, velocity: Latents, row: Float[Array, " f"]) ->
 
 
 EULER = Solver(
-    coefficients=euler_coefficients, init=lambda x: EulerState(latents=x), step=euler_step
+    coefficients=euler_coefficients,
+    of_step_sizes=lambda step_sizes, is_new: step_sizes,
+    init=lambda x: EulerState(latents=x),
+    step=euler_step,
 )
 
 
@@ -299,7 +308,3 @@ def _dpmpp_weights(
     # Parity: half of what a parabola through the three guesses would add, as in the original.
     bow = straight / h**2 - alpha / h + alpha / 2
     return straight * newest + (alpha - straight / h) * slope + bow * curve
-
-
-SOLVERS: Mapping[str, Solver] = {"euler": EULER, "unipc": unipc(), "dpm++": dpmpp()}
-"""Name in `SamplingConfig.solver` -> solver, multistep ones of the order that Wan samples with."""

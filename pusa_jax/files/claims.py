@@ -23,6 +23,9 @@ STEPS = 10_000
 SCALE = 1000.0
 """Guidance, shift and strength of a LoRA, in either direction."""
 
+CRF = 51
+"""Coarsest constant rate factor of H.264 with 8 bits."""
+
 INPUTS = 10_000
 """Files that a job is given."""
 

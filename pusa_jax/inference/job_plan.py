@@ -1,14 +1,16 @@
 """What a run would do, in words and numbers, for `--dry_run`: nothing is read or made."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pusa_jax.devices.topologies import GIB
+from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.rows import rows_taken
 from pusa_jax.inference.jobs import Prepared
 from pusa_jax.inference.loading import place_for_text
 from pusa_jax.inference.mesh_choice import Resident, device_limit, weight_bytes
-from pusa_jax.inference.settings import guidance_scales, latent_shape, plan_run
+from pusa_jax.inference.settings import count_passes, guidance_scales, latent_shape, plan_run
 from pusa_jax.inference.text_place import PLACES
 from pusa_jax.media import video
 
@@ -19,7 +21,7 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
     shape = latent_shape(job.settings, configs)
     _, f, h, w, _ = shape
     _, ph, pw = configs.dit.patch_size
-    passes = 2 if job.settings.is_guided else 1
+    served, scales = _served(prepared)
     given = [pair for c in prepared.conditions for pair in zip(c.at, c.multipliers, strict=True)]
     return {
         "task": job.task,
@@ -37,9 +39,11 @@ def describe_plan(prepared: Prepared) -> dict[str, Any]:
         "sources": {path: _rate_in_words(prepared, path) for path in job.inputs},
         "steps": job.settings.num_steps,
         "solver": job.settings.solver,
-        "passes_per_step": passes,
-        "passes": passes * job.settings.num_steps,
-        **describe_experts(prepared),
+        "rows": _rows(job.settings),
+        "passes_per_step": 2 if job.settings.is_guided else 1,
+        "passes": count_passes(scales),
+        "passes_of_full_table": job.settings.full_passes,
+        **describe_experts(prepared, served, scales),
         "mesh": dict(mesh.shape),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "memory": _memory(prepared),
@@ -63,19 +67,38 @@ def _memory(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def describe_experts(prepared: Prepared) -> dict[str, Any]:
-    """Which steps each of several experts takes, with which guidance, and where they lie."""
-    job, model = prepared.job, prepared.model
+def _rows(settings: SamplingConfig) -> str | list[int]:
+    """Which rows of the fine table are taken, if not a whole table."""
+    return "all" if settings.rows == "even" else [*rows_taken(settings.rows, settings.num_steps)]
+
+
+def _boundary(prepared: Prepared) -> float:
+    """The noise level at which the second of two experts takes over; 0 of a single one."""
+    model, asked = prepared.model, prepared.job.settings.boundary
     if len(model.family.experts) == 1:
+        return 0.0
+    return next(iter(model.folder.first_levels.values())) if asked is None else asked
+
+
+def _served(prepared: Prepared) -> tuple[list[int], list[float]]:
+    """Which expert takes each step, and with which guidance scale, whatever length the clip has."""
+    settings, model = prepared.job.settings, prepared.model
+    length = model.configs.fitted(model.family).num_frames
+    piece = dataclasses.replace(settings, num_frames=length)
+    levels = plan_run(model.family, piece, [], model.configs).levels
+    served = [int(level < _boundary(prepared)) for level in levels]
+    return served, guidance_scales(settings, served)
+
+
+def describe_experts(
+    prepared: Prepared, served: Sequence[int], scales: Sequence[float]
+) -> dict[str, Any]:
+    """Which steps each of several experts takes, with which guidance, and where they lie."""
+    if len(prepared.model.family.experts) == 1:
         return {}
-    levels = model.folder.first_levels
-    first = next(iter(levels))
-    boundary = levels[first] if job.settings.boundary is None else job.settings.boundary
-    table = plan_run(model.family, job.settings, prepared.conditions, model.configs)
-    served = [int(level < boundary) for level in table.levels]
-    scales = guidance_scales(job.settings, served)
+    job, levels = prepared.job, prepared.model.folder.first_levels
     return {
-        "boundary": boundary,
+        "boundary": _boundary(prepared),
         "experts": {
             name: {
                 "steps": served.count(i),

@@ -38,6 +38,7 @@ from pusa_jax.inference.mesh_choice import (
 )
 from pusa_jax.inference.pieces import check_given, pieces_of
 from pusa_jax.inference.pipeline import Output, PusaPipeline
+from pusa_jax.inference.reuse import check_reusing
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.media.outputs import write_clip
@@ -71,6 +72,7 @@ class Job:
       fit: how inputs are brought to size: crop, letterbox or stretch.
       source_fps: "model" brings clips to the model's frame rate; "keep" takes frame by frame.
       mesh: sizes of its axes; None is the sensible one for the devices there are.
+      crf: constant rate factor of the mp4, 0 to 51; less is more exact and larger.
     """
 
     task: Task
@@ -92,6 +94,7 @@ class Job:
     resident: Resident | None = None
     source_fps: SourceRate = "model"
     mesh: dict[str, int] | None = None
+    crf: int = video.CRF
     settings: SamplingConfig = SamplingConfig()
 
     def __post_init__(self):
@@ -165,20 +168,16 @@ class Job:
         check_claims(job)
         folders = tuple(Path(f) for f in (made_in, beside) if isinstance(f, str | Path))
         found = {
-            path: job_files.located(_here(path), known, folders) for path, known in expected.items()
+            path: job_files.located(packaged.here(path), known, folders)
+            for path, known in expected.items()
         }
-        job = job._with_paths(lambda path: found.get(path, _here(path)))
+        job = job._with_paths(lambda path: found.get(path, packaged.here(path)))
         models = (p for f in (Path(), *folders) if os.path.exists(p := f / job.model))
         return dataclasses.replace(
             job,
             model=str(next(models, job.model)),
             inputs=tuple(found.get(path, path) for path in job.inputs),
         )
-
-
-def _here(path: str) -> str:
-    """A path of this machine, also for files that come along."""
-    return packaged.found(packaged.named(path))
 
 
 def check_claims(job: Job) -> None:
@@ -193,6 +192,7 @@ def check_claims(job: Job) -> None:
     claims.check_number("the number of steps", settings.num_steps, 1, claims.STEPS)
     for scale in (settings.guidance_scale, settings.low_guidance_scale or 0.0):
         claims.check_number("the guidance scale", scale, -claims.SCALE, claims.SCALE)
+    claims.check_number("crf", job.crf, 0, claims.CRF)
     claims.check_number("shift", settings.shift, 1 / claims.SCALE, claims.SCALE)
     for file, strength in (*job.lora, *job.low_lora):
         claims.check_number(f"the strength of {file}", strength, -claims.SCALE, claims.SCALE)
@@ -211,7 +211,7 @@ def moved(record: Mapping[str, Any], job: Job) -> list[tuple[str, str]]:
         then += [path for path, _ in record.get(name) or ()]
         now += [path for path, _ in getattr(job, name)]
     pairs = zip(then, now, strict=True)
-    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, _here(old))]
+    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, packaged.here(old))]
 
 
 def read_conditions(
@@ -356,7 +356,9 @@ def prepare(
         check_given([place for given in conditions for place in given.at], pieces)
     table = plan_run(family, piece, conditions, configs)
     rows_of(table, family.process.solvers[settings.solver])
-    mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided)
+    in_turn = settings.teacache is not None
+    mesh = choose_mesh(job.mesh, family, configs.dit, guided=settings.is_guided and not in_turn)
+    check_reusing(settings, mesh)
     resident = choose_resident(
         job.resident, mesh, family, configs.dit, job.dtype, device_limit(mesh)
     )
@@ -425,9 +427,10 @@ def _written(
 ) -> Path:
     """Writes the clip, of a numbered output under the first number that is free by now."""
     path, unnumbered, fps = prepared.output, prepared.unnumbered, prepared.job.settings.fps
+    only_new, crf = unnumbered is not None, prepared.job.crf
     while True:
         try:
-            write_clip(path, frames, latents, fps, record, only_new=unnumbered is not None)
+            write_clip(path, frames, latents, fps, record, only_new=only_new, crf=crf)
             return path
         except FileExistsError:
             if unnumbered is None:
@@ -441,6 +444,7 @@ def embedded_record(job: Job, output: Output, mesh: Mesh) -> dict[str, Any]:
     return {
         "job": job.as_record(),
         "latents_sha256": output.latents_sha256(),
+        "passes": output.passes,
         "seconds": output.seconds,
         "pusa_jax": pusa_jax.__version__,
         "jax": jax.__version__,

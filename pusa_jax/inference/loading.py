@@ -83,8 +83,8 @@ def open_model(
     """Opens a folder and LoRA files, and finds out whether they belong together.
 
     Args:
-      path: published or converted, or opened already; "tiny" is the model that comes along.
-      lora: files and strengths, for the only denoiser or the high-noise expert.
+      path: published or converted, or opened already; or a name, see `packaged`.
+      lora: files, or their names, and strengths, for the only denoiser or the high-noise expert.
       low_lora: for the low-noise expert.
       lightx2v: files for a few steps, see `convert.folders.merging`.
       add_differences: of LoRA files, see `read_adapters`.
@@ -100,6 +100,9 @@ def open_model(
         folder.tokenizer()
     check_belonging(folder.path, family, configs)
     dit = configs["dit"]
+    lora = [(packaged.found(path, "lora"), strength) for path, strength in lora]
+    low_lora = [(packaged.found(path, "lora"), strength) for path, strength in low_lora]
+    lightx2v = [packaged.found(path, "loras") for path in lightx2v]
     return Model(
         folder=folder,
         configs=Configs(dit=dit, vae=configs["vae"]),

@@ -21,6 +21,7 @@ class Output:
       latents: final latents [1, F, h, w, C], float32.
       seed: of the noise.
       settings: what was used, prompts included, as plain values.
+      passes: forwards of the denoiser; a guided step has two.
       seconds: wall time of each stage.
     """
 
@@ -28,6 +29,7 @@ class Output:
     latents: np.ndarray
     seed: int
     settings: dict[str, Any]
+    passes: int
     seconds: dict[str, float]
 
     def __repr__(self) -> str:

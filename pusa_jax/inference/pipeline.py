@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver, Tiling
+from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.sampling import sample, start, with_noise
 from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.inference.autoencoder import Autoencoder
@@ -35,10 +36,12 @@ from pusa_jax.inference.output import Output as Output
 from pusa_jax.inference.output import Stopwatch
 from pusa_jax.inference.pieces import check_given, pieces_of, sample_pieces, seed_of
 from pusa_jax.inference.plan import Plan
+from pusa_jax.inference.reuse import ReusingStep, check_reusing, steps_left_out
 from pusa_jax.inference.settings import (
     Configs,
     Given,
     check_call,
+    count_passes,
     guidance_scales,
     latent_shape,
     places_of,
@@ -127,7 +130,8 @@ class PusaPipeline:
         Weights are read straight to where they lie on the mesh, each device its own part.
 
         Args:
-          folder: where DiT, VAE, text encoder and tokenizer lie.
+          folder: where DiT, VAE, text encoder and tokenizer lie, or their name on the Hub, as
+            "Wan-AI/Wan2.1-T2V-14B@37ec512"; LoRA files may be named so as well.
           dtype: of the DiT and the text encoder; the VAE always runs in float32.
           lora: files and strengths, merged in order; of two experts, into that for high noise.
           low_lora: the same for low noise.
@@ -194,6 +198,7 @@ class PusaPipeline:
         if pieces is not None:
             check_given([place for given in conditions for place in places_of(given)], pieces)
         plan_run(self.family, piece, conditions, configs)
+        check_reusing(piece, self.mesh)
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
@@ -203,8 +208,11 @@ class PusaPipeline:
             None if noise is None else np.asarray(noise).reshape(-1, *latent_shape(piece, configs))
         )
 
+        passes = 0
+
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
+            nonlocal passes
             run = dataclasses.replace(piece, seed=seed_of(settings.seed, number))
             done, count = (number, 1) if pieces is None else (number, pieces.count)
 
@@ -218,7 +226,9 @@ class PusaPipeline:
             if carried is not None:
                 plan = plan.continued(self.family)
             own = None if draws is None else draws[number * plan.draws :][: plan.draws]
-            return self._sample(plan, texts, own, watch, tell)
+            latents, run_passes = self._sample(plan, texts, own, watch, tell)
+            passes += run_passes
+            return latents
 
         if pieces is None:
             latents = one(0, None)
@@ -232,8 +242,14 @@ class PusaPipeline:
             latents=latents,
             seed=settings.seed,
             settings=used,
+            passes=passes,
             seconds=watch.seconds,
         )
+
+    def _served(self, table: NoiseTable, settings: SamplingConfig) -> tuple[list[int], list[float]]:
+        """Which expert takes each step, and with which guidance scale."""
+        served = [self.experts.serving(float(x), settings.boundary) for x in table.levels]
+        return served, guidance_scales(settings, served)
 
     def _sample(
         self,
@@ -242,11 +258,14 @@ class PusaPipeline:
         draws: np.ndarray | None,
         watch: Stopwatch,
         on_progress: Progress,
-    ) -> np.ndarray:
-        """Latents [1, F, h, w, C] of a plan on the host; `draws` take the place of its noise."""
-        rows, settings, solver = plan.rows, plan.settings, plan.solver
-        served = [self.experts.serving(float(x), settings.boundary) for x in plan.table.levels]
-        scales = guidance_scales(settings, served)
+    ) -> tuple[np.ndarray, int]:
+        """Latents [1, F, h, w, C] of a plan on the host, and the passes of the denoiser.
+
+        `draws` take the place of its noise.
+        """
+        settings, solver = plan.settings, plan.solver
+        served, scales = self._served(plan.table, settings)
+        rows = plan.rows(served, scales)
         noise = plan.noise(0) if draws is None else jnp.asarray(draws[0])
         clean, _ = place(plan.given, noise)  # [1, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, plan.table)))
@@ -266,7 +285,11 @@ class PusaPipeline:
             return dit, prepared[served[i]], scale, state, self._put(row)
 
         on_progress("compile", 0, 1)
-        program = self._compiled_step(settings.solver, *arguments(state, 0))
+        left_out = steps_left_out(self.family, plan, self.experts.take, served, scales)
+        if left_out is None:
+            program = self._compiled_step(settings.solver, *arguments(state, 0))
+        else:
+            program = self._reusing_step(settings.solver, left_out)
         on_progress("compile", 1, 1)
         watch.lap("compile")
 
@@ -283,7 +306,12 @@ class PusaPipeline:
         on_progress("denoise", 0, len(rows))
         latents = np.asarray(sample(step, state, len(rows), on_step).latents)
         watch.lap("denoise")
-        return latents
+        return latents, count_passes(scales, left_out)
+
+    def _reusing_step(self, solver: Solver, left_out: Sequence[bool]) -> Callable:
+        """The steps of one run that leaves out blocks."""
+        run = self.family.process.solvers[solver]
+        return ReusingStep(family=self.family, mesh=self.mesh, solver=run, reuses=left_out)
 
     def keep(self, *, shapes: int = SHAPES, prompts: int = PROMPTS) -> None:
         """Forgets what was compiled and encoded, and bounds how much of it is kept from now on."""

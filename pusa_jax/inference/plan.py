@@ -1,7 +1,6 @@
 """One run planned: its noise table, the rows its solver steps along, and the noise it draws."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,13 @@ from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.sampling import Row, rows_of
 from pusa_jax.diffusion.seeds import random_key
 from pusa_jax.diffusion.solvers import Solver
-from pusa_jax.inference.settings import Configs, Given, latent_shape, plan_run
+from pusa_jax.inference.settings import (
+    Configs,
+    Given,
+    latent_shape,
+    new_functions,
+    plan_run,
+)
 from pusa_jax.models.family import Family
 from pusa_jax.typing import Latents
 
@@ -49,15 +54,14 @@ class Plan:
             solver=family.process.solvers[settings.solver],
         )
 
-    @functools.cached_property
-    def rows(self) -> list[Row]:
-        """The steps."""
-        return rows_of(self.table, self.solver)
+    def rows(self, served: Sequence[int], scales: Sequence[float]) -> list[Row]:
+        """The steps, of which solvers that look back know where expert or guidance change."""
+        return rows_of(self.table, self.solver, new_functions(served, scales))
 
     @property
     def draws(self) -> int:
         """How often noise is drawn: at the start, and after each step by a random solver."""
-        return 1 + len(self.rows) * self.solver.is_random
+        return 1 + self.table.num_steps * self.solver.is_random
 
     def noise(self, number: int) -> Latents:
         """A draw, standard normal; the first is the one that a seed always meant."""

@@ -1,6 +1,7 @@
 """Whether a clip can be sampled: settings and given frames against the sizes of the networks."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from pusa_jax.diffusion.conditioning import FrameCondition, check_conditions
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
+from pusa_jax.diffusion.rows import FINE, rows_taken
 from pusa_jax.diffusion.tasks import Condition, latent_frames
 from pusa_jax.models.family import CodecConfig, DenoiserConfig, Family
 
@@ -64,6 +66,15 @@ def check_experts(settings: SamplingConfig, family: Family) -> None:
             )
 
 
+def check_reuse(settings: SamplingConfig, family: Family, configs: Configs) -> None:
+    """Raises ValueError if blocks are to be left out of a denoiser that has no rule for it."""
+    if settings.teacache is None:
+        return
+    if family.reuse is None:
+        raise ValueError(f"TeaCache is published for Wan, not for {family.name}; leave it out.")
+    family.reuse.check(settings.teacache, configs.dit)
+
+
 def check_call(prompt: Any, conditions: Any) -> None:
     """Raises TypeError, with the right call, for what other libraries take and we do not."""
     if not isinstance(prompt, str):
@@ -99,12 +110,24 @@ def plan_run(
     for given in conditions:
         encoded = isinstance(given, FrameCondition)
         multipliers[[*places_of(given)]] = given.multiplier if encoded else given.multipliers
-    return family.table(
-        settings,
+    check_reuse(settings, family, configs)
+    fine, rows = _fine(settings)
+    table = family.table(
+        fine,
         multipliers,
         is_conditioned=bool(conditions),
         compute_dtype=configs.dit.compute_dtype,
     )
+    return table if rows is None else table.thinned(rows)
+
+
+def _fine(settings: SamplingConfig) -> tuple[SamplingConfig, tuple[int, ...] | None]:
+    """The settings of the table that rows are taken of, and which; None is all."""
+    if settings.rows == "even":
+        return settings, None
+    rows = rows_taken(settings.rows, settings.num_steps)
+    fine = dataclasses.replace(settings, num_steps=FINE, rows="even", guidance_schedule=None)
+    return fine, rows
 
 
 def guidance_scales(settings: SamplingConfig, served: Sequence[int]) -> list[float]:
@@ -114,11 +137,25 @@ def guidance_scales(settings: SamplingConfig, served: Sequence[int]) -> list[flo
       settings: of the run.
       served: which expert takes each step; all but the first are for low noise.
     """
-    if settings.guidance_schedule is not None:
-        return [*settings.guidance_schedule]
-    low = settings.low_guidance_scale
-    low = settings.guidance_scale if low is None else low
-    return [low if expert else settings.guidance_scale for expert in served]
+    scales = settings.guidance_schedule
+    if scales is None:
+        low = settings.low_guidance_scale
+        low = settings.guidance_scale if low is None else low
+        scales = [low if expert else settings.guidance_scale for expert in served]
+    guided = math.ceil(round(settings.guidance_until * len(served), 6))
+    return [scale if i < guided else 1.0 for i, scale in enumerate(scales)]
+
+
+def new_functions(served: Sequence[int], scales: Sequence[float]) -> list[bool]:
+    """Steps whose guided velocity is another function than that of the step before."""
+    steps = [*zip(served, scales, strict=True)]
+    return [i > 0 and steps[i] != steps[i - 1] for i in range(len(steps))]
+
+
+def count_passes(scales: Sequence[float], left_out: Sequence[bool] | None = None) -> int:
+    """Forwards of the network in a run: two for a guided step, none for one without blocks."""
+    passes = [1 if scale == 1 else 2 for scale in scales]
+    return sum(passes) if left_out is None else sum(np.where(left_out, 0, passes).tolist())
 
 
 def check_all(conditions: Sequence[Given], num_latent_frames: int) -> None:

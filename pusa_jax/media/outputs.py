@@ -51,6 +51,7 @@ def write_clip(
     record: Mapping[str, Any],
     *,
     only_new: bool = False,
+    crf: int = video.CRF,
 ) -> None:
     """Writes a clip; a path without an ending is a folder.
 
@@ -61,6 +62,7 @@ def write_clip(
       fps: frames per second.
       record: settings; files of the forms .mp4 and .npz and folders hold them.
       only_new: whether an mp4 that exists when all is written stays as it is.
+      crf: of an mp4, see `video.write_video`.
 
     Raises:
       OSError: it cannot be written, or the folder is there.
@@ -68,7 +70,7 @@ def write_clip(
     """
     match path.suffix.lower():
         case ".mp4":
-            video.write_video(path, frames, fps, record, only_new=only_new)
+            video.write_video(path, frames, fps, record, only_new=only_new, crf=crf)
         case ".gif":
             pictures = [Image.fromarray(frame) for frame in frames]
             with replacing(path) as part:

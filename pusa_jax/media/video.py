@@ -40,7 +40,9 @@ _MIDWAY = "{} changes its picture size midway; re-encode it to one size."
 _FASTEST = 1000
 """Frames per second that a clip can be brought to."""
 _SETTINGS_KEY = "pusa_jax"
-_RECIPE = {"crf": "18", "x264-params": "mbtree=0"}
+CRF = 18
+"""Constant rate factor of H.264 that people do not see; less is more exact and larger."""
+_RECIPE = {"x264-params": "mbtree=0"}
 """Without mbtree, whose fast code reads memory that nobody has written where pictures are narrow:
 the same frames made another file from one run to the next."""
 _MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
@@ -191,8 +193,9 @@ def write_video(
     metadata: Mapping[str, Any] | None = None,
     *,
     only_new: bool = False,
+    crf: int = CRF,
 ) -> None:
-    """Writes an mp4 that plays everywhere: H.264, yuv420p, BT.709, crf 18, index in front.
+    """Writes an mp4 that plays everywhere: H.264, yuv420p, BT.709, index in front.
 
     Args:
       path: ends in .mp4; missing folders are made, an existing file is replaced.
@@ -201,6 +204,7 @@ def write_video(
       fps: frames per second.
       metadata: settings to embed as JSON (`read_metadata` returns them); `None` embeds nothing.
       only_new: whether a file that exists when all is written stays as it is.
+      crf: constant rate factor of H.264, 0 to 51.
 
     Raises:
       ValueError: wrong file ending, odd size, no frame, a frame of another size, a frame rate that
@@ -221,6 +225,7 @@ def write_video(
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs an even height and width, got {height}x{width}.")
+    recipe = {"crf": str(crf), **_RECIPE}
     with replacing(path, only_new=only_new) as temporary:
         try:
             with av.open(
@@ -228,7 +233,7 @@ def write_video(
             ) as container:
                 container.metadata.update(tags)
                 stream = container.add_stream(
-                    "libx264", rate=Fraction(fps).limit_denominator(1001), options=_RECIPE
+                    "libx264", rate=Fraction(fps).limit_denominator(1001), options=recipe
                 )
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 codec = stream.codec_context

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from pusa_jax.devices.sharding import Rules
-from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.config import SamplingConfig, TeaCache
 from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.process import FLOW, Process
 from pusa_jax.diffusion.timesteps import Schedule
@@ -176,6 +176,25 @@ class Flops:
     decode_per_pixel: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reuse:
+    """How the blocks of a step are left out.
+
+    Attributes:
+      check: (settings of the cache, denoiser's configuration) -> None; raises ValueError for a
+        cache that the denoiser has nothing published for.
+      left_out: (settings of the cache, number of an expert -> denoiser, timesteps told [S, F],
+        which expert takes each step, which steps have another velocity than the one before) ->
+        whether each step is without blocks.
+      velocity: (denoiser, latents, timesteps told, prepared, residual of an earlier step or None)
+        -> what `Family.velocity` gives, and the residual.
+    """
+
+    check: Callable[[TeaCache, Any], None]
+    left_out: Callable[[TeaCache, Callable[[int], Any], Any, Any, Any], list[bool]]
+    velocity: Callable[[Any, Latents, Timesteps, Prepared, Any], tuple[Prediction, Any]]
+
+
 @runtime_checkable
 class MakeTable(Protocol):
     """Plans a run: see `Family.table`."""
@@ -219,6 +238,7 @@ class Family:
       few_steps: what a run in few steps changes in other settings; None where nothing is published.
       multipliers: task -> default noise multipliers, where they are not those of
         `diffusion.tasks`.
+      reuse: how the blocks of a step are left out; None where nothing is published.
       process: how clips are noised, what the denoiser learns of it, and which solvers lead back.
       renoised: (noise table) -> the same, for a piece that begins with the end of another; None for
         a model whose clips are not made in pieces.
@@ -251,6 +271,7 @@ class Family:
     few_steps: Callable[[SamplingConfig], SamplingConfig] | None
     multipliers: Mapping[str, tuple[float, ...]]
     process: Process = FLOW
+    reuse: Reuse | None = None
     renoised: Callable[[NoiseTable], NoiseTable] | None = None
     fitted: Callable[[SamplingConfig, Any, Any], SamplingConfig] = lambda settings, dit, vae: (
         settings

@@ -190,7 +190,7 @@ def adapters_of_file(run: RunConfig, placed: Placement) -> Params:
     """
     if run.adapter is None or run.adapter.file is None:
         return {}
-    path, family = Path(run.adapter.file), run.recipe.family
+    path, family = Path(packaged.found(run.adapter.file, "lora")), run.recipe.family
     check_expert(family, run.model.expert, path)
     lora = read_lora(path, FOREIGN[family.name].lora.of(run.recipe.dit))
     for remark in lora.remarks:

@@ -57,6 +57,7 @@ def seen(monkeypatch):
             latents=np.zeros((1, 1, 1, 1, 1)),
             seed=0,
             settings={},
+            passes=20,
             seconds={"text": 1.0, "denoise": 2.0},
         )
         return result, {"latents_sha256": result.latents_sha256()}, prepared.output

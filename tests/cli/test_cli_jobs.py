@@ -17,7 +17,7 @@ from pusa_jax.cli.job import INPUT_FLAGS, TASK_HELP
 from pusa_jax.cli.main import main
 from pusa_jax.demo import demo
 from pusa_jax.devices import compile_cache, peers, processes
-from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.config import SamplingConfig, TeaCache
 from pusa_jax.inference import jobs
 from pusa_jax.models.wan.text import WAN_NEGATIVE_PROMPT
 from pusa_jax.progress import PusaWarning
@@ -246,6 +246,33 @@ def test_the_result_is_told_in_one_line(seen, capsys):
     out = capsys.readouterr().out
     assert out == "x/y.mp4: 5 frames, seed 3; text 1.0 s, denoise 2.0 s\n"
     assert seen.prepared[-1][1] == "x/y.mp4" and seen.progress[0].__class__.__name__ == "Console"
+
+
+def test_where_passes_are_saved_their_number_is_told(seen, capsys):
+    line = ["t2v", "--prompt", "", "--no-compilation-cache", "--rows", "0,1,2,4,8,16,30,49"]
+    assert main([*line, "--guidance_until", "0.5", "--solver", "ab2"]) == 0
+    assert ", passes: 20 (full table: 100); " in capsys.readouterr().out
+    settings = seen.job.settings
+    assert (settings.num_steps, settings.rows) == (8, (0, 1, 2, 4, 8, 16, 30, 49))
+    assert (settings.guidance_until, settings.solver) == (0.5, "ab2")
+    assert main([*line[:-2], "--rows", "front", "--num_inference_steps", "24"]) == 0
+    assert (seen.job.settings.rows, seen.job.settings.num_steps) == ("front", 24)
+
+
+def test_a_cache_needs_its_threshold(seen, capsys):
+    line = ["t2v", "--prompt", "", "--model", "m", "--dry_run"]
+    given = ["--teacache", "0.2", "--teacache_polynomial", "14B", "--original_teacache"]
+    assert main([*line, *given]) == 0
+    cache = TeaCache(threshold=0.2, polynomial="14B", original=True)
+    assert seen.job.settings.teacache == cache
+    assert main([*line, *given[2:]]) != 0
+    assert "there is no cache without a threshold" in capsys.readouterr().err
+
+
+def test_rows_and_another_number_of_steps_are_refused(seen, capsys):
+    line = ["t2v", "--prompt", "", "--rows", "0,1,2", "--num_inference_steps", "4"]
+    assert main(line) != 0
+    assert "3 rows make a run of 3 steps, not of 4" in capsys.readouterr().err
 
 
 def test_another_process_keeps_quiet(seen, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from pusa_jax.media import video
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 PRINT = Output(
-    frames=FRAMES, latents=np.zeros((1, 1, 1, 1, 1)), seed=0, settings={}, seconds={}
+    frames=FRAMES, latents=np.zeros((1, 1, 1, 1, 1)), seed=0, settings={}, passes=2, seconds={}
 ).latents_sha256()
 
 

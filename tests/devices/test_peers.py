@@ -31,6 +31,8 @@ try:
         os.kill(os.getpid(), signal.SIGKILL)
     if event == f"fail{index}":
         raise ValueError("no such file")
+    if event == "end":
+        print(peers.from_first(lambda: f"made by {index}"), flush=True)
     if event.startswith("end"):
         peers.part()
         print("done", flush=True)
@@ -100,7 +102,7 @@ def test_other_numbers_of_processes_are_told():
 
 
 def test_they_part_when_all_have_come_to_the_end():
-    assert group("end", (2, 2)) == ([0, 0], ["done", "done"])
+    assert group("end", (2, 2)) == ([0, 0], ["made by 0\ndone"] * 2)
 
 
 def test_alone_there_is_nobody_to_agree_with():

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pusa_jax.diffusion.flow import interpolate
-from pusa_jax.diffusion.process import FLOW, VARIANCE_PRESERVING
-from pusa_jax.diffusion.solvers import SOLVERS
+from pusa_jax.diffusion.process import FLOW, SOLVERS, VARIANCE_PRESERVING
 from pusa_jax.diffusion.timesteps import LEVELS, LevelConfig, level_table
 from pusa_jax.diffusion.variance_bound import variance_bound
 

@@ -12,13 +12,15 @@ from watched import WatchedPipeline
 
 from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
-from pusa_jax.diffusion.config import SamplingConfig
+from pusa_jax.diffusion.config import SamplingConfig, TeaCache
 from pusa_jax.inference.experts import Expert, Experts, waiting
+from pusa_jax.inference.reuse import check_reusing
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
 from pusa_jax.models.wan.family import WAN22
 from pusa_jax.models.wan.sharding import DIT as RULES
+from pusa_jax.models.wan.teacache import POLYNOMIALS
 from pusa_jax.testing.compare import random_module
 
 DIT = DiTConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, text_dim=16, text_len=8, freq_dim=16)
@@ -105,14 +107,48 @@ def test_no_negative_pass_is_run_where_the_scale_is_one():
         ({"guidance_scale": 1.0}, 6),
         ({"guidance_scale": 3.0}, 12),
         ({"guidance_scale": 3.0, "low_guidance_scale": 1.0}, 9),
+        ({"guidance_scale": 3.0, "guidance_until": 0.5}, 9),
+        ({"guidance_scale": 3.0, "guidance_until": 0.0}, 6),
+        ({"guidance_scale": 3.0, "rows": (0, 9, 20, 49), "num_steps": 4}, 8),
     ):
         Counted.passes = 0
-        run(pipe, **settings)
+        output = run(pipe, **settings)
         jax.effects_barrier()
-        assert Counted.passes == passes
+        assert Counted.passes == passes == output.passes
 
 
-@pytest.mark.parametrize("solver", ["euler", "unipc", "dpm++"])
+def test_guidance_ends_behind_its_share_of_the_steps(pipe):
+    for share, guided in ((0.5, 3), (0.51, 4), (1 / 3, 2), (1.0, 6), (0.0, 0)):
+        run(pipe, guidance_scale=4.0, low_guidance_scale=3.0, guidance_until=share)
+        assert [step.scale for step in pipe.steps] == ([4.0] * 3 + [3.0] * 3)[:guided] + [1.0] * (
+            6 - guided
+        )
+    run(pipe, guidance_schedule=(6.0, 5.0, 4.0, 3.0, 2.0, 1.0), guidance_until=0.5)
+    assert [step.scale for step in pipe.steps] == [6.0, 5.0, 4.0, 1.0, 1.0, 1.0]
+
+
+def test_no_step_looks_back_over_a_change_of_expert_or_guidance(pipe):
+    run(pipe, solver="ab2", num_steps=10, guidance_until=0.8)
+    changes = [i for i in range(1, 10) if pipe.steps[i].dit is not pipe.steps[i - 1].dit]
+    assert len(changes) == 1 and changes[0] != 8
+    back = [bool(step.row.coefficients[1].any()) for step in pipe.steps]
+    assert back == [i not in (0, changes[0], 8) for i in range(10)]
+
+
+def test_rows_are_those_of_the_fine_table_for_every_expert(pipe):
+    rows = (0, 1, 2, 5, 9, 20, 49)
+    run(pipe, num_steps=50)
+    whole = pipe.told()
+    dits = [step.dit for step in pipe.steps]
+    run(pipe, num_steps=7, rows=rows)
+    assert np.array_equal(pipe.told(), whole[[*rows]])
+    assert all(step.dit is dits[row] for step, row in zip(pipe.steps, rows, strict=True))
+    assert pipe.step_sizes()[:, 0].sum() == pytest.approx(-1, abs=1e-6)
+    run(pipe, num_steps=24, rows="front")
+    assert np.array_equal(pipe.told(), whole[[*range(10), *range(10, 50, 3)]])
+
+
+@pytest.mark.parametrize("solver", ["euler", "ab2", "unipc", "dpm++"])
 def test_nothing_is_compiled_when_the_expert_changes(solver):
     pipe, counts, compiled = pipeline(two()), [], []
 
@@ -186,3 +222,23 @@ def test_free_frames_of_a_multistep_run_start_from_pure_noise(pipe):
     pipe("a ball", negative_prompt="a dog", settings=settings, noise=noise)
     np.testing.assert_array_equal(pipe.trace()[0], noise[0])
     assert jnp.max(jnp.asarray(pipe.told())) == 999
+
+
+def test_a_cache_leaves_blocks_out_and_its_passes_are_counted(pipe, monkeypatch):
+    plain = run(pipe)
+    with monkeypatch.context() as patch:
+        patch.setitem(POLYNOMIALS, "14B", (0.0, 1.0))  # every change is 1
+        whole = run(pipe, teacache=TeaCache(threshold=0.5, polynomial="14B"))
+    np.testing.assert_allclose(whole.latents, plain.latents, rtol=1e-5, atol=1e-5)
+    assert whole.passes == plain.passes == 12
+    cached = run(pipe, teacache=TeaCache(threshold=1e9, polynomial="14B"))
+    assert cached.passes == 2 * 3  # the first of each expert, and the last
+    assert not np.allclose(cached.latents, plain.latents, atol=1e-4)
+
+
+def test_a_cache_runs_the_passes_in_turn():
+    mesh = make_mesh({"data": 2}, jax.devices()[:2])
+    settings = dataclasses.replace(SETTINGS, teacache=TeaCache(threshold=0.1))
+    with pytest.raises(ValueError, match="give a mesh with data=1"):
+        check_reusing(settings, mesh)
+    check_reusing(SETTINGS, mesh)

@@ -19,7 +19,7 @@ import pusa_jax
 from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.config import SamplingConfig
-from pusa_jax.diffusion.solvers import SOLVERS
+from pusa_jax.diffusion.process import SOLVERS
 from pusa_jax.inference import job_files, job_plan, jobs
 from pusa_jax.inference.jobs import Job
 from pusa_jax.media import video
@@ -178,6 +178,7 @@ def full(media):
         fit="stretch",
         dtype="float32",
         mesh={"data": 2, "context": 1, "tensor": 1},
+        crf=10,
         settings=SamplingConfig(
             height=32, width=48, num_frames=17, fps=24, num_steps=3, seed=5, tiled=False
         ),
@@ -250,6 +251,7 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
     assert record == {
         "job": full.as_record(),
         "latents_sha256": hashlib.sha256(result.latents.tobytes()).hexdigest(),
+        "passes": 2,
         "seconds": {"denoise": 1.5},
         "pusa_jax": pusa_jax.__version__,
         "jax": jax.__version__,
@@ -314,9 +316,14 @@ def test_the_plan_says_what_a_run_would_do(full, media, tmp_path):
         "lightx2v": [],
         "passes_per_step": 2,
         "passes": 6,
+        "passes_of_full_table": 6,
+        "rows": "all",
         "mesh": MESH,
         "devices": "1 x cpu",
     }
+    half = dataclasses.replace(SMALL, num_steps=3, rows=(0, 9, 49), guidance_until=0.5)
+    shown = job_plan.describe_plan(prepared_of(job_of(settings=half), tmp_path))
+    assert (shown["rows"], shown["passes"], shown["passes_of_full_table"]) == ([0, 9, 49], 5, 100)
     alone = job_of(settings=dataclasses.replace(SMALL, guidance_scale=1.0))
     assert job_plan.describe_plan(prepared_of(alone, tmp_path))["passes_per_step"] == 1
 

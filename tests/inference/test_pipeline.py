@@ -153,6 +153,7 @@ def test_a_result_shows_itself_in_short():
         latents=np.zeros((1, 2, 4, 6, 16), np.float32),
         seed=7,
         settings={},
+        passes=2,
         seconds={"text": 1.0, "denoise": 2.0},
     )
     assert repr(output) == "Output(5 frames of 32x48, latents [1, 2, 4, 6, 16], seed 7, 3.0 s)"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pusa_jax.diffusion.grids import euler_table, unipc_table
+from pusa_jax.diffusion.process import SOLVERS
 from pusa_jax.diffusion.sampling import rows_of, take_step
-from pusa_jax.diffusion.solvers import SOLVERS, dpmpp, unipc
+from pusa_jax.diffusion.solvers import dpmpp, unipc
 from pusa_jax.models.wan.family import WAN22, WAN22_TI2V
 from pusa_jax.testing.compare import relative_error
 

@@ -28,6 +28,19 @@ def test_an_mp4_and_an_npz_carry_their_settings(tmp_path):
         assert json.loads(str(found["record"])) == RECORD
 
 
+def test_an_mp4_is_as_exact_as_its_crf_asks(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
+    sizes = {}
+    for crf in (0, 10, 18, 40):
+        path = tmp_path / f"{crf}.mp4"
+        write_clip(path, noise, LATENTS, 16, RECORD, crf=crf)
+        sizes[crf] = path.stat().st_size
+    assert sorted(sizes.values(), reverse=True) == list(sizes.values())
+    usual = tmp_path / "usual.mp4"
+    write_clip(usual, noise, LATENTS, 16, RECORD)
+    assert usual.read_bytes() == (tmp_path / "18.mp4").read_bytes()
+
+
 def test_a_gif_shows_every_frame_at_its_speed(tmp_path):
     with Image.open(write(tmp_path / "a.GIF")) as picture:
         assert (picture.n_frames, picture.size) == (5, (48, 32))

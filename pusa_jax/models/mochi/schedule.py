@@ -27,10 +27,10 @@ def sampling_table(
       compute_dtype: of the DiT, which changes nothing either: it embeds timesteps in float32.
 
     Raises:
-      ValueError: a solver other than Euler's.
+      ValueError: a solver that needs other levels.
     """
-    if settings.solver != "euler":
-        raise ValueError(f"mochi-1 is sampled with the Euler solver, not with {settings.solver}.")
+    if settings.solver not in ("euler", "ab2"):
+        raise ValueError(f"mochi-1 is sampled with euler or ab2, not with {settings.solver}.")
     given = settings.levels
     schedule = linear_quadratic(settings.num_steps) if given is None else np.asarray([*given, 0.0])
     sigmas = schedule[:, None] * np.asarray(multipliers, np.float64)[None]  # [S + 1, F]
@@ -53,5 +53,7 @@ def in_few_steps(settings: SamplingConfig) -> SamplingConfig:
         levels=tuple(linear_quadratic(8, 0.1, 6)[:-1].tolist()),
         guidance_scale=1.5,
         guidance_schedule=(1.5,) * 8,
+        guidance_until=1.0,
+        rows="even",
         solver="euler",
     )

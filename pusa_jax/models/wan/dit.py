@@ -228,25 +228,40 @@ class WanDiT(nnx.Module):
           ValueError: height or width is not divisible by the patch size, or the number of timesteps
             is neither 1 nor F.
         """
-        config = self.config
         b, f, h, w, _ = latents.shape
-        _, ph, pw = config.patch_size
+        _, ph, pw = self.config.patch_size
         if h % ph or w % pw:
             raise ValueError(f"latent size must be divisible by {ph}x{pw}, got {h}x{w}.")
         if timesteps.shape not in ((b, f), (b, 1)):
             raise ValueError(f"timesteps must be {(b, f)} or {(b, 1)}, got {timesteps.shape}.")
-
         time, modulation = jax.vmap(jax.vmap(self.embed_timestep))(timesteps)
-        angles = rotary_table(config.head_dim, f, h // ph, w // pw)
+        x = self.run_blocks(self.embed(latents), modulation, text, (h // ph, w // pw))
+        return self.predict(x, time, (h, w))
+
+    def embed(self, latents: Latents) -> Tokens:
+        """Latents -> the residual stream that enters the blocks, padded for the mesh."""
+        patches = patchify(latents, self.config.patch_size[1:])
+        x = self.patch_embedding(patches).astype(stream_dtype(self.config))
+        return constrain(pad_tokens(x, axis=2), "data", None, "context", None)
+
+    def run_blocks(
+        self, x: Tokens, modulation: Float[Array, "B f 6 D"], text: TextKV, grid: tuple[int, int]
+    ) -> Tokens:
+        """The stream behind all blocks; `grid` is how many patches a frame is high and wide."""
+        tokens = grid[0] * grid[1]
+        angles = rotary_table(self.config.head_dim, x.shape[1], *grid)
         rotary = Rotary(*(pad_tokens(table, axis=1) for table in angles))
-        x = self.patch_embedding(patchify(latents, (ph, pw))).astype(stream_dtype(config))
-        tokens = x.shape[2]
-        x = constrain(pad_tokens(x, axis=2), "data", None, "context", None)
 
         def run_block(x, layer):
             block, text_kv = layer
             return block(x, modulation, rotary, text_kv, tokens), None
 
-        run_block = rematerialised(run_block, config.remat)
-        x, _ = jax.lax.scan(run_block, x, (self.blocks, text))
-        return unpatchify(self.head(x, time)[:, :, :tokens], (h, w), (ph, pw))
+        run_block = rematerialised(run_block, self.config.remat)
+        return jax.lax.scan(run_block, x, (self.blocks, text))[0]
+
+    def predict(self, x: Tokens, time: Float[Array, "B f D"], size: tuple[int, int]) -> Latents:
+        """The stream behind the blocks -> velocity of latents of a size."""
+        h, w = size
+        _, ph, pw = self.config.patch_size
+        tokens = (h // ph) * (w // pw)
+        return unpatchify(self.head(x, time)[:, :, :tokens], size, (ph, pw))

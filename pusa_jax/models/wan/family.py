@@ -6,10 +6,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from pusa_jax.diffusion.config import SamplingConfig, in_few_steps
-from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Tiles
+from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Reuse, Tiles
 from pusa_jax.models.prompts import encode_prompt
 from pusa_jax.models.t5 import T5Encoder, TextConfig
-from pusa_jax.models.wan import flops, sharding, vae
+from pusa_jax.models.wan import flops, sharding, teacache, vae
 from pusa_jax.models.wan.config import BLOCK_LINEARS, WAN22_VAE, DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import TextKV, WanDiT
 from pusa_jax.models.wan.schedule import sampling_table
@@ -70,6 +70,11 @@ WAN21 = Family(
     prepared_axes=(P(None, "data", "context", "tensor", None),) * 2,  # [layers, B, L, K, P]
     velocity=velocity,
     table=sampling_table,
+    reuse=Reuse(
+        check=teacache.check,
+        left_out=teacache.decide,
+        velocity=teacache.velocity_and_residual,
+    ),
     training_schedule="shifted",
     lora_targets=BLOCK_LINEARS,
     flops=Flops(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable, pusa_schedule
 from pusa_jax.diffusion.grids import dpmpp_table, unipc_table
-from pusa_jax.diffusion.solvers import SOLVERS
+from pusa_jax.diffusion.process import SOLVERS
 from pusa_jax.typing import Precision
 
 Rounding = Literal["none", "bfloat16"]

@@ -71,7 +71,7 @@ def test_a_solver_without_a_grid_of_its_own_takes_given_frames_as_euler_does(mon
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 def test_a_solver_of_another_process_is_refused(solver):
     wrong = dataclasses.replace(SETTINGS, solver=solver)
-    with pytest.raises(ValueError, match=f"with euler, unipc, dpm.., not with {solver}"):
+    with pytest.raises(ValueError, match=f"with euler, ab2, unipc, dpm.., not with {solver}"):
         told(wrong, is_conditioned=False, compute_dtype="float32")
 
 

@@ -1,0 +1,1 @@
+"""Models and LoRA files by their names on the Hugging Face Hub."""

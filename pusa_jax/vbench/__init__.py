@@ -1,0 +1,1 @@
+"""VBench-I2V: which videos it wants, and what its scores add up to."""
