@@ -78,9 +78,9 @@ class WatchedPipeline(PusaPipeline):
         )
         self.steps: list[Step] = []
 
-    def __call__(self, *args, **kwargs):
+    def batch(self, *args, **kwargs):
         self.steps = []
-        return super().__call__(*args, **kwargs)
+        return super().batch(*args, **kwargs)
 
     def _compiled_step(self, *given):
         return self._watched(super()._compiled_step(*given))

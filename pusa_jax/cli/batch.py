@@ -92,6 +92,14 @@ def flags_of(task: str) -> dict[str, argparse.Action]:
     }
 
 
+def _parser_of(task: str) -> Parser:
+    """What parses the words of a line, as the command line of its task."""
+    parser = Parser(prog=f"pusa-jax {task}", add_help=False)
+    add_sampling_flags(parser, task)
+    parser.set_defaults(task=task, debug=False, quiet=True)
+    return parser
+
+
 def run_batch(args: argparse.Namespace) -> int:
     """Reads the list and runs it."""
     from pusa_jax.batch import lines
@@ -150,7 +158,10 @@ def run_lines(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> i
     failed = f", {summary.failed} failed (see {listed_in})" if summary.failed else ""
     kept = f", {there} were there" if there else ""
     others = f", {summary.kept} made by others" if summary.kept else ""
-    print(f"{args.output}: {summary.made} made{kept}{others}{failed}; {summary.seconds:.1f} s")
+    spent = f"{summary.seconds:.1f} s"
+    if summary.made:
+        spent += f", {summary.computing / summary.seconds:.0%} of it from text to frames"
+    print(f"{args.output}: {summary.made} made{kept}{others}{failed}; {spent}")
     return 1 if summary.failed else 0
 
 
@@ -162,11 +173,10 @@ def tasks_of(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> li
       FileNotFoundError: input files are missing; names all of them.
     """
     from pusa_jax.batch.run import Task, fingerprint_of
-    from pusa_jax.cli.main import build_parser
     from pusa_jax.inference.jobs import check_numbers
     from pusa_jax.listing import listed
 
-    parser, opened = build_parser(), dict[Any, Any]()
+    parsers, opened = {task: _parser_of(task) for task in TASK_HELP}, dict[Any, Any]()
     flags = {task: flags_of(task) for task in TASK_HELP}
     tasks, missing, prints = [], dict[str, None](), dict[int, str]()
     for done, line in enumerate(found, 1):
@@ -178,7 +188,7 @@ def tasks_of(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> li
         try:
             words = [*_words(getattr(args, "common", {}), flags[task], is_common=True)]
             words += _words(_located(fields, beside), flags[task])
-            job, model = job_of(parser.parse_args([task, *words]), opened)
+            job, model = job_of(parsers[task].parse_args(words), opened)
             check_numbers(job, model)
         except UsageError as error:
             raise ValueError(f"{where}: {error.text}") from None
