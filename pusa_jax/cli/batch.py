@@ -9,7 +9,7 @@ from typing import Any
 
 from pusa_jax.cli import together
 from pusa_jax.cli.job import TASK_HELP, add_sampling_flags, job_of
-from pusa_jax.cli.parsing import UsageError
+from pusa_jax.cli.parsing import Parser, UsageError
 from pusa_jax.cli.programs import keep_programs
 
 EPILOG = """examples:
@@ -27,12 +27,13 @@ OWN = ("output", "dry_run", "quiet", "debug", "no_compilation_cache", "help")
 
 
 class _Words(argparse.Action):
-    """Keeps a flag of the tasks as it was written, for every line."""
+    """Keeps a flag of the tasks as it was written, for every line; `const`: it may be repeated."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         words = values if isinstance(values, list) else [] if values is None else [values]
         kept = getattr(namespace, "common", None) or {}
-        namespace.common = kept | {self.dest: [str(word) for word in words]}
+        before = kept.get(self.dest, []) if self.const else []
+        namespace.common = kept | {self.dest: [*before, *map(str, words)]}
 
 
 def add_batch_arguments(sub: argparse.ArgumentParser) -> None:
@@ -68,7 +69,7 @@ def add_shared_arguments(sub: argparse.ArgumentParser) -> None:
         takes = 0 if action.nargs == 0 else action.nargs
         group.add_argument(
             *action.option_strings, dest=action.dest, nargs=takes, action=_Words,
-            default=argparse.SUPPRESS, metavar=action.metavar, help=argparse.SUPPRESS,
+            const=_is_repeated(action), default=argparse.SUPPRESS, metavar=action.metavar, help=argparse.SUPPRESS,
         )  # fmt: skip
 
 
@@ -78,6 +79,10 @@ def _task_flags() -> dict[str, argparse.Action]:
     for task in TASK_HELP:
         found = flags_of(task) | found
     return found
+
+
+def _is_repeated(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._AppendAction)
 
 
 def flags_of(task: str) -> dict[str, argparse.Action]:
@@ -186,7 +191,8 @@ def tasks_of(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> li
         if task not in TASK_HELP:
             raise ValueError(f"{where}: task is one of {', '.join(TASK_HELP)}; got {task!r:.40}.")
         try:
-            words = [*_words(getattr(args, "common", {}), flags[task], is_common=True)]
+            common = {k: v for k, v in getattr(args, "common", {}).items() if k not in fields}
+            words = [*_words(common, flags[task], is_common=True)]
             words += _words(_located(fields, beside), flags[task])
             job, model = job_of(parsers[task].parse_args(words), opened)
             check_numbers(job, model)
@@ -251,6 +257,9 @@ def _words(
             continue
         if action.nargs == 0:
             yield f"--{name}"
+        elif _is_repeated(action):
+            parts = value if isinstance(value, list) else [value]
+            yield from (f"--{name}={part}" for part in parts)
         elif action.nargs == "+":
             yield f"--{name}"
             yield from map(str, value if isinstance(value, list) else [value])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pusa_jax.batch.manifest import Manifest
+from pusa_jax.cli import batch
 from pusa_jax.cli.main import main
 from pusa_jax.media import video
 
@@ -196,6 +197,29 @@ def test_all_missing_inputs_are_named_at_once(tmp_path, capsys):
     assert main(command(tmp_path)) == 2
     said = capsys.readouterr().err
     assert all(f"{name}.png" in said for name in "xyz") and "3 input files" in said
+
+
+def test_flags_of_all_lines_give_way_to_those_of_a_line(tmp_path, monkeypatch):
+    """A flag that may be repeated is taken as often as it is given."""
+    seen = []
+
+    def job_of(args, opened):
+        seen.append(args)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(batch, "job_of", job_of)
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a", "seed": 2, "cond_position": null}\n')
+    line = command(tmp_path, "--seed", "1", "--lora_path", "x", "--lora_path", "y", "--shift", "3")
+    assert main([*line, "--exact_timesteps", "--overlap", "4", "--image_paths", "p.png"]) == 2
+    assert (seen[0].seed, seen[0].lora_path, seen[0].shift) == (2, ["x", "y"], 3.0)
+    assert seen[0].exact_timesteps and seen[0].overlap == 4 and seen[0].task == "t2v"
+    (tmp_path / "jobs.jsonl").write_text(
+        '{"task": "interpolate", "prompt": "a", "image_paths": ["a", "b"], '
+        '"cond_position": [0, 4], "noise_multipliers": [0.5, 0.2], "lora_path": "z"}\n'
+    )
+    assert main(line) == 2
+    assert (seen[1].image_paths, seen[1].cond_position) == (["a", "b"], (0, 4))
+    assert (seen[1].noise_multipliers, seen[1].lora_path) == ((0.5, 0.2), ["z"])
 
 
 def test_one_list_is_given(tmp_path, capsys):
