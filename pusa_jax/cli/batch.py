@@ -66,11 +66,16 @@ def add_shared_arguments(sub: argparse.ArgumentParser) -> None:
     add("--no_compilation_cache", action="store_true", help="do not keep compiled programs")
     group = sub.add_argument_group("flags of all lines; see the help of a task")
     for action in {id(action): action for action in _task_flags().values()}.values():
-        takes = 0 if action.nargs == 0 else action.nargs
         group.add_argument(
-            *action.option_strings, dest=action.dest, nargs=takes, action=_Words,
-            const=_is_repeated(action), default=argparse.SUPPRESS, metavar=action.metavar, help=argparse.SUPPRESS,
-        )  # fmt: skip
+            *action.option_strings,
+            dest=action.dest,
+            nargs=action.nargs,
+            const=_is_repeated(action),
+            action=_Words,
+            default=argparse.SUPPRESS,
+            metavar=action.metavar,
+            help=argparse.SUPPRESS,
+        )
 
 
 def _task_flags() -> dict[str, argparse.Action]:

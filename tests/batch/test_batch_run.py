@@ -208,7 +208,7 @@ def test_flags_of_all_lines_give_way_to_those_of_a_line(tmp_path, monkeypatch):
         raise ValueError("enough")
 
     monkeypatch.setattr(batch, "job_of", job_of)
-    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a", "seed": 2, "cond_position": null}\n')
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a", "seed": 2, "mesh": null}\n')
     line = command(tmp_path, "--seed", "1", "--lora_path", "x", "--lora_path", "y", "--shift", "3")
     assert main([*line, "--exact_timesteps", "--overlap", "4", "--image_paths", "p.png"]) == 2
     assert (seen[0].seed, seen[0].lora_path, seen[0].shift) == (2, ["x", "y"], 3.0)
