@@ -294,21 +294,20 @@ def run_rerun(args: argparse.Namespace) -> int:
     With other settings it makes a variation, which has nothing to meet.
     """
     args.console.begin()
-    from pusa_jax.inference import jobs
-    from pusa_jax.inference.job_files import check_output
+    from pusa_jax.inference import job_files, jobs
     from pusa_jax.media.outputs import read_record
 
     record = read_record(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     job = jobs.Job.from_record(record["job"], Path(args.path).absolute().parent)
-    for then, now in jobs.moved(record["job"], job):
+    for then, now in job_files.moved(record["job"], job):
         args.console.line(f"{then} is taken from {now}")
     varied = varied_job(job, args)
     ending = ".rerun.mp4" if varied == job else ".variation.mp4"
     output = args.output or Path(args.path).with_suffix(ending)
     if args.output is not None:
-        check_output(output, [args.path])
+        job_files.check_output(output, [args.path])
     prepared = jobs.prepare(varied, output, numbered=args.output is None)
     together.agree_on_job(prepared, record)
     return make_video(prepared, args, record if varied == job else None)

@@ -202,17 +202,6 @@ def check_claims(job: Job) -> None:
     claims.check_video(settings.num_frames, settings.height, settings.width)
 
 
-def moved(record: Mapping[str, Any], job: Job) -> list[tuple[str, str]]:
-    """Paths in a record, and where `Job.from_record` has found their files instead."""
-    then = [record["model"], *(record.get("inputs") or ()), *(record.get("lightx2v") or ())]
-    now = [job.model, *job.inputs, *job.lightx2v]
-    for name in ("lora", "low_lora"):
-        then += [path for path, _ in record.get(name) or ()]
-        now += [path for path, _ in getattr(job, name)]
-    pairs = zip(then, now, strict=True)
-    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, packaged.here(old))]
-
-
 def read_conditions(
     job: Job,
     stride: int,
