@@ -115,6 +115,19 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
             help="encode the beginnings of both videos as one clip, as Pusa V0.5 does (default: "
             "the end of the first, the beginning of the second)",
         )
+    add_how_flags(sub)
+    add(
+        "--output",
+        help="to write: .mp4, .gif, .webm, .png (a strip), .npz (latents), or NAME/ (all frames); "
+        f"replaced if it exists, unless it is an input (default: outputs/{task}.mp4 or, if that "
+        f"exists, {task}-2.mp4 and so on)",
+    )
+    add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
+
+
+def add_how_flags(sub: argparse.ArgumentParser) -> None:
+    """Adds the flags that say how a video is made and with what, of any task."""
+    add = sub.add_argument
     weights.add_lora_flags(sub)
     add(
         "--preset",
@@ -241,13 +254,6 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         help="VAE in the original's tiles, for parity (Mochi: 2 x 2, with seams)",
     )
     add_cache_flag(sub)
-    add(
-        "--output",
-        help="to write: .mp4, .gif, .webm, .png (a strip), .npz (latents), or NAME/ (all frames); "
-        f"replaced if it exists, unless it is an input (default: outputs/{task}.mp4 or, if that "
-        f"exists, {task}-2.mp4 and so on)",
-    )
-    add("--dry_run", action="store_true", help="check everything, print the plan, make nothing")
 
 
 def _integers(text: str) -> tuple[int, ...]:
