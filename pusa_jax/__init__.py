@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pusa_jax.diffusion.conditioning import FrameCondition as FrameCondition
     from pusa_jax.diffusion.config import SamplingConfig as SamplingConfig
     from pusa_jax.diffusion.tasks import Condition as Condition
+    from pusa_jax.inference.clips import Clip as Clip
     from pusa_jax.inference.pipeline import Expert as Expert
     from pusa_jax.inference.pipeline import Output as Output
     from pusa_jax.inference.pipeline import PusaPipeline as PusaPipeline
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Clip": "inference.clips",
     "Condition": "diffusion.tasks",
     "Expert": "inference.pipeline",
     "FrameCondition": "diffusion.conditioning",

@@ -23,7 +23,7 @@ FLOORS = [
     ["hub"],
     ["inference"],
     ["data", "demo"],
-    ["evaluation", "vbench"],
+    ["batch", "evaluation", "report", "vbench"],
     ["training"],
     ["planning", "testing"],
     ["cli"],

@@ -177,6 +177,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     weights.add_extract_arguments(sub)
 
+    from pusa_jax.cli.batch import add_batch_arguments, run_batch
+    from pusa_jax.cli.compare import add_compare_arguments, add_report_arguments
     from pusa_jax.cli.configs import add_configs_arguments
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli.fvd import add_fvd_arguments
@@ -203,12 +205,21 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("vbench", None, "make the videos of VBench-I2V, and add up its scores")
     add_vbench_arguments(sub)
 
+    sub = command("compare", None, "set videos beside each other, on one page and as numbers")
+    add_compare_arguments(sub)
+
+    sub = command("report", None, "make the page of a batch: its videos, numbers and settings")
+    add_report_arguments(sub)
+
     sub = command(
         "info",
         run_info,
         "say what a video, picture, list, dataset, run, model folder or LoRA file holds",
     )
     sub.add_argument("path", help="clip, picture, latents, list, data set, run, model or LoRA")
+
+    sub = command("batch", run_batch, "make the videos of a list, on any number of hosts")
+    add_batch_arguments(sub)
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4, an npz or a folder of pictures written by pusa-jax")
@@ -298,20 +309,21 @@ def run_rerun(args: argparse.Namespace) -> int:
     With other settings it makes a variation, which has nothing to meet.
     """
     args.console.begin()
-    from pusa_jax.inference import job_files, jobs
+    from pusa_jax.inference import jobs
+    from pusa_jax.inference.job_files import check_output
     from pusa_jax.media.outputs import read_record
 
     record = read_record(args.path)
     if "job" not in record or not isinstance(record.get("latents_sha256"), str):
         raise ValueError(f"{args.path} carries no job; it was not written by pusa-jax.")
     job = jobs.Job.from_record(record["job"], Path(args.path).absolute().parent)
-    for then, now in job_files.moved(record["job"], job):
+    for then, now in jobs.moved(record["job"], job):
         args.console.line(f"{then} is taken from {now}")
     varied = varied_job(job, args)
     ending = ".rerun.mp4" if varied == job else ".variation.mp4"
     output = args.output or Path(args.path).with_suffix(ending)
     if args.output is not None:
-        job_files.check_output(output, [args.path])
+        check_output(output, [args.path])
     prepared = jobs.prepare(varied, output, numbered=args.output is None)
     together.agree_on_job(prepared, record)
     return make_video(prepared, args, record if varied == job else None)

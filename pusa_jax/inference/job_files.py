@@ -3,13 +3,11 @@
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pusa_jax.files import fingerprints
 from pusa_jax.files.atomic import check_writable
-from pusa_jax.inference import packaged
 from pusa_jax.media.outputs import check_ending
 
 MOST_ALIKE = 64
@@ -34,17 +32,6 @@ def located(path: str, fingerprint: str, folders: Sequence[Path] = ()) -> str:
         raise ValueError(f"input {there[0]} has changed since the video was made.")
     other = "".join(f", nor in {folder.absolute()}" for folder in dict.fromkeys(folders))
     raise ValueError(f"input {path} is not there any more{other}; put it back to rerun.")
-
-
-def moved(record: Mapping[str, Any], job: Any) -> list[tuple[str, str]]:
-    """Paths in a record, and where `jobs.Job.from_record` has found their files instead."""
-    then = [record["model"], *(record.get("inputs") or ()), *(record.get("lightx2v") or ())]
-    now = [job.model, *job.inputs, *job.lightx2v]
-    for name in ("lora", "low_lora"):
-        then += [path for path, _ in record.get(name) or ()]
-        now += [path for path, _ in getattr(job, name)]
-    pairs = zip(then, now, strict=True)
-    return [(old, new) for old, new in dict.fromkeys(pairs) if new not in (old, packaged.here(old))]
 
 
 def _alike(name: str, folders: Iterable[Path]) -> list[Path]:

@@ -20,8 +20,9 @@ from pusa_jax.diffusion.conditioning import FrameCondition
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.inference.settings import Configs
 from pusa_jax.models.family import Family
+from pusa_jax.progress import Progress
 
-Clip = Float[np.ndarray, "1 F h w C"]
+Clip = Float[np.ndarray, "B F h w C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,18 @@ def seed_of(seed: int, piece: int) -> int:
     if not piece:
         return seed
     return int.from_bytes(hashlib.sha256(f"{seed} {piece}".encode()).digest()[:8], "big")
+
+
+def progress_of_piece(on_progress: Progress, number: int, count: int) -> Progress:
+    """What a piece tells of itself, as a part of its clip."""
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage == "denoise":
+            on_progress(stage, number * total + done, count * total)
+        elif not number:  # further pieces run the program of the first
+            on_progress(stage, done, total)
+
+    return tell
 
 
 def carried(latents: Clip, overlap: int) -> list[FrameCondition]:

@@ -24,17 +24,23 @@ from jaxtyping import Array, Float
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.diffusion.conditioning import FrameCondition, place
 from pusa_jax.diffusion.config import SamplingConfig, Solver, Tiling
-from pusa_jax.diffusion.flow import NoiseTable
 from pusa_jax.diffusion.sampling import sample, start, with_noise
-from pusa_jax.diffusion.tasks import Condition
 from pusa_jax.inference.autoencoder import Autoencoder
+from pusa_jax.inference.clips import Clip as Clip
+from pusa_jax.inference.clips import check_alike, encoded, side_by_side, texts_side_by_side
 from pusa_jax.inference.experts import Expert as Expert
 from pusa_jax.inference.experts import Experts
 from pusa_jax.inference.kept import PROMPTS, SHAPES, Kept
 from pusa_jax.inference.mesh_choice import MeshLike, Resident
 from pusa_jax.inference.output import Output as Output
 from pusa_jax.inference.output import Stopwatch
-from pusa_jax.inference.pieces import check_given, pieces_of, sample_pieces, seed_of
+from pusa_jax.inference.pieces import (
+    check_given,
+    pieces_of,
+    progress_of_piece,
+    sample_pieces,
+    seed_of,
+)
 from pusa_jax.inference.plan import Plan
 from pusa_jax.inference.reuse import ReusingStep, check_reusing, steps_left_out
 from pusa_jax.inference.settings import (
@@ -49,10 +55,10 @@ from pusa_jax.inference.settings import (
 )
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.inference.text_place import PLACES, Place
-from pusa_jax.media.pixels import to_pixels, to_uint8
+from pusa_jax.media.pixels import to_uint8
 from pusa_jax.models.family import DenoiserConfig, Family, Prepared, Tokenizer
 from pusa_jax.progress import Progress, PusaWarning, no_progress
-from pusa_jax.typing import Latents, Text
+from pusa_jax.typing import Latents, OnLatents, Text
 
 
 class PusaPipeline:
@@ -169,6 +175,7 @@ class PusaPipeline:
         overlap: int | None = None,
         noise: Latents | None = None,
         on_progress: Progress = no_progress,
+        on_latents: OnLatents | None = None,
     ) -> Output:
         """Samples one clip.
 
@@ -183,50 +190,70 @@ class PusaPipeline:
             there are more draws, for further pieces or after each step of a random solver, all of
             them one behind the other along the first axis.
           on_progress: told about each stage.
+          on_latents: given the number of steps done and the latents [1, F, h, w, C] behind them.
 
         Raises:
           ValueError: settings or conditions that cannot be sampled, before any work is done.
           TypeError: several prompts, or bare pictures; says the right call.
         """
         check_call(prompt, conditions)
-        negative = self.family.negative_prompt if negative_prompt is None else negative_prompt
+        clip = Clip(prompt=prompt, conditions=conditions, negative_prompt=negative_prompt)
+        watched = {"on_progress": on_progress, "on_latents": on_latents}
+        return self.batch([clip], settings=settings, overlap=overlap, noise=noise, **watched)[0]
+
+    def batch(
+        self,
+        clips: Sequence[Clip],
+        *,
+        settings: SamplingConfig | None = None,
+        overlap: int | None = None,
+        noise: Latents | None = None,
+        on_progress: Progress = no_progress,
+        on_latents: OnLatents | None = None,
+    ) -> list[Output]:
+        """Samples several clips side by side, in one program; see `__call__`.
+
+        A clip has the noise of its seed whichever others lie beside it, but sums may be taken in
+        another order. Raises as `__call__`, and where clips are not alike, see `check_alike`.
+        """
+        check_alike(clips)
         configs = Configs(dit=self.config, vae=self.autoencoder.config)
         settings = configs.fitted(self.family) if settings is None else settings
-        for text in (prompt, negative):
-            self.family.check_prompt(self.config, text)
+        usual = self.family.negative_prompt
+        prompts = [clip.prompt for clip in clips]
+        negatives = [usual if c.negative_prompt is None else c.negative_prompt for c in clips]
+        seeds = [settings.seed if clip.seed is None else clip.seed for clip in clips]
         piece, pieces = pieces_of(settings, overlap, self.family, configs)
+        for text in (*prompts, *negatives):
+            self.family.check_prompt(self.config, text)
         if pieces is not None:
-            check_given([place for given in conditions for place in places_of(given)], pieces)
-        plan_run(self.family, piece, conditions, configs)
+            check_given([at for given in clips[0].conditions for at in places_of(given)], pieces)
+        plan_run(self.family, piece, clips[0].conditions, configs)
         check_reusing(piece, self.mesh)
         watch = Stopwatch()
-        texts = self.encode_prompts((prompt, negative), on_progress)
+        features = self.encode_prompts((*prompts, *negatives), on_progress)
+        with jax.set_mesh(self.mesh):
+            texts = texts_side_by_side(features)
         watch.lap("text")
-        given = self.encode_conditions(conditions, piece, on_progress)
-        watch.lap("encode")
-        draws = (
-            None if noise is None else np.asarray(noise).reshape(-1, *latent_shape(piece, configs))
+        given = side_by_side(
+            [self.encode_conditions(clip.conditions, piece, on_progress) for clip in clips]
         )
-
+        watch.lap("encode")
+        shape = latent_shape(piece, configs)
+        draws = None if noise is None else np.asarray(noise).reshape(-1, *shape)
         passes = 0
 
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
             nonlocal passes
-            run = dataclasses.replace(piece, seed=seed_of(settings.seed, number))
-            done, count = (number, 1) if pieces is None else (number, pieces.count)
-
-            def tell(stage: str, steps: int, total: int) -> None:
-                if stage == "denoise":
-                    on_progress(stage, done * total + steps, count * total)
-                elif not number:  # further pieces run the program of the first
-                    on_progress(stage, steps, total)
-
-            plan = Plan.of(self.family, run, given if carried is None else carried, configs)
+            tell = progress_of_piece(on_progress, number, 1 if pieces is None else pieces.count)
+            own_seeds = [seed_of(seed, number) for seed in seeds]
+            begin = given if carried is None else carried
+            plan = Plan.of(self.family, piece, begin, configs, own_seeds)
             if carried is not None:
                 plan = plan.continued(self.family)
             own = None if draws is None else draws[number * plan.draws :][: plan.draws]
-            latents, run_passes = self._sample(plan, texts, own, watch, tell)
+            latents, run_passes = self._sample(plan, texts, own, watch, tell, on_latents)
             passes += run_passes
             return latents
 
@@ -234,22 +261,21 @@ class PusaPipeline:
             latents = one(0, None)
         else:
             latents = np.concatenate(list(sample_pieces(one, pieces)), axis=1)
-        frames = self.decode(latents, settings.tiled, on_progress)
-        watch.lap("decode")
-        used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative}
-        return Output(
-            frames=to_uint8(frames),
-            latents=latents,
-            seed=settings.seed,
-            settings=used,
-            passes=passes,
-            seconds=watch.seconds,
-        )
-
-    def _served(self, table: NoiseTable, settings: SamplingConfig) -> tuple[list[int], list[float]]:
-        """Which expert takes each step, and with which guidance scale."""
-        served = [self.experts.serving(float(x), settings.boundary) for x in table.levels]
-        return served, guidance_scales(settings, served)
+        outputs = []
+        for i, seed in enumerate(seeds):
+            frames = self.decode(latents[i : i + 1], settings.tiled, on_progress)
+            watch.lap("decode")
+            texts_used = {"prompt": prompts[i], "negative_prompt": negatives[i]}
+            output = Output(
+                frames=to_uint8(frames),
+                latents=latents[i : i + 1],
+                seed=seed,
+                settings=dataclasses.asdict(settings) | {"seed": seed} | texts_used,
+                passes=passes,
+                seconds=dict(watch.seconds),
+            )
+            outputs.append(output)
+        return outputs
 
     def _sample(
         self,
@@ -258,16 +284,18 @@ class PusaPipeline:
         draws: np.ndarray | None,
         watch: Stopwatch,
         on_progress: Progress,
+        on_latents: OnLatents | None,
     ) -> tuple[np.ndarray, int]:
-        """Latents [1, F, h, w, C] of a plan on the host, and the passes of the denoiser.
+        """Latents [B, F, h, w, C] of a plan on the host, and the passes of the denoiser.
 
         `draws` take the place of its noise.
         """
         settings, solver = plan.settings, plan.solver
-        served, scales = self._served(plan.table, settings)
+        served = [self.experts.serving(float(x), settings.boundary) for x in plan.table.levels]
+        scales = guidance_scales(settings, served)
         rows = plan.rows(served, scales)
         noise = plan.noise(0) if draws is None else jnp.asarray(draws[0])
-        clean, _ = place(plan.given, noise)  # [1, F, h, w, C]
+        clean, _ = place(plan.given, noise)  # [B, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, plan.table)))
         prepared: dict[int, Prepared] = {}
 
@@ -302,6 +330,8 @@ class PusaPipeline:
         def on_step(done, state):
             state.latents.block_until_ready()
             on_progress("denoise", done, len(rows))
+            if on_latents is not None:
+                on_latents(done, state.latents)
 
         on_progress("denoise", 0, len(rows))
         latents = np.asarray(sample(step, state, len(rows), on_step).latents)
@@ -350,9 +380,8 @@ class PusaPipeline:
     ) -> tuple[Text, ...]:
         """Text features [1, L, E] of each prompt; prompts met before are not encoded again.
 
-        The encoder is taken once for all of them, and runs prompt by prompt: the features of one
-        must not depend on which others are new, or a clip made among others could not be made again
-        to the last bit. In batches the same bits are only known to come out on a CPU.
+        The encoder is taken once for all of them and runs prompt by prompt: the features of one
+        must not depend on which others are new.
         """
         new = [p for p in dict.fromkeys(prompts) if p not in self._texts]
         on_progress("text", 0, len(new))
@@ -381,29 +410,9 @@ class PusaPipeline:
             if isinstance(condition, FrameCondition):
                 given.append(condition)
             else:
-                given += self._encode_condition(condition, settings)
+                given += encoded(self, condition, settings)
             on_progress("encode", i + 1, len(conditions))
         return given
-
-    def _encode_condition(
-        self, condition: Condition, settings: SamplingConfig
-    ) -> list[FrameCondition]:
-        if condition.frames.shape[1:3] != (settings.height, settings.width):
-            raise ValueError(
-                f"given frames are {condition.frames.shape[1:3]}, the video is "
-                f"{(settings.height, settings.width)}: fit them first (video.fit)."
-            )
-        latents = self.encode(to_pixels(condition.frames)[None], settings.tiled)
-        if self.family.given is not None and settings.original_conditions:
-            latents = self.family.given(latents, self.autoencoder.config)
-        return [
-            FrameCondition(  # cut on the host: on a device every place would be compiled for
-                index=at, latents=jnp.asarray(latents[:, take : take + 1]), multiplier=multiplier
-            )
-            for take, at, multiplier in zip(
-                condition.take, condition.at, condition.multipliers, strict=True
-            )
-        ]
 
     def encode(self, pixels: np.ndarray, tiled: Tiling) -> np.ndarray:
         """Pixel frames [1, T, H, W, 3] in [-1, 1] -> normalised latents [1, F, h, w, C]."""

@@ -29,10 +29,11 @@ class Plan:
 
     Attributes:
       settings: of the run.
-      shape: of its latents, [1, F, h, w, C].
+      shape: of the latents of a clip, [1, F, h, w, C].
       given: latent frames in their places.
       table: noise levels and timesteps.
       solver: takes the steps.
+      seeds: of the noise of each clip.
     """
 
     settings: SamplingConfig
@@ -40,18 +41,28 @@ class Plan:
     given: Sequence[Any]
     table: NoiseTable
     solver: Solver
+    seeds: tuple[int, ...]
 
     @classmethod
     def of(
-        cls, family: Family, settings: SamplingConfig, given: Sequence[Given], configs: Configs
+        cls,
+        family: Family,
+        settings: SamplingConfig,
+        given: Sequence[Given],
+        configs: Configs,
+        seeds: Sequence[int] = (),
     ) -> "Plan":
-        """Plans a run; raises as `settings.plan_run`."""
+        """Plans a run of a clip for each seed, by default that of the settings.
+
+        Raises as `settings.plan_run`.
+        """
         return cls(
             settings=settings,
             shape=latent_shape(settings, configs),
             given=given,
             table=plan_run(family, settings, given, configs),
             solver=family.process.solvers[settings.solver],
+            seeds=tuple(seeds) or (settings.seed,),
         )
 
     def rows(self, served: Sequence[int], scales: Sequence[float]) -> list[Row]:
@@ -64,10 +75,17 @@ class Plan:
         return 1 + self.table.num_steps * self.solver.is_random
 
     def noise(self, number: int) -> Latents:
-        """A draw, standard normal; the first is the one that a seed always meant."""
-        key = random_key(self.settings.seed)
-        key = jax.random.fold_in(key, number) if number else key
-        return jax.random.normal(key, self.shape, jnp.float32)
+        """A draw, standard normal; the first is the one that a seed always meant.
+
+        A clip has the noise of its seed, whichever others lie beside it.
+        """
+
+        def of_clip(seed: int) -> Latents:
+            key = random_key(seed)
+            key = jax.random.fold_in(key, number) if number else key
+            return jax.random.normal(key, self.shape, jnp.float32)
+
+        return jnp.concatenate([of_clip(seed) for seed in self.seeds])
 
     def continued(self, family: Family) -> "Plan":
         """The same, for a piece that begins with the end of another."""

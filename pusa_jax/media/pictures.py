@@ -1,6 +1,7 @@
 """Pictures in and out, and brought to size. Nothing is rescaled except by `fit`."""
 
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -111,6 +112,16 @@ def write_png(path: str | os.PathLike, image: Any) -> None:
     picture = as_picture(image)
     with replacing(Path(path)) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def as_jpeg(image: UInt8[np.ndarray, "H W 3"], width: int) -> bytes:
+    """A picture as a JPEG file, for pages; made smaller where it is wider than `width` pixels."""
+    height = max(round(image.shape[0] * width / image.shape[1]), 1)
+    if width < image.shape[1]:
+        image = fit(image, height, width, "stretch")
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=85)
+    return file.getvalue()
 
 
 def frame_strip(

@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from pusa_jax.media.pictures import write_png as write_png
 
 _BT709 = 1
 """Code point of BT.709 in H.264's colour description (matrix, primaries and transfer alike)."""
+_MIDWAY = "{} changes its picture size midway; re-encode it to one size."
 _FASTEST = 1000
 """Frames per second that a clip can be brought to."""
 _SETTINGS_KEY = "pusa_jax"
@@ -113,7 +114,7 @@ def read_video(
         graphs: Graphs = {}
         pictures = [upright_rgb(frame, graphs) for frame in kept[:num_frames]]
     if any(picture.shape != pictures[0].shape for picture in pictures):
-        raise ValueError(f"{path} changes its picture size midway; re-encode it to one size.")
+        raise ValueError(_MIDWAY.format(path))
     return np.stack(pictures), rate if fps is None else fps
 
 
@@ -126,6 +127,28 @@ def _slice(
         if count > start:
             kept.append(frame)
     return count, kept
+
+
+def frames_of(path: str | os.PathLike) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Frames one after another, as `read_video` gives them all; one is held at a time.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is a folder, empty, damaged, not a video, or changes its picture size.
+    """
+    with opened(path) as (container, stream):
+        graphs: Graphs = {}
+        shape: tuple[int, ...] | None = None
+        for frame in decoded(container, stream):
+            if shape is None:
+                check_colours(path, stream.codec_context.codec_tag, frame)
+            picture = upright_rgb(frame, graphs)
+            if shape not in (None, picture.shape):
+                raise ValueError(_MIDWAY.format(path))
+            shape = picture.shape
+            yield picture
+        if shape is None:
+            raise ValueError(f"{path} has no frame that can be shown.")
 
 
 def video_length(path: str | os.PathLike) -> int:

@@ -1,10 +1,12 @@
 """How the videos of VBench-I2V are made, and what their folder may hold."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pusa_jax.batch.lines import Line
+from pusa_jax.batch.shares import LOCKS
 from pusa_jax.files.atomic import replacing
 from pusa_jax.listing import listed
 from pusa_jax.vbench.suite import SAMPLES, Prompt, seed_of
@@ -16,33 +18,43 @@ PROTOCOL: Mapping[str, Any] = {
 }
 """Field of a job -> its value, unless another is asked for."""
 
-OF_PUSA = ("num_inference_steps",)
-"""Of them what is of Pusa's run, and not of few-step LoRA files or a base model."""
+OF_OTHERS = {"fast", "preset"}
+"""Flags with which the number of steps is not Pusa's."""
 
 
-def jobs_of(
-    prompts: Iterable[Prompt], images: Path, seed: int, common: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def fields_beside(common: Collection[str]) -> dict[str, Any]:
+    """What the protocol asks of all videos beside the flags that are given, by their names."""
+    kept = {name: value for name, value in PROTOCOL.items() if name not in common}
+    if OF_OTHERS & set(common):
+        kept.pop("num_inference_steps", None)
+    return kept
+
+
+def lines_of(
+    prompts: Iterable[Prompt], images: Path, seed: int, fields: Mapping[str, Any]
+) -> Iterator[Line]:
     """The lines of a batch, in the order of the list, five for each prompt.
 
     Args:
       prompts: of the list.
       images: folder of the images, cropped to a ratio.
       seed: that those of all videos come from.
-      common: field -> value of all jobs, `PROTOCOL` and what was asked.
+      fields: of all lines.
     """
+    number = 0
     for prompt in prompts:
         for index in range(SAMPLES):
+            number += 1
             name = prompt.video(index)
             own = {
-                "id": name.removesuffix(".mp4"),
                 "task": "i2v",
                 "prompt": prompt.text,
                 "image_paths": [str(images / prompt.image)],
                 "seed": seed_of(seed, prompt, index),
-                "output": name,
             }
-            yield {**common, **own}
+            yield Line(
+                id=name.removesuffix(".mp4"), fields={**fields, **own}, output=name, number=number
+            )
 
 
 def check_folder(folder: Path, prompts: Sequence[Prompt]) -> int:
@@ -56,7 +68,7 @@ def check_folder(folder: Path, prompts: Sequence[Prompt]) -> int:
         return 0
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give a folder for the videos.")
-    there = {each.name for each in folder.iterdir()}
+    there = {each.name for each in folder.iterdir()} - {LOCKS}
     own = {prompt.video(index) for prompt in prompts for index in range(SAMPLES)}
     if strangers := sorted(there - own):
         raise ValueError(
@@ -66,27 +78,26 @@ def check_folder(folder: Path, prompts: Sequence[Prompt]) -> int:
     return len(there)
 
 
-def write_beside(
-    folder: Path, jobs: Iterable[Mapping[str, Any]], record: Mapping[str, Any]
-) -> Path:
+def write_beside(folder: Path, lines: Iterable[Line], record: Mapping[str, Any]) -> Path:
     """Writes the lines of a batch, and what the run is, beside the folder of videos.
 
     Args:
       folder: of the videos.
-      jobs: see `jobs_of`.
+      lines: see `lines_of`.
       record: what the run is, as JSON values.
 
     Returns:
       the file of the lines.
     """
-    lines = beside(folder, "jobs.jsonl")
-    with replacing(lines) as part:
+    path = beside(folder, "jobs.jsonl")
+    jobs = ({"id": line.id, "output": line.output} | line.fields for line in lines)
+    with replacing(path) as part:
         part.write_text(
-            "".join(json.dumps(job, ensure_ascii=False) + "\n" for job in jobs), "utf-8"
+            "".join(f"{json.dumps(job, ensure_ascii=False)}\n" for job in jobs), "utf-8"
         )
     with replacing(beside(folder, "protocol.json")) as part:
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    return lines
+    return path
 
 
 def beside(folder: Path, what: str) -> Path:

@@ -111,9 +111,9 @@ def test_files_and_the_model_are_found_from_the_folder_the_job_was_made_in(tmp_p
     monkeypatch.chdir(tmp_path / "then")
     video.write_png("a.png", frame(1))
     record = json.loads(json.dumps(job_of("i2v", "a.png").as_record()))
-    assert job_files.moved(record, Job.from_record(record)) == []
+    assert jobs.moved(record, Job.from_record(record)) == []
     monkeypatch.chdir(tmp_path / "now")
     found = Job.from_record(record)
     assert found.inputs == (str(tmp_path / "then" / "a.png"),)
     assert found.model == str(tmp_path / "then" / "m")
-    assert job_files.moved(record, found) == [("m", found.model), ("a.png", found.inputs[0])]
+    assert jobs.moved(record, found) == [("m", found.model), ("a.png", found.inputs[0])]

@@ -247,6 +247,7 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
     clip, rate = video.read_video(tmp_path / "out.mp4")
     assert (len(clip), rate) == (5, 24.0)
     assert video.read_metadata(tmp_path / "out.mp4") == json.loads(json.dumps(record))
+    layout = {"stride": 4, "fps": 16.0, "at": (0, 1), "multipliers": (0.1, 0.0), "piece": 21}
     assert record == {
         "job": full.as_record(),
         "latents_sha256": hashlib.sha256(result.latents.tobytes()).hexdigest(),
@@ -256,6 +257,7 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
         "jax": jax.__version__,
         "backend": "cpu cpu",
         "mesh": MESH,
+        "layout": layout,
     }
 
 

@@ -1,12 +1,19 @@
 """`pusa-jax vbench` checks all before it makes anything, and says what is wrong in a line."""
 
 import json
-import time
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
+import made_suite
 import pytest
 from made_suite import images, written
 
 from pusa_jax.cli.main import main
+from pusa_jax.media.outputs import read_record
+from pusa_jax.vbench import suite
 from pusa_jax.vbench.published import PUBLISHED
 from pusa_jax.vbench.score import DIMENSIONS
 
@@ -28,35 +35,64 @@ def words(world, output, *more):
     ]
 
 
-def test_a_dry_run_checks_all_5590_and_makes_nothing(world, tmp_path, capsys):
-    since = time.perf_counter()
-    assert main(words(world, tmp_path / "videos", "--dry_run")) == 0
-    assert time.perf_counter() - since <= 30
-    said = capsys.readouterr().out
-    assert said == (
-        "1118 prompts, 355 images, 5590 videos, 0 of them there; --ratio 16-9 for VBench\n"
-    )
+@pytest.fixture
+def short_list(tmp_path, monkeypatch):
+    """A list of one prompt of each kind."""
+    monkeypatch.setattr(suite, "COUNTS", dict.fromkeys(suite.COUNTS, 1))
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([*made_suite.rows()[:2], made_suite.rows()[-1]]))
+    return path
+
+
+def test_a_dry_run_checks_all_and_makes_nothing(world, short_list, tmp_path, capsys):
+    given = words(world, tmp_path / "videos", "--dry_run", "--subset")
+    given[2] = str(short_list)
+    assert main(given) == 0
+    first, *plan = capsys.readouterr().out.splitlines()
+    assert first == "3 prompts, 15 videos; --ratio 16-9 for VBench"
+    plan = json.loads("\n".join(plan))
+    assert (plan["jobs"], plan["to make"], plan["programs"]) == (15, 15, 1)
+    assert [*tmp_path.iterdir()] == [short_list]
+
+
+@pytest.mark.long
+def test_all_5590_are_checked_within_30_seconds(world, tmp_path):
+    """In a process of its own, where no shapes are checked at every call."""
+    command = [sys.executable, "-m", "pusa_jax", *words(world, tmp_path / "videos", "--dry_run")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    since = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert spent.ru_utime - since.ru_utime <= 30
+    assert done.stdout.startswith("1118 prompts, 5590 videos; --ratio 16-9 for VBench\n")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_lines_of_the_subset_are_written_beside_the_folder(world, tmp_path):
-    more = ("--subset", "--seed=3", "--noise_multiplier=0.2", "--cfg_scale=1", "--crf=18")
-    assert main(words(world, tmp_path / "videos", *more)) == 0
-    jobs = [json.loads(line) for line in (tmp_path / "videos.jobs.jsonl").open(encoding="utf-8")]
-    assert len(jobs) == 750
-    asked = {"height": 32, "width": 64, "noise_multipliers": [0.2], "cfg_scale": 1.0, "crf": 18}
-    own = {"id", "task", "prompt", "image_paths", "seed", "output"}
-    assert {k: v for k, v in jobs[0].items() if k not in own} == asked | {"num_inference_steps": 10}
+@pytest.mark.long
+def test_videos_are_made_by_the_protocol_and_not_twice(world, short_list, tmp_path, capsys):
+    folder = tmp_path / "videos"
+    asked = ("--num_frames=5", "--num_inference_steps=1", "--seed=3")
+    given = words(world, folder, *asked)
+    given[2] = str(short_list)
+    assert main(given) == 0
+    rows = json.loads(short_list.read_text())
+    names = {f"{row['prompt_en']}-{index}.mp4" for row in rows for index in range(5)}
+    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("list.json", "videos", "videos.jobs.jsonl", "videos.manifest.jsonl"),
+        "videos.protocol.json",
+    }
+    jobs = [read_record(path)["job"] for path in folder.iterdir()]
+    assert {(job["crf"], *job["multipliers"]) for job in jobs} == {(10, 0.0)}
+    assert len({job["settings"]["seed"] for job in jobs}) == 15
     record = json.loads((tmp_path / "videos.protocol.json").read_text())
-    assert (record["videos"], record["subset"], record["seed"]) == (750, True, 3)
-    assert (record["ratio"], record["first"]["settings"]["num_steps"]) == ("16-9", 10)
-    assert record["first"]["multipliers"] == [0.2] and record["first"]["crf"] == 18
-
-
-def test_files_for_few_steps_are_not_given_ten(world, tmp_path):
-    assert main(words(world, tmp_path / "videos", "--fast", "--subset")) == 0
-    record = json.loads((tmp_path / "videos.protocol.json").read_text())
-    assert record["first"]["settings"]["num_steps"] == 4
+    assert (record["ratio"], record["videos"], record["seed"]) == ("16-9", 15, 3)
+    capsys.readouterr()
+    assert main(given) == 0
+    assert "0 made, 15 were there" in capsys.readouterr().out
+    (folder / "notes.txt").touch()
+    assert "holds notes.txt, no video of the list" in refused(capsys, given)[1]
 
 
 def refused(capsys, arguments):
@@ -81,6 +117,7 @@ def test_missing_images_are_all_listed(world, tmp_path, capsys):
         (("--height=30",), "height must be divisible by 16"),
         (("--model=nowhere",), "nowhere"),
         (("--lora_path=x.safetensors",), "x.safetensors"),
+        (("--seed=-1",), "--seed must be a number, 0 or more, to go on with; got '-1'"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(
