@@ -9,6 +9,7 @@ killed, and nothing else may lie beside it. Exit code 1 if that is not so.
 import argparse
 import dataclasses
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -113,6 +114,28 @@ def _batch(folder: Path) -> Any:
     return found if len(found) >= 8 else None
 
 
+def _prompts(made: dict[str, Path]) -> Path:
+    path = made["published"].with_name("prompts.txt")
+    path.write_text("a dog\na cat\na cow\na hen\n")
+    return path
+
+
+def _listed(folder: Path) -> Any:
+    """What a batch has made; none may be made twice, and no result be told of that is not there."""
+    path = folder / "new" / "manifest.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    entries = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may tear the last
+    names = [entry["id"] for entry in entries]
+    assert len({*names}) == len(names), names
+    assert not any("error" in entry for entry in entries), entries
+    found = {}
+    for entry in entries:
+        clip = folder / "new" / entry["output"]
+        video.read_video(clip, 9)
+        found[entry["id"]] = video.read_metadata(clip)["latents_sha256"]
+    return found if len(found) == 4 else None
+
+
 CASES = {
     "convert": Case(
         lambda made, out: ["convert", "--src", made["published"], "--dst", out / "new",
@@ -138,6 +161,11 @@ CASES = {
                            "--config.steps=30", "--config.checkpoint.every=1",
                            "--config.samples.every=0"],
         _run, is_used_up=False,
+    ),
+    "batch": Case(
+        lambda made, out: ["batch", "--prompts", _prompts(made), "--model", made["published"],
+                           *SIZE, "--output", out / "new"],
+        _listed, is_used_up=False,
     ),
     "demo": Case(lambda made, out: ["demo", "--output", out / "new"], _batch),
 }  # fmt: skip

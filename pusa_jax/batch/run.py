@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from pusa_jax.batch import manifest
-from pusa_jax.batch.shares import claimed_all
+from pusa_jax.batch.shares import claimed_all, tidy
 from pusa_jax.files import locks
 from pusa_jax.files.atomic import check_place
 from pusa_jax.inference import jobs
@@ -210,6 +210,7 @@ class Batch:
             self.summary.kept += len(chunk) - len(mine)
             done += len(chunk)
             self._on_progress("videos", done, total)
+        tidy(self.folder)
         self.summary.seconds = time.perf_counter() - since
         return self.summary
 

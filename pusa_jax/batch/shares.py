@@ -83,6 +83,13 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
                     os.rmdir(path.parent)
 
 
+def tidy(folder: Path) -> None:
+    """Removes the lock files that killed processes have left."""
+    for path in [*(folder / LOCKS).glob("*")]:
+        with claimed(folder, path.name):
+            pass
+
+
 @contextlib.contextmanager
 def claimed_all(folder: Path, names: Sequence[str]) -> Iterator[set[str]]:
     """Those of several jobs that are ours meanwhile."""

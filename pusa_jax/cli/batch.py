@@ -163,6 +163,7 @@ def tasks_of(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> li
     """
     from pusa_jax.batch.run import Task, fingerprint_of
     from pusa_jax.cli.main import build_parser
+    from pusa_jax.inference.jobs import check_numbers
     from pusa_jax.listing import listed
 
     parser, opened = build_parser(), dict[Any, Any]()
@@ -178,6 +179,7 @@ def tasks_of(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> li
             words = [*_words(getattr(args, "common", {}), flags[task], is_common=True)]
             words += _words(_located(fields, beside), flags[task])
             job, model = job_of(parser.parse_args([task, *words]), opened)
+            check_numbers(job, model)
         except UsageError as error:
             raise ValueError(f"{where}: {error.text}") from None
         except (ValueError, OSError) as error:

@@ -78,7 +78,7 @@ def side_by_side(given: Sequence[Sequence[FrameCondition]]) -> list[FrameConditi
     ]
 
 
-def texts_side_by_side(features: Sequence[Text]) -> tuple[Text, Text]:
+def texts_side_by_side(features: Sequence[Any]) -> tuple[Text, Text]:
     """Features [1, L, E] of all prompts and then of all negative ones, as two [B, L, E]."""
     count = len(features) // 2
     if count == 1:

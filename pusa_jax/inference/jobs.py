@@ -19,6 +19,7 @@ import pusa_jax
 from pusa_jax.devices import processes
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.conditioning import check_conditions
+from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.sampling import rows_of
 from pusa_jax.inference import job_files, packaged
 from pusa_jax.inference.cautions import cautions
@@ -35,7 +36,7 @@ from pusa_jax.inference.mesh_choice import (
     choose_resident,
     device_limit,
 )
-from pusa_jax.inference.pieces import check_given, pieces_of
+from pusa_jax.inference.pieces import Pieces, check_given, pieces_of
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.inference.reuse import check_reusing
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
@@ -148,6 +149,25 @@ class Prepared:
         return (*found, *self.model.remarks)
 
 
+def check_numbers(job: Job, model: Model) -> tuple[SamplingConfig, Pieces | None]:
+    """Finds what can be wrong with a job without reading a file.
+
+    Returns:
+      settings of one piece, and how the clip is cut; see `pieces_of`.
+
+    Raises:
+      ValueError: numbers that no machine or not this model can make use of.
+    """
+    check_claims(job)
+    configs, settings, family = model.configs, job.settings, model.family
+    check_experts(settings, family)
+    for text in (job.prompt, job.negative_prompt):
+        family.check_prompt(configs.dit, text)
+    piece, pieces = pieces_of(settings, job.overlap, family, configs)
+    family.check_clip(configs.dit, latent_shape(piece, configs))
+    return piece, pieces
+
+
 def prepare(
     job: Job, output: str | Path, model: Model | None = None, *, numbered: bool = False
 ) -> Prepared:
@@ -173,12 +193,7 @@ def prepare(
         loras = (job.lora, job.low_lora, job.lightx2v)
         model = open_model(job.model, *loras, add_differences=job.add_differences)
     configs, settings, family = model.configs, job.settings, model.family
-    check_experts(settings, family)
-    for text in (job.prompt, job.negative_prompt):
-        family.check_prompt(configs.dit, text)
-    piece, pieces = pieces_of(settings, job.overlap, family, configs)
-    # Before files are read for a size that does not fit.
-    family.check_clip(configs.dit, latent_shape(piece, configs))
+    piece, pieces = check_numbers(job, model)  # before files are read for a size that does not fit
     fps = float(family.sampling.fps)
     first = dataclasses.replace(job, settings=piece)
     conditions = read_conditions(first, configs.vae.temporal_stride, family.multipliers, fps)

@@ -31,6 +31,9 @@ _DOLBY_DATA = ("DOVI_METADATA", "DOVI_RPU_BUFFER")
 _TO_BT709 = "out_primaries=bt709:out_transfer=bt709:intent=relative_colorimetric"
 
 
+Matrix = tuple[int, int, int, int]
+"""a, b, c, d of ISO 14496-12; see `display_matrix`."""
+
 Graphs = dict[tuple, Graph]
 """Filters that are made already, by what they take; to be shared by the frames of a clip."""
 
@@ -62,12 +65,16 @@ def check_colours(path: str | os.PathLike, tag: str | None, frame: Any) -> None:
         )
 
 
-def upright_rgb(frame: av.VideoFrame, graphs: Graphs | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def upright_rgb(
+    frame: av.VideoFrame, graphs: Graphs | None = None, matrix: Matrix | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """A frame as it is to be seen.
 
     Args:
       frame: as decoded.
       graphs: of the frames before; what is made for this one is added.
+      matrix: how it is turned, where that is known; None looks into the frame, which then lives
+        until Python looks for cycles.
 
     Raises:
       ValueError: it is HLG, PQ or BT.2020 and the installed FFmpeg cannot bring it to BT.709.
@@ -81,7 +88,7 @@ def upright_rgb(frame: av.VideoFrame, graphs: Graphs | None = None) -> UInt8[np.
             frame.colorspace = Colorspace.ITU709 if is_high else Colorspace.ITU601
         # PyAV up to 16 heeds the colour matrix of a frame only when told another; rgb24 has none.
         rgb = frame.to_ndarray(format="rgb24", dst_colorspace=Colorspace.ITU601)
-    return upright(rgb, display_matrix(frame))
+    return upright(rgb, display_matrix(frame) if matrix is None else matrix)
 
 
 def _tone_mapped(frame: av.VideoFrame, graphs: Graphs) -> np.ndarray:
@@ -117,7 +124,7 @@ def _to_bt709(frame: av.VideoFrame) -> Graph:
     return graph
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def display_matrix(frame: av.VideoFrame) -> Matrix:
     """a, b, c, d of ISO 14496-12: a point (x, y) is shown at (ax + cy, bx + dy)."""
     side = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
@@ -126,9 +133,7 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def upright(
-    picture: UInt8[np.ndarray, "H W 3"], matrix: tuple[int, int, int, int]
-) -> UInt8[np.ndarray, "H2 W2 3"]:
+def upright(picture: UInt8[np.ndarray, "H W 3"], matrix: Matrix) -> UInt8[np.ndarray, "H2 W2 3"]:
     """Turns and mirrors as a display matrix says; angles between go to the nearest right one."""
     a, b, c, d = matrix
     if abs(b) + abs(c) > abs(a) + abs(d):

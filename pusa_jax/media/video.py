@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 
 from pusa_jax.files.atomic import replacing
 from pusa_jax.media import timing
-from pusa_jax.media.colour import Graphs, check_colours, upright_rgb
+from pusa_jax.media.colour import Graphs, Matrix, check_colours, display_matrix, upright_rgb
 from pusa_jax.media.frames import as_picture
 from pusa_jax.media.opening import decoded, opened
 from pusa_jax.media.pictures import fit as fit
@@ -132,6 +132,8 @@ def _slice(
 def frames_of(path: str | os.PathLike) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """Frames one after another, as `read_video` gives them all; one is held at a time.
 
+    All are turned as the first one says.
+
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is a folder, empty, damaged, not a video, or changes its picture size.
@@ -139,10 +141,12 @@ def frames_of(path: str | os.PathLike) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     with opened(path) as (container, stream):
         graphs: Graphs = {}
         shape: tuple[int, ...] | None = None
+        matrix: Matrix | None = None
         for frame in decoded(container, stream):
             if shape is None:
                 check_colours(path, stream.codec_context.codec_tag, frame)
-            picture = upright_rgb(frame, graphs)
+                matrix = display_matrix(frame)
+            picture = upright_rgb(frame, graphs, matrix)
             if shape not in (None, picture.shape):
                 raise ValueError(_MIDWAY.format(path))
             shape = picture.shape

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float64, Num, UInt8
+from jaxtyping import Float, Float64, UInt8
 
 from pusa_jax.media import video
 from pusa_jax.media.pictures import as_jpeg
@@ -87,12 +87,12 @@ def measure(path: Path, asked: Asked, on_frame: Callable[[], None]) -> Series:
         if number in asked.given:
             wanted = asked.given[number]
             if (small := reduced(frame, wanted.shape[:2])) is not None:
-                given[number] = _compared(small, wanted)
+                alike = quality.ssim(quality.luma(small), quality.luma(wanted))
+                given[number] = quality.squared_error(small, wanted), alike
         other = next(others, None)
         if other is not None and other.shape == frame.shape:
-            error, alike = _compared(frame, other)
-            errors.append(error)
-            similar.append(alike)
+            errors.append(quality.squared_error(frame, other))
+            similar.append(quality.ssim(bright, quality.luma(other)))
         on_frame()
     if asked.shown and max(asked.shown) >= len(colours):  # the table of contents said more
         pictures.setdefault(len(colours) - 1, as_jpeg(frame, asked.width))
@@ -106,13 +106,6 @@ def measure(path: Path, asked: Asked, on_frame: Callable[[], None]) -> Series:
         errors=np.array(errors, float),
         similar=np.array(similar, float),
     )
-
-
-def _compared(
-    one: Num[np.ndarray, "H W 3"], other: Num[np.ndarray, "H W 3"]
-) -> tuple[float, float]:
-    alike = quality.ssim(quality.luma(one), quality.luma(other))
-    return quality.squared_error(one, other), alike
 
 
 def reduced(

@@ -198,7 +198,8 @@ def _card(report: Report, one: Seen, i: int, scales: tuple[float, float], folder
         for frame, moment in zip(one.shown, report.moments, strict=True)
     ]
     lines.append(f'<div class="sheet" style="--n:{len(figures)}">{"".join(figures)}</div>')
-    lines.append(_strip(one, given, scales, report.moments[-1]))
+    ink = i if len(report.seen) <= svg.INKS else 0
+    lines.append(_strip(one, given, scales, report.moments[-1], ink))
     lines += [_given(one), _seams(one)]
     return f'<section class="card">{"".join(lines)}</section>'
 
@@ -214,7 +215,9 @@ def _figure(one: Seen, frame: int | None, moment: float, given: frozenset[int]) 
     )
 
 
-def _strip(one: Seen, given: frozenset[int], scales: tuple[float, float], end: float) -> str:
+def _strip(
+    one: Seen, given: frozenset[int], scales: tuple[float, float], end: float, ink: int
+) -> str:
     fps, series = one.source.fps, one.series
     times = np.arange(one.frames) / fps
     shaded = [(frame / fps - 0.5 / fps, frame / fps + 0.5 / fps) for frame in sorted(given)]
@@ -225,6 +228,7 @@ def _strip(one: Seen, given: frozenset[int], scales: tuple[float, float], end: f
         (times, quality.drift(series.colours), scales[1]),
         _joined(shaded),
         [(frame - 0.5) / fps for frame in one.source.borders(one.frames)],
+        ink,
     )
 
 

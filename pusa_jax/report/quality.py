@@ -13,6 +13,9 @@ from scipy import ndimage
 RADIUS, SIGMA = 5, 1.5
 """Of the window of SSIM, in pixels."""
 
+BAND = 64
+"""Rows of which the similarity is computed at once, so that little memory is needed."""
+
 K1, K2, RANGE = 0.01, 0.03, 255.0
 """Constants of the paper, and the range of pixels."""
 
@@ -22,7 +25,8 @@ LUMA = (0.2126, 0.7152, 0.0722)
 
 def luma(frame: Num[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     """Brightness as it is stored, 0 .. 255, in float64."""
-    return frame @ np.asarray(LUMA)
+    red, green, blue = (frame[..., i] * weight for i, weight in enumerate(LUMA))
+    return red + green + blue
 
 
 def squared_error(one: Num[np.ndarray, "*T H W 3"], other: Num[np.ndarray, "*T H W 3"]) -> float:
@@ -37,15 +41,22 @@ def psnr(error: float) -> float:
 
 def ssim(one: Float[np.ndarray, "H W"], other: Float[np.ndarray, "H W"]) -> float:
     """Structural similarity of two brightnesses in 0 .. 255; NaN where no window fits."""
-    if min(one.shape) < 2 * RADIUS + 1:
+    height, width = (side - 2 * RADIUS for side in one.shape)
+    if min(height, width) < 1:
         return float("nan")
+    bands = (slice(row, row + BAND + 2 * RADIUS) for row in range(0, height, BAND))
+    return sum(_alike(one[band], other[band]) for band in bands) / (height * width)
+
+
+def _alike(one: Float[np.ndarray, "h W"], other: Float[np.ndarray, "h W"]) -> float:
+    """Sum of the similarities at all places where the window lies inside."""
     a, b = _smooth(one), _smooth(other)
     ab = a * b
     aa, bb = a * a, b * b
     spread = _smooth(one * one) + _smooth(other * other) - aa - bb
     shared = _smooth(one * other) - ab
     c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
-    return float(((2 * ab + c1) * (2 * shared + c2) / ((aa + bb + c1) * (spread + c2))).mean())
+    return float(((2 * ab + c1) * (2 * shared + c2) / ((aa + bb + c1) * (spread + c2))).sum())
 
 
 def _smooth(values: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "h w"]:

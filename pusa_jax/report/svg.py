@@ -72,6 +72,7 @@ def strip(
     lower: tuple[Times, Times, float],
     shaded: Sequence[tuple[float, float]],
     dashed: Sequence[float],
+    ink: int,
 ) -> str:
     """A plot without numbers, as wide as the pictures above it.
 
@@ -82,6 +83,7 @@ def strip(
       lower: the same of the area.
       shaded: from when to when frames are given.
       dashed: when borders are.
+      ink: number of the line's.
     """
     end = end or 1.0
 
@@ -94,7 +96,7 @@ def strip(
         out.append(
             f'<rect class="given" x="{x_of(begin):.1f}" width="{width:.1f}" height="{TALL}"/>'
         )
-    for kind, (times, values, top) in (("area", lower), ("line s0", upper)):
+    for kind, (times, values, top) in (("area", lower), (f"line s{ink}", upper)):
         times, values = _thinned(times, values)
         path = " ".join(
             f"{x_of(t):.1f},{TALL - (TALL - 4) * min(v / (top or 1.0), 1.0):.1f}"

@@ -1,5 +1,8 @@
 """Videos that are read one frame at a time."""
 
+import gc
+
+import av
 import numpy as np
 import pytest
 from clips import clip, write
@@ -18,6 +21,18 @@ def test_who_has_seen_enough_may_stop(tmp_path):
     frames = video.frames_of(tmp_path / "a.mp4")
     assert next(frames).shape == (48, 64, 3)
     frames.close()
+
+
+def test_frames_are_not_kept_until_python_looks_for_cycles(tmp_path):
+    write(tmp_path / "a.mp4", clip(30))
+    gc.collect()
+    gc.disable()
+    try:
+        assert len([frame.shape for frame in video.frames_of(tmp_path / "a.mp4")]) == 30
+        left = [one for one in gc.get_objects() if type(one) is av.VideoFrame]
+    finally:
+        gc.enable()
+    assert len(left) <= 1
 
 
 def test_what_is_no_video_is_told(tmp_path):

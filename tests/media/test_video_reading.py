@@ -194,6 +194,7 @@ def test_rotation_of_the_file_is_honoured(tmp_path, matrix, turns):
     rotate_flag(tmp_path / "a.mp4", matrix)
     turned, _ = video.read_video(tmp_path / "a.mp4")
     np.testing.assert_array_equal(turned, np.rot90(plain, turns, axes=(1, 2)))
+    np.testing.assert_array_equal(np.stack(list(video.frames_of(tmp_path / "a.mp4"))), turned)
 
 
 def test_varying_durations_give_each_frame_once(tmp_path):

@@ -91,6 +91,8 @@ def test_of_a_batch_each_is_held_against_the_first_of_its_kind(folder):
     names = ("a.mp4", "large.mp4", "b.mp4", "loop.mp4")
     sources = open_all([folder / name for name in names])
     assert beside_alike(sources) == [None, None, sources[0], None]
+    a, b = sources[0], sources[2]
+    assert beside_alike([b, a, a]) == [None, b, b]
     foreign = dataclasses.replace(sources[0], record={})
     assert beside_alike([foreign, foreign]) == [None, None]
 

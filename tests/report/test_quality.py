@@ -13,7 +13,7 @@ FRAME = RANDOM.integers(0, 256, (40, 53, 3), np.uint8)
 NOISY = np.clip(FRAME + RANDOM.normal(0, 20, FRAME.shape), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(40, 53), (11, 11), (12, 64)])
+@pytest.mark.parametrize("shape", [(40, 53), (11, 11), (12, 64), (140, 30), (75, 20)])
 def test_ssim_is_that_of_the_paper(shape):
     one = quality.luma(FRAME)[: shape[0], : shape[1]]
     one = np.resize(one, shape)

@@ -131,7 +131,9 @@ def test_the_peaks_of_a_long_series_are_drawn():
 
 def test_a_strip_lies_under_its_pictures():
     times, flat = np.array([0.0, 1.0, 2.0]), (np.array([0.0, 1.0, 2.0]), np.full(3, 5.0), 10.0)
-    drawn = svg.strip(2.0, 3, (times, np.array([1.0, 2.0, 99.0]), 2.0), flat, [(0.0, 1.0)], [1.0])
-    (line,) = re.findall(r'polyline class="line s0" points="([^"]*)"', drawn)
+    drawn = svg.strip(
+        2.0, 3, (times, np.array([1.0, 2.0, 99.0]), 2.0), flat, [(0.0, 1.0)], [1.0], 5
+    )
+    (line,) = re.findall(r'polyline class="line s5" points="([^"]*)"', drawn)
     assert line == "166.7,37.0 500.0,4.0 833.3,4.0"
     assert '<rect class="given" x="166.7" width="333.3"' in drawn and "M500.0 0V70" in drawn
