@@ -183,6 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
     from pusa_jax.cli.fvd import add_fvd_arguments
     from pusa_jax.cli.plan import add_plan_arguments
+    from pusa_jax.cli.vbench import add_vbench_arguments
 
     sub = command("plan", None, "say what fits on which chips, before queueing")
     add_plan_arguments(sub)
@@ -200,6 +201,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("fvd", None, "measure how far generated videos are from real ones")
     add_fvd_arguments(sub)
+
+    sub = command("vbench", None, "make the videos of VBench-I2V, and add up its scores")
+    add_vbench_arguments(sub)
 
     sub = command("compare", None, "set videos beside each other, on one page and as numbers")
     add_compare_arguments(sub)

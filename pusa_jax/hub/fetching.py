@@ -77,11 +77,15 @@ def fetched(name: HubName, kind: Kind, *, is_told: bool = True) -> tuple[Path, s
 
 def _listing(name: HubName) -> Listing:
     """What a repository has, by the Hub, or by the cache where that cannot be reached."""
+    api = huggingface_hub.HfApi(library_name="pusa_jax", library_version=pusa_jax.__version__)
     try:
         with _in_one_line(name):
-            info = huggingface_hub.HfApi(
-                library_name="pusa_jax", library_version=pusa_jax.__version__
-            ).model_info(name.repository, revision=name.revision, files_metadata=True)
+            info = api.model_info(
+                name.repository,
+                revision=name.revision,
+                files_metadata=True,
+                timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
     except ConnectionError as error:
         listing = _cached_listing(name, str(error).rstrip("."))
         if listing is None:

@@ -145,8 +145,10 @@ def check_ratio(images: Path, height: int, width: int) -> str:
     """Makes sure that images were cropped for a size; returns the ratio.
 
     Raises:
-      ValueError: the folder's name is another ratio.
+      ValueError: the folder's name is another ratio, or the size is upright.
     """
+    if width < height:
+        raise ValueError(f"VBench-I2V has no upright images: {width}x{height}; exchange the sides.")
     nearest = nearest_ratio(height, width)
     if images.name in RATIOS and images.name != nearest:
         raise ValueError(

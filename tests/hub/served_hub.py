@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -37,13 +38,15 @@ class Hub:
       refs: branch -> commit.
       repository: its name; any other is not found.
       is_gated: whether files are refused to all.
+      status: of every answer.
+      delay: seconds before each.
       asked: "METHOD path" of every request.
       tokens: values of Authorization that came with them.
     """
 
     def __init__(self, files, repository="tiny-world/tiny"):
         self.files, self.refs, self.repository = files, {"main": next(iter(files))}, repository
-        self.is_gated, self.status = False, 200
+        self.is_gated, self.status, self.delay = False, 200, 0.0
         self.asked, self.tokens, self.endpoint = [], set(), ""
 
     def bodies(self):
@@ -97,6 +100,7 @@ def serving(hub):
         def do_GET(self):
             hub.asked.append(f"{self.command} {urlsplit(self.path).path}")
             hub.tokens.add(self.headers.get("Authorization"))
+            time.sleep(hub.delay)
             status, headers, body = hub.answer(urlsplit(self.path).path)
             self.send_response(status)
             for name, value in headers.items():

@@ -75,6 +75,13 @@ def test_no_network(hub, monkeypatch):
     assert re.search(rf"Where there is a network: hf download {NAME} --revision main --incl", text)
 
 
+def test_a_hub_that_does_not_answer_is_not_waited_for(hub, monkeypatch):
+    hub.delay = 1.0
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
+    _, text = refused(NAME)
+    assert f"but {hub.endpoint} cannot be reached (ReadTimeout(" in text
+
+
 def test_offline_and_not_in_the_cache(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     _, text = refused(f"{NAME}@v1/a/lora.safetensors", "lora")

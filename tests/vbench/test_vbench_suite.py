@@ -92,6 +92,11 @@ def test_images_of_another_ratio_are_refused(tmp_path):
         suite.check_ratio(tmp_path / "1-1", 720, 1280)
 
 
+def test_an_upright_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="VBench-I2V has no upright images: 480x832"):
+        suite.check_ratio(tmp_path, 832, 480)
+
+
 def test_missing_and_broken_images_are_named(tmp_path):
     prompts = suite.read_suite(written(tmp_path))
     top = images(tmp_path)
