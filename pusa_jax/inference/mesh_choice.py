@@ -6,6 +6,7 @@ tokens over `context`.
 """
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -137,6 +138,7 @@ def check_memory(
         )
 
 
+@functools.lru_cache(maxsize=64)
 def weight_bytes(
     mesh: Mesh, family: Family, config: Any, dtype: Precision, name: Name = "dit"
 ) -> int:
