@@ -163,3 +163,10 @@ def test_a_command_without_a_terminal_prints_a_line_per_stage_and_nothing_else(t
     lines = [line for line in done.stderr.splitlines() if not line.startswith("pusa-jax: ")]
     stages = [line.partition(" ... ")[0] for line in lines]
     assert stages == ["load", "text", "compile", "denoise", "decode"], done.stderr
+
+
+def test_nothing_else_is_read_before_ctrl_c_is_handled():
+    lines = "import os, signal, sys; old = set(sys.modules); import pusa_jax.cli.entry"
+    words = [sys.executable, "-c", f"{lines}; print(*set(sys.modules) - old)"]
+    out = subprocess.run(words, capture_output=True, text=True).stdout
+    assert set(out.split()) == {"pusa_jax", "pusa_jax.cli", "pusa_jax.cli.entry"}
