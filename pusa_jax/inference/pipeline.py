@@ -372,7 +372,7 @@ class PusaPipeline:
         if condition.frames.shape[1:3] != (settings.height, settings.width):
             raise ValueError(
                 f"given frames are {condition.frames.shape[1:3]}, the video is "
-                f"{(settings.height, settings.width)}: fit them first (video.fit)."
+                f"{(settings.height, settings.width)}: fit them first (pj.fit)."
             )
         latents = self.encode(to_pixels(condition.frames)[None], settings.tiled)
         if self.family.given is not None and settings.original_conditions:
