@@ -11,8 +11,7 @@
 Names are looked up when they are first used, so that importing the package costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as type checkers know it; `typing` itself takes a command's first moments
 
 if TYPE_CHECKING:
     from pusa_jax.diffusion import tasks as tasks
@@ -49,7 +48,9 @@ _HOMES = {
 __all__ = [*sorted(_HOMES), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    import importlib
+
     if name not in _HOMES:
         raise AttributeError(f"pusa_jax has no {name!r}; it has {', '.join(__all__)}.")
     if name == "tasks":

@@ -2,6 +2,6 @@
 
 import sys
 
-from pusa_jax.cli.main import main
+from pusa_jax.cli.entry import main
 
 sys.exit(main())

@@ -1,12 +1,13 @@
 """Signals that end a command let it clean up first, as an error would, and then end it for sure.
 
     Ctrl-C, SIGTERM, SIGHUP --> KeyboardInterrupt or SystemExit where Python runs next
-             a second one,
-             or GRACE seconds -> what is half-written is removed, the process ends at once
+             a second one, GRACE seconds,
+             or amid an import -> what is half-written is removed, the process ends at once
 
 Python sees a signal only when native code returns, which compiling does after minutes. A thread
-that the signal wakes takes care of that. The process ends without tearing down the interpreter:
-threads of jax that still compile or compute would crash in it.
+that the signal wakes takes care of that. Amid an import an exception may meet native code that is
+not prepared for one: modules of jaxlib abort then. The process ends without tearing down the
+interpreter: threads of jax that still compile or compute would crash in it.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 from pusa_jax.cli.printing import say_last
 from pusa_jax.files import temporary
@@ -25,6 +27,9 @@ ENDING = tuple(
 
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 """Handlers that are taken over; a signal that is ignored, as by nohup, stays so."""
+
+IMPORTS = "<frozen importlib._bootstrap>"
+"""The code of Python that imports."""
 
 GRACE = 5.0
 """Seconds that a command has to clean up."""
@@ -44,10 +49,12 @@ def ending_tidily(*, for_good: bool = False) -> Iterator[None]:
         return
     asked: list[int] = []
 
-    def end(number: int, frame: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         if asked:  # a second one must not interrupt cleaning up
             return
         asked.append(number)
+        if for_good and _is_importing(frame):
+            _end_now(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
@@ -99,6 +106,15 @@ def _next(reader: int, ours: object) -> int:
         number = os.read(reader, 1)[0]
         if number in ENDING and signal.getsignal(number) is ours:
             return number
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether the code that a signal has met is run by an import."""
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _end_now(number: int) -> None:

@@ -99,12 +99,14 @@ def look(frame: UInt8[np.ndarray, "H W 3"]) -> Frame:
     cover = _cover(pixels, body, front, back)
     area = float(cover.sum())
     y, x = (axis + 0.5 for axis in np.indices(cover.shape))
-    place = float((cover * x).sum() / area), float((cover * y).sum() / area)
+    # Of a body of many colours the median may be that of the background: it covers nothing then.
+    weight = area or math.nan
+    place = float((cover * x).sum() / weight), float((cover * y).sum() / weight)
     return Frame(
         objects=objects,
         background=background,
         colour=_nearest(front, COLOURS),
-        shape=_shape_of(cover, area, place),
+        shape=_shape_of(cover, area, place) if area else "",
         area=area,
         place=place,
     )

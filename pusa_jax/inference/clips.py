@@ -97,7 +97,7 @@ def encoded(
     if condition.frames.shape[1:3] != (settings.height, settings.width):
         raise ValueError(
             f"given frames are {condition.frames.shape[1:3]}, the video is "
-            f"{(settings.height, settings.width)}: fit them first (video.fit)."
+            f"{(settings.height, settings.width)}: fit them first (pj.fit)."
         )
     latents = pipe.encode(to_pixels(condition.frames)[None], settings.tiled)
     if pipe.family.given is not None and settings.original_conditions:

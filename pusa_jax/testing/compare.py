@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import ArrayLike
 
-from pusa_jax.weights.leaves import fill, shapes_in
+from pusa_jax.weights.leaves import fill, noise, shapes_in
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -16,25 +16,10 @@ Module = TypeVar("Module", bound=nnx.Module)
 def random_module(build: Callable[[], Module], seed: int = 0) -> Module:
     """The module that `build` describes, all parameters random, drawn without compiling.
 
-    Weights have variance 1 / fan-in, scales lie around 1, biases around 0: no parameter is left at
-    a constant, so that a swapped or forgotten one shows.
+    No parameter is left at a constant, so that a swapped or forgotten one shows; see `noise`.
     """
-    rng = np.random.default_rng(seed)
-    abstract, leaves = nnx.eval_shape(build), {}
-    for path, shape in shapes_in(abstract).items():
-        noise = rng.standard_normal(shape.shape, np.float32)
-        match path.rsplit("/", 1)[-1]:
-            case "scale":
-                value = 1 + 0.2 * noise
-            case "bias":
-                value = 0.1 * noise
-            case "embedding" | "modulation":
-                value = 0.3 * noise
-            case _:
-                stacked = path.startswith("blocks/")
-                value = noise / np.prod(shape.shape[stacked:-1]) ** 0.5
-        leaves[path] = jnp.asarray(value, shape.dtype)
-    return fill(abstract, leaves)
+    abstract = nnx.eval_shape(build)
+    return fill(abstract, noise(shapes_in(abstract), seed))
 
 
 def relative_error(actual: ArrayLike, expected: ArrayLike) -> float:

@@ -30,7 +30,7 @@ from pusa_jax.training.state import Params, TrainState
 from pusa_jax.training.step import Frozen, Recipe, network
 from pusa_jax.training.workdir import all_drawn, picture_path
 from pusa_jax.typing import Latents, Text
-from pusa_jax.weights.leaves import abstract, drawn, fill
+from pusa_jax.weights.leaves import abstract, fill, noise, shapes_for
 
 
 def sample(
@@ -104,9 +104,7 @@ def load_vae(run: RunConfig, weights: ModelFolder | None = None) -> Autoencoder:
     network, codec = networks.family.networks["vae"], networks.family.codec
     if weights is None:
         config = networks.vae
-        leaves = jax.jit(drawn, static_argnums=(0, 1))(
-            network.build, config, jax.random.key(run.seed)
-        )
+        leaves = noise(shapes_for(network.build, config), run.seed)
     else:
         config, leaves = weights.load("vae", "float32")
     return Autoencoder(fill(abstract(network.build, config), leaves), codec, config)

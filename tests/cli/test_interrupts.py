@@ -91,6 +91,35 @@ def test_native_code_is_ended_and_leaves_nothing_half_written(tmp_path, name, ti
     assert not list(tmp_path.iterdir())
 
 
+IMPORTING = """
+import importlib.abc, os, signal, sys
+
+name = sys.argv.pop(1)
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path, target=None):
+        if fullname == name:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:  # as native code that an exception must not pass through
+                os.abort()
+
+sys.meta_path.insert(0, Interrupting())
+from pusa_jax.cli.entry import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["pusa_jax.cli.main", "pusa_jax.cli.job", "jax"])
+def test_an_interrupt_amid_an_import_is_one_line(module):
+    words = ["t2v", "--prompt", "a", "--dry_run"]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, module, *words], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (130, ["pusa-jax: interrupted."])
+    assert "Traceback" not in done.stderr
+
+
 TRAIN = """
 import os, signal, sys
 from pusa_jax.cli import train as command
@@ -134,3 +163,10 @@ def test_a_command_without_a_terminal_prints_a_line_per_stage_and_nothing_else(t
     lines = [line for line in done.stderr.splitlines() if not line.startswith("pusa-jax: ")]
     stages = [line.partition(" ... ")[0] for line in lines]
     assert stages == ["load", "text", "compile", "denoise", "decode"], done.stderr
+
+
+def test_nothing_else_is_read_before_ctrl_c_is_handled():
+    lines = "import os, signal, sys; old = set(sys.modules); import pusa_jax.cli.entry"
+    words = [sys.executable, "-c", f"{lines}; print(*set(sys.modules) - old)"]
+    out = subprocess.run(words, capture_output=True, text=True).stdout
+    assert set(out.split()) == {"pusa_jax", "pusa_jax.cli", "pusa_jax.cli.entry"}

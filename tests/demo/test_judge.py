@@ -121,6 +121,14 @@ def test_given_frames_do_not_count():
     assert judge.judge(video, scene, given=(0,)).coherent == 0
 
 
+def test_a_body_of_many_colours_is_looked_at_without_warning(recwarn):
+    frame = np.full((48, 48, 3), 8, np.uint8)
+    for i in range(12, 36):
+        frame[12:36, i, i % 3] = 200
+    seen = judge.look(frame)
+    assert seen.objects == 1 and seen.area == 0 and not seen.shape and not recwarn.list
+
+
 def test_an_empty_clip_is_judged_without_warning():
     scene = draw(NARROW, 0, 1)
     verdict = judge.judge(np.zeros((5, 48, 48, 3), np.uint8), scene)

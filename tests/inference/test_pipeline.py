@@ -121,7 +121,7 @@ def test_latent_shapes_follow_the_two_networks():
 def test_given_frames_of_another_size_are_refused(pipe):
     for height, width in ((32, 32), (48, 48)):
         other = np.zeros((height, width, 3), np.uint8)
-        with pytest.raises(ValueError, match="fit them first"):
+        with pytest.raises(ValueError, match=r"fit them first \(pj\.fit\)"):
             pipe("", conditions=tasks.image_to_video(other), settings=SETTINGS)
 
 
