@@ -40,6 +40,13 @@ class Output:
             f"seed {self.seed}, {sum(self.seconds.values()):.1f} s)"
         )
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        from pusa_jax.media.shown import as_html
+
+        more = {"seed": self.seed, "passes": self.passes, "seconds": sum(self.seconds.values())}
+        return as_html(self.frames, self.settings, more)
+
     def latents_sha256(self) -> str:
         """Fingerprint of the latents, to tell whether two runs agree to the last bit."""
         return fingerprints.of_latents(self.latents)

@@ -1,10 +1,13 @@
 """Several clips in one program: each has its own prompt, frames and noise."""
 
+import base64
 import dataclasses
+import io
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from test_pipeline_steps import IMAGES, SETTINGS, pipe
 
 from pusa_jax.diffusion import tasks
@@ -60,6 +63,19 @@ def test_given_latents_lie_side_by_side_whatever_their_order():
     joined = side_by_side([[frame(0, 1.0), frame(1, 2.0)], [frame(1, 4.0), frame(0, 3.0)]])
     assert [(f.index, f.multiplier) for f in joined] == [(0, 0.0), (1, 0.5)]
     assert [np.asarray(f.latents)[:, 0, 0, 0, 0].tolist() for f in joined] == [[1, 3], [2, 4]]
+
+
+def test_a_result_shows_itself_in_a_notebook(pipe):
+    output = pipe("a ball", negative_prompt="", settings=SETTINGS)
+    shown = dataclasses.replace(
+        output, settings=output.settings | {"prompt": "<b>a ball</b>"}
+    )._repr_html_()
+    assert "&lt;b&gt;a ball&lt;/b&gt;" in shown and "<td>3</td>" in shown
+    clip = base64.b64decode(shown.split("data:video/mp4;base64,")[1].split('"')[0])
+    assert clip[4:8] == b"ftyp"
+    strip = base64.b64decode(shown.split("data:image/png;base64,")[1].split('"')[0])
+    with Image.open(io.BytesIO(strip)) as picture:
+        assert picture.size == (8 * 48 * 96 // 32, 96)
 
 
 def test_latents_are_handed_out_behind_every_step(pipe):
