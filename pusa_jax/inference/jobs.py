@@ -347,7 +347,7 @@ def prepare(
         family.check_prompt(configs.dit, text)
     piece, pieces = pieces_of(settings, job.overlap, family, configs)
     # Before files are read for a size that does not fit.
-    family.check_clip(configs.dit, latent_shape(piece, configs))
+    family.check_clip(configs.dit, configs.vae, latent_shape(piece, configs))
     fps = float(family.sampling.fps)
     first = dataclasses.replace(job, settings=piece)
     conditions = read_conditions(first, configs.vae.temporal_stride, family.multipliers, fps)

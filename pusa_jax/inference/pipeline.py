@@ -40,9 +40,7 @@ from pusa_jax.inference.settings import (
     Given,
     check_call,
     guidance_scales,
-    latent_shape,
     places_of,
-    plan_run,
 )
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.inference.text_place import PLACES, Place
@@ -193,24 +191,23 @@ class PusaPipeline:
         piece, pieces = pieces_of(settings, overlap, self.family, configs)
         if pieces is not None:
             check_given([place for given in conditions for place in places_of(given)], pieces)
-        plan_run(self.family, piece, conditions, configs)
+        first = Plan.of(self.family, piece, conditions, configs)
+        count = 1 if pieces is None else pieces.count
+        draws = None if noise is None else first.draws_from(noise, count)
         watch = Stopwatch()
         texts = self.encode_prompts((prompt, negative), on_progress)
         watch.lap("text")
         given = self.encode_conditions(conditions, piece, on_progress)
         watch.lap("encode")
-        draws = (
-            None if noise is None else np.asarray(noise).reshape(-1, *latent_shape(piece, configs))
-        )
+        prepared: dict[int, Prepared] = {}
 
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
             run = dataclasses.replace(piece, seed=seed_of(settings.seed, number))
-            done, count = (number, 1) if pieces is None else (number, pieces.count)
 
             def tell(stage: str, steps: int, total: int) -> None:
                 if stage == "denoise":
-                    on_progress(stage, done * total + steps, count * total)
+                    on_progress(stage, number * total + steps, count * total)
                 elif not number:  # further pieces run the program of the first
                     on_progress(stage, steps, total)
 
@@ -218,12 +215,13 @@ class PusaPipeline:
             if carried is not None:
                 plan = plan.continued(self.family)
             own = None if draws is None else draws[number * plan.draws :][: plan.draws]
-            return self._sample(plan, texts, own, watch, tell)
+            return self._sample(plan, texts, prepared, own, watch, tell)
 
         if pieces is None:
             latents = one(0, None)
         else:
             latents = np.concatenate(list(sample_pieces(one, pieces)), axis=1)
+        prepared.clear()  # the autoencoder needs the room
         frames = self.decode(latents, settings.tiled, on_progress)
         watch.lap("decode")
         used = dataclasses.asdict(settings) | {"prompt": prompt, "negative_prompt": negative}
@@ -239,18 +237,27 @@ class PusaPipeline:
         self,
         plan: Plan,
         texts: tuple[Text, ...],
+        prepared: dict[int, Prepared],
         draws: np.ndarray | None,
         watch: Stopwatch,
         on_progress: Progress,
     ) -> np.ndarray:
-        """Latents [1, F, h, w, C] of a plan on the host; `draws` take the place of its noise."""
+        """Latents [1, F, h, w, C] of a plan on the host.
+
+        Args:
+          plan: what is sampled.
+          texts: features of prompt and negative prompt.
+          prepared: expert -> what it made of them; what is missing is added.
+          draws: in place of the plan's noise.
+          watch: told when a stage ends.
+          on_progress: told about each stage.
+        """
         rows, settings, solver = plan.rows, plan.settings, plan.solver
         served = [self.experts.serving(float(x), settings.boundary) for x in plan.table.levels]
         scales = guidance_scales(settings, served)
         noise = plan.noise(0) if draws is None else jnp.asarray(draws[0])
         clean, _ = place(plan.given, noise)  # [1, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, plan.table)))
-        prepared: dict[int, Prepared] = {}
 
         def arguments(state, i):
             """What the program takes at step i; prompts are prepared once for each expert."""

@@ -226,8 +226,8 @@ class Family:
         networks of these sizes, where they are not free in them.
       check_prompt: (denoiser's configuration, prompt) -> None; raises ValueError for a prompt that
         the denoiser knows nothing of.
-      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises
-        ValueError for a size that the denoiser cannot take.
+      check_clip: (configurations of denoiser and autoencoder, latent shape [B, F, h, w, C]) ->
+        None; raises ValueError for a size that the denoiser cannot take.
     """
 
     name: str
@@ -256,7 +256,7 @@ class Family:
         settings
     )
     check_prompt: Callable[[Any, str], None] = lambda dit, prompt: None
-    check_clip: Callable[[Any, tuple[int, ...]], None] = lambda dit, shape: None
+    check_clip: Callable[[Any, Any, tuple[int, ...]], None] = lambda dit, vae, shape: None
 
     @property
     def reads_text(self) -> bool:

@@ -206,7 +206,7 @@ def test_captions_that_name_no_class_are_refused(captions, words):
 def test_clips_that_the_network_has_no_positions_for_are_refused():
     for changes, words in (
         ({"num_frames": 4}, "4 frames, but this model has positions for 3;"),
-        ({"width": 16}, "latents of 4x8, but this model has positions for 4x4."),
+        ({"width": 16}, "pixels, height x width, but this model has positions for"),
     ):
         with pytest.raises(ValueError, match=words):
             _ = named((), **changes)[0].clip_shape
