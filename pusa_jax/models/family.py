@@ -228,6 +228,8 @@ class Family:
         the denoiser knows nothing of.
       check_clip: (configurations of denoiser and autoencoder, latent shape [B, F, h, w, C]) ->
         None; raises ValueError for a size that the denoiser cannot take.
+      num_classes: denoiser's configuration -> how many classes its prompts number; 0 where it looks
+        at none, or they are texts.
     """
 
     name: str
@@ -257,6 +259,7 @@ class Family:
     )
     check_prompt: Callable[[Any, str], None] = lambda dit, prompt: None
     check_clip: Callable[[Any, Any, tuple[int, ...]], None] = lambda dit, vae, shape: None
+    num_classes: Callable[[Any], int] = lambda dit: 0
 
     @property
     def reads_text(self) -> bool:

@@ -141,6 +141,7 @@ LATTE = Family(
     fitted=fitted,
     check_prompt=check_label,
     check_clip=check_clip,
+    num_classes=lambda dit: dit.num_classes,
 )
 
 
