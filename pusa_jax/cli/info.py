@@ -155,7 +155,7 @@ def _dataset(path: Path) -> Iterator[str]:
     yield f"  clips: {frames} frames of {height}x{width}, {card.frame_rate}"
     yield f"  latents [F, h, w, C]: {list(card.clip_shape)}, {card.dtype}"
     yield f"  VAE: {_print_of(card.vae)}"
-    if card.text_encoder != CLASSES:
+    if card.text_encoder.get("fingerprint") != CLASSES["fingerprint"]:
         yield f"  text features [L, E]: {list(card.text_shape)}"
         yield f"  text encoder: {_print_of(card.text_encoder)}"
     elif card.classes:
