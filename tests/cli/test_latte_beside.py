@@ -60,6 +60,13 @@ def test_a_converted_file_is_a_whole_model(latte, tmp_path):
         assert all(np.array_equal(theirs[path], ours[path]) for path in ours)
 
 
+def test_an_exported_file_is_a_whole_model(latte, tmp_path):
+    src, dst = latte / "ucf101.pt", tmp_path / "exported"
+    assert main(["export", "--src", str(src), "--dst", str(dst)]) == 0
+    assert set(ModelFolder(dst).names) == {"dit", "vae"}
+    assert ModelFolder(dst).config("dit") == OF_CLASSES
+
+
 def test_the_folder_says_that_a_file_may_be_given(latte, capsys):
     assert main(of_model(["t2v", latte, "--output", "out.mp4"])) == 2
     err = capsys.readouterr().err
