@@ -116,6 +116,8 @@ class ForeignFamily:
       base: what LoRA files belong to, in their metadata.
       in_both_layouts: whether it is published in one folder with both, of which the original is
         taken; a folder of others that holds two of a network is refused.
+      beside: networks that the file of a denoiser finds in their places beside it, for families
+        whose denoisers lie several in one folder.
     """
 
     networks: Mapping[Name, ForeignNetwork]
@@ -126,3 +128,4 @@ class ForeignFamily:
     lora: LoRANames
     base: str
     in_both_layouts: bool = False
+    beside: tuple[Name, ...] = ()

@@ -23,6 +23,7 @@ SIZES = {
     "480 x 848": (480, 848),
     "720p": (720, 1280),
     "704p": (704, 1280),
+    "256 x 256": (256, 256),
 }
 PRESETS = {
     "14b": "wan2.1-t2v-14b",
@@ -31,13 +32,15 @@ PRESETS = {
     "a14b, both": "wan2.2-t2v-a14b",
     "ti2v-5b": "wan2.2-ti2v-5b",
     "mochi-1": "mochi-1-preview",
+    "latte-ucf101": "fvdm-xl-2-ucf101",
 }
 
 INTRODUCTION = """# What fits where
 
 Made by `python -m experiments.plan_table` from `pusa-jax plan`, which compiles the program that
 sampling runs for each step, for chips that need not be there: 81 frames (ti2v-5b: 121, mochi-1:
-163), bfloat16, guidance on, a timestep for every latent frame. Bytes are per chip.
+163, latte-ucf101: 16), bfloat16, guidance on, a timestep for every latent frame. Bytes are per
+chip.
 
 - **a14b** has two experts of the size of 14b: **one** on the chips while the other waits in host
   memory (`--resident one`), or **both** with their prompts (`--resident all`).
@@ -125,6 +128,10 @@ ROWS = [
             "h100:8": "data=2,context=4",
             "h200:1": "data=1",
         }.items()
+    ),
+    *(
+        Row(model="latte-ucf101", size="256 x 256", topology=topology, mesh="data=1")
+        for topology in ("v6e:1x1", "h100:1", "rtx4090:1")
     ),
 ]
 

@@ -27,11 +27,12 @@ INTRODUCTION = """# What training fits where
 
 Made by `python -m experiments.train_plan_table` from `pusa-jax plan train`, which compiles the step
 that `pusa-jax train` runs, for chips that need not be there: clips of 81 frames (pusa_lora_ti2v_5b:
-121 of 704 x 1280; pusa_v05_full_mochi: 163 of 480 x 848), networks computing in bfloat16, trained
-weights and Adam's moments in float32, the inputs of the blocks kept for the backward pass and all
-else computed again (`remat="full"`).
-Every optimizer step takes the batch of the paper, 8 clips (pusa_v05_full_mochi: 32), computed in so
-many **parts** one after the other. Bytes are per chip.
+121 of 704 x 1280; pusa_v05_full_mochi: 163 of 480 x 848; FVDM's own on Latte, which end in b2 and
+xl2: 16 of 256 x 256), networks computing in bfloat16 (Latte: float32), trained weights and Adam's
+moments in float32, the inputs of the blocks kept for the backward pass and all else computed again
+(`remat="full"`).
+Every optimizer step takes the batch of the paper, 8 clips (pusa_v05_full_mochi: 32; Latte: that of
+its config), computed in so many **parts** one after the other. Bytes are per chip.
 
 - **peak** is what one chip must hold at once by the compiler's account: weights, moments, clips,
   results and temporaries. Kernel workspaces and fragmentation are not in it.
@@ -101,6 +102,10 @@ ROWS = [
     Row(run=MOCHI, size="its own", topology="v5p:2x2x4", context=4, parts=8),
     Row(run=MOCHI, size="its own", topology="v6e:8x8", context=8, parts=4),
     Row(run=MOCHI, size="its own", topology="h100:16", context=4, parts=8),
+    *(
+        Row(run=run, size="its own", topology="h100:1")
+        for run in ("fvdm_ffs_b2", "fvdm_sky_xl2", "fvdm_taichi_xl2", "fvdm_ucf_xl2")
+    ),
     Row(run="debug", size="its own", topology="h100:1"),
     Row(run="tiny_world", size="its own", topology="h100:1"),
 ]

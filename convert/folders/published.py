@@ -139,7 +139,7 @@ class Published:
             raise next(iter(errors.values()))
         if errors:
             wrong = [
-                (kind, f"{what} in {file.relative_to(self.path)}")
+                (kind, f"{what} in {file.relative_to(_folder(self.path))}")
                 for file, error in errors.items()
                 for kind, what in error.violations
             ]
@@ -172,7 +172,8 @@ class Published:
 def open_published(path: Path) -> Published:
     """Finds the networks and the tokenizer in a folder, or the network in a single file.
 
-    Only tables of contents are read.
+    Only tables of contents are read. Of a family whose denoisers lie several in one folder, the
+    file of one brings what lies beside it (see `ForeignFamily.beside`).
 
     Raises:
       FileNotFoundError: no such folder, or no network of a known family in it.
@@ -198,6 +199,8 @@ def open_published(path: Path) -> Published:
             len(found[name]),
         ),
     )
+    if path.is_file():
+        found[family] |= _beside(path, family, found[family])
     missing = FAMILIES[family].networks.keys() - found[family].keys()
     for stranger in unreadable:
         if stranger.may_be_needed and missing:
@@ -212,7 +215,7 @@ def open_published(path: Path) -> Published:
     if FOREIGN[family].in_both_layouts:
         found[family], unused = _preferred(path, found[family])
     unused |= _take_tuned(path, FOREIGN[family].networks, found[family])
-    _check_candidates(path, found[family])
+    _check_candidates(path, family, found[family])
     _check_experts(path, family, found[family], bool(index))
     networks: dict[Name, PublishedNetwork] = {}
     experts = FAMILIES[family].experts
@@ -288,15 +291,32 @@ def _take_tuned(
     return unused
 
 
-def _check_candidates(path: Path, found: Found) -> None:
+def _beside(path: Path, family: str, found: Found) -> Found:
+    """Networks of a published folder that the file of a denoiser in it brings; maybe none."""
+    if not any(expert in found for expert in FAMILIES[family].experts):
+        return {}
+    networks = FOREIGN[family].networks
+    places = {file for name in FOREIGN[family].beside for file in networks[name].files.values()}
+    files = (path.parent / place for place in sorted(places))
+    opened = [one for file in files if file.is_file() for one in checkpoints_in(file, [])[0]]
+    wanted = FOREIGN[family].beside
+    return {n: ones for n, ones in _recognise(family, path, opened) if n in wanted}
+
+
+def _check_candidates(path: Path, family: str, found: Found) -> None:
     """Raises ValueError if a network is there twice."""
     for name, candidates in found.items():
         if len(candidates) > 1:
             paths = [str(one.file.relative_to(path)) for one, _ in candidates]
+            remedy = (
+                "keep one, as in a folder with links to the files of one model; where one network "
+                "is enough, give the file itself"
+            )
+            if FOREIGN[family].beside and name in FAMILIES[family].experts:
+                remedy = f"give the file of one, as {path / paths[0]}"
             raise ValueError(
                 f"{path} has {len(candidates)} candidates for the {name}: {listed(paths)}; "
-                "keep one, as in a folder with links to the files of one model; where one network "
-                "is enough, give the file itself."
+                f"{remedy}."
             )
 
 
@@ -347,6 +367,11 @@ def _boundary(file: Path, index: Mapping[str, Any]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{file} has {BOUNDARY}={value!r:.40}, which must be 0 to 1.")
     return float(value)
+
+
+def _folder(path: Path) -> Path:
+    """A folder, or that of a file."""
+    return path if path.is_dir() else path.parent
 
 
 def _is_tokenizer(folder: Path) -> bool:

@@ -46,6 +46,7 @@ LATTE = ForeignFamily(
         prefix="transformer",
     ),
     base="maxin-cn/Latte",
+    beside=("vae",),
 )
 """Checkpoints of FVDM and of `maxin-cn/Latte` without text, beside the autoencoder of Stable
 Diffusion 1."""

@@ -34,7 +34,7 @@ class Amount:
 
     clips: int = 1024
     pictures: int = 500
-    videos: int = 3000
+    videos: int = 6000
 
 
 QUICK = Amount(clips=16, pictures=2, videos=2)
@@ -53,7 +53,7 @@ def main() -> None:
             clips = {name: clips[name] for name in ("class-0", "i2v")}
         found = checking.make_all(args.output, clips, console)
     for name, seen in found.items():
-        print(f"{args.output / 'clips' / name}.mp4: {seen}")
+        print(f"{args.output / 'clips' / name}.mp4: {checking.in_words(seen)}")
     guided = f"--label 2 --cfg_scale {checking.GUIDANCE}"
     print(f"next: pusa-jax t2v --model {args.output} {guided}")
     print("labels:", ", ".join(f"{i} {' '.join(x)}" for i, x in enumerate(world.CLASSES)))

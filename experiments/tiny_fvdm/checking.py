@@ -23,11 +23,16 @@ from pusa_jax.progress import Progress
 
 OVERLAP = FRAMES // 2
 
+SCENES = 8
+"""That inputs are taken from."""
+
 GUIDANCE = 1.5
 """To a class: 7, which is published for large models, tears these discs."""
 
 STEADY = 0.6
 """Pixels by which a frame's way may differ from the world's."""
+
+Shares = dict[str, float]
 
 Clip = UInt8[np.ndarray, "T H W 3"]
 
@@ -49,9 +54,9 @@ class Part:
     frames: int = FRAMES
 
 
-def parts() -> dict[str, Part]:
-    """Name of a clip -> how it is made."""
-    scenes = [world.draw(0, world.FRESH + i) for i in range(8)]
+def parts(first: int = 0) -> dict[str, Part]:
+    """Name of a clip -> how it is made, of scenes from this one on, which no training has seen."""
+    scenes = [world.draw(0, world.FRESH + first + i) for i in range(SCENES)]
     clips = [world.render(scene, 2 * FRAMES) for scene in scenes]
 
     def given(task: Task, i: int, *spans: slice, frames: int = FRAMES) -> Part:
@@ -78,8 +83,10 @@ def parts() -> dict[str, Part]:
     }
 
 
-def make_all(folder: Path, chosen: Mapping[str, Part], on_progress: Progress) -> dict[str, str]:
-    """Makes the clips in `folder`; returns what is seen of each, in words."""
+def make_all(
+    folder: Path, chosen: Mapping[str, Part], on_progress: Progress, place: str = "clips"
+) -> dict[str, Shares]:
+    """Makes clips in `folder / place`, each with its own seed; returns what is seen of each."""
     model = open_model(str(folder))
     loaded = load_parts(model, dtype="float32", mesh=None, on_progress=on_progress)
     pipeline = PusaPipeline(**vars(loaded))
@@ -91,14 +98,14 @@ def make_all(folder: Path, chosen: Mapping[str, Part], on_progress: Progress) ->
             model=str(folder),
             prompt="" if part.label is None else str(part.label),
             negative_prompt="",
-            inputs=_written(folder / "clips" / "inputs", name, part.inputs),
+            inputs=_written(folder / place / "inputs", name, part.inputs),
             overlap=OVERLAP if part.frames > FRAMES else None,
             dtype="float32",
             settings=dataclasses.replace(best, num_frames=part.frames, seed=i),
         )
-        prepared = jobs.prepare(job, folder / "clips" / f"{name}.mp4", model)
+        prepared = jobs.prepare(job, folder / place / f"{name}.mp4", model)
         result, *_ = jobs.run(prepared, pipeline=pipeline)
-        found[name] = in_words(result.frames, part.label)
+        found[name] = shares(result.frames, part.label)
         on_progress("clips", i + 1, len(chosen))
     return found
 
@@ -115,7 +122,12 @@ def _written(folder: Path, name: str, inputs: Sequence[Clip]) -> tuple[str, ...]
     return tuple(paths)
 
 
-def in_words(clip: Clip, label: int | None) -> str:
+def in_words(seen: Shares) -> str:
+    """What is seen of a clip, for people."""
+    return ", ".join(f"{share:.0%} {name}" for name, share in seen.items())
+
+
+def shares(clip: Clip, label: int | None) -> Shares:
     """Shares of the frames that hold one whole disc, have its colour, and go the world's way.
 
     Args:
@@ -134,5 +146,5 @@ def in_words(clip: Clip, label: int | None) -> str:
         axis = world.AXES[name]
     same = [frame.colour == colour for frame in frames]
     steady = (np.abs(ways[:, axis] - world.SPEED) < STEADY) & (ways[:, 1 - axis] < STEADY)
-    shares = {"whole": whole, "of its colour": same, "steady": steady}
-    return ", ".join(f"{np.mean(share):.0%} {name}" for name, share in shares.items())
+    seen = {"whole": whole, "of its colour": same, "steady": steady}
+    return {name: float(np.mean(share)) for name, share in seen.items()}

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,8 @@ def _list(path: Path) -> Iterator[str]:
 def _dataset(path: Path) -> Iterator[str]:
     from pusa_jax.data.cards import read_card
     from pusa_jax.data.shards import checked_shards
+    from pusa_jax.inference.text_encoder import CLASSES
+    from pusa_jax.listing import listed
 
     card = read_card(path)
     shards, lengths = checked_shards(path, card.clip_shape, card.text_shape[1])
@@ -152,10 +154,19 @@ def _dataset(path: Path) -> Iterator[str]:
     yield f"{path}: dataset of {sum(lengths)} encoded clips in {len(shards)} shards, {size:.3g} GB"
     yield f"  clips: {frames} frames of {height}x{width}, {card.frame_rate}"
     yield f"  latents [F, h, w, C]: {list(card.clip_shape)}, {card.dtype}"
-    yield f"  text features [L, E]: {list(card.text_shape)}"
-    for name, network in (("VAE", card.vae), ("text encoder", card.text_encoder)):
-        yield f"  {name}: fingerprint {network.get('fingerprint') or 'not known'}"
+    yield f"  VAE: {_print_of(card.vae)}"
+    if card.text_encoder.get("fingerprint") != CLASSES["fingerprint"]:
+        yield f"  text features [L, E]: {list(card.text_shape)}"
+        yield f"  text encoder: {_print_of(card.text_encoder)}"
+    elif card.classes:
+        yield f"  labels: numbers of {len(card.classes)} classes, {listed(card.classes)}"
+    else:
+        yield f"  labels: {'none' if card.layout else 'numbers of classes, from the list'}"
     yield f"  pusa-jax data inspect {path} reads the clips themselves"
+
+
+def _print_of(network: Mapping[str, Any]) -> str:
+    return f"fingerprint {network.get('fingerprint') or 'not known'}"
 
 
 def _run(path: Path) -> Iterator[str]:

@@ -202,7 +202,9 @@ def open_clips(run: RunConfig) -> tuple[Clips, Clips | None]:
 
 def _clips(run: RunConfig, folder: str) -> Clips:
     if folder == RANDOM:
-        return NoiseClips(run.clip_shape, run.text_shape)
+        networks = run.model.networks()
+        classes = networks.family.num_classes(networks.dit)
+        return NoiseClips(run.clip_shape, run.text_shape, classes=classes)
     from pusa_jax.data.encoded import EncodedClips
 
     return EncodedClips(folder)

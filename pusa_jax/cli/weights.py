@@ -202,7 +202,7 @@ def run_export(args: argparse.Namespace) -> int:
         written = _export_run(args, src, dst)
     elif given:
         raise ValueError(f"{given[0]} is for the workdir of a run, which {src} is not.")
-    elif src.is_file():
+    elif src.is_file() and not _holds_model(src):
         written = [export_lora(src, dst, args.naming, overwrite=args.overwrite)]
     else:
         console = args.console
@@ -264,6 +264,17 @@ def run_extract(args: argparse.Namespace) -> int:
             f"they are {found.left_out:.2%} of the whole difference"
         )
     return 0
+
+
+def _holds_model(file: Path) -> bool:
+    """Whether a file of weights is a network, not a LoRA for one."""
+    from pusa_jax.convert.folders.opened import ModelFolder
+
+    try:
+        ModelFolder(file)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _export_run(args: argparse.Namespace, src: Path, dst: Path) -> list[Path]:

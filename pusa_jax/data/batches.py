@@ -90,9 +90,15 @@ class NoiseClips:
     """
 
     def __init__(
-        self, clip_shape: tuple[int, int, int, int], text_shape: tuple[int, int], count: int = 64
+        self,
+        clip_shape: tuple[int, int, int, int],
+        text_shape: tuple[int, int],
+        count: int = 64,
+        *,
+        classes: int = 0,
     ):
-        """Takes [F, h, w, C], [L, E] and the number of clips."""
+        """Takes [F, h, w, C], [L, E], the number of clips, and of classes that texts number."""
+        self.classes = classes
         self.clip_shape, self.text_shape = clip_shape, text_shape
         self.no_text = np.zeros(text_shape, ml_dtypes.bfloat16)
         self._drawn = functools.cache(self._draw)
@@ -141,7 +147,10 @@ class NoiseClips:
         return part
 
     def _draw(self, index: int, shape: tuple[int, ...]) -> np.ndarray:
-        drawn = np.random.default_rng((index, len(shape))).standard_normal(shape, np.float32)
+        rng = np.random.default_rng((index, len(shape)))
+        if self.classes and shape == self.text_shape:
+            return rng.integers(self.classes, size=shape).astype(ml_dtypes.bfloat16)
+        drawn = rng.standard_normal(shape, np.float32)
         return drawn.astype(ml_dtypes.bfloat16)
 
 

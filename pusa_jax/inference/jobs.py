@@ -164,7 +164,7 @@ def check_numbers(job: Job, model: Model) -> tuple[SamplingConfig, Pieces | None
     for text in (job.prompt, job.negative_prompt):
         family.check_prompt(configs.dit, text)
     piece, pieces = pieces_of(settings, job.overlap, family, configs)
-    family.check_clip(configs.dit, latent_shape(piece, configs))
+    family.check_clip(configs.dit, configs.vae, latent_shape(piece, configs))
     return piece, pieces
 
 

@@ -49,9 +49,7 @@ from pusa_jax.inference.settings import (
     check_call,
     count_passes,
     guidance_scales,
-    latent_shape,
     places_of,
-    plan_run,
 )
 from pusa_jax.inference.step import jitted_step, prepare_prompts
 from pusa_jax.inference.text_place import PLACES, Place
@@ -228,7 +226,9 @@ class PusaPipeline:
             self.family.check_prompt(self.config, text)
         if pieces is not None:
             check_given([at for given in clips[0].conditions for at in places_of(given)], pieces)
-        plan_run(self.family, piece, clips[0].conditions, configs)
+        first = Plan.of(self.family, piece, clips[0].conditions, configs)
+        count = 1 if pieces is None else pieces.count
+        draws = None if noise is None else first.draws_from(noise, count)
         check_reusing(piece, self.mesh)
         watch = Stopwatch()
         features = self.encode_prompts((*prompts, *negatives), on_progress)
@@ -239,21 +239,20 @@ class PusaPipeline:
             [self.encode_conditions(clip.conditions, piece, on_progress) for clip in clips]
         )
         watch.lap("encode")
-        shape = latent_shape(piece, configs)
-        draws = None if noise is None else np.asarray(noise).reshape(-1, *shape)
+        prepared: dict[int, Prepared] = {}
         passes = 0
 
         def one(number: int, carried: Sequence[FrameCondition] | None) -> np.ndarray:
             """A piece; `carried` is the end of the one before."""
             nonlocal passes
-            tell = progress_of_piece(on_progress, number, 1 if pieces is None else pieces.count)
+            tell = progress_of_piece(on_progress, number, count)
             own_seeds = [seed_of(seed, number) for seed in seeds]
             begin = given if carried is None else carried
             plan = Plan.of(self.family, piece, begin, configs, own_seeds)
             if carried is not None:
                 plan = plan.continued(self.family)
             own = None if draws is None else draws[number * plan.draws :][: plan.draws]
-            latents, run_passes = self._sample(plan, texts, own, watch, tell, on_latents)
+            latents, run_passes = self._sample(plan, texts, prepared, own, watch, tell, on_latents)
             passes += run_passes
             return latents
 
@@ -261,6 +260,7 @@ class PusaPipeline:
             latents = one(0, None)
         else:
             latents = np.concatenate(list(sample_pieces(one, pieces)), axis=1)
+        prepared.clear()  # the autoencoder needs the room
         outputs = []
         for i, seed in enumerate(seeds):
             frames = self.decode(latents[i : i + 1], settings.tiled, on_progress)
@@ -281,6 +281,7 @@ class PusaPipeline:
         self,
         plan: Plan,
         texts: tuple[Text, ...],
+        prepared: dict[int, Prepared],
         draws: np.ndarray | None,
         watch: Stopwatch,
         on_progress: Progress,
@@ -288,7 +289,8 @@ class PusaPipeline:
     ) -> tuple[np.ndarray, int]:
         """Latents [B, F, h, w, C] of a plan on the host, and the passes of the denoiser.
 
-        `draws` take the place of its noise.
+        `prepared` is what experts made of the texts, to be added to; `draws` take the place of the
+        plan's noise.
         """
         settings, solver = plan.settings, plan.solver
         served = [self.experts.serving(float(x), settings.boundary) for x in plan.table.levels]
@@ -297,7 +299,6 @@ class PusaPipeline:
         noise = plan.noise(0) if draws is None else jnp.asarray(draws[0])
         clean, _ = place(plan.given, noise)  # [B, F, h, w, C]
         state = self._put(solver.init(start(clean, noise, plan.table)))
-        prepared: dict[int, Prepared] = {}
 
         def arguments(state, i):
             """What the program takes at step i; prompts are prepared once for each expert."""

@@ -1,11 +1,13 @@
 """One run planned: its noise table, the rows its solver steps along, and the noise it draws."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pusa_jax.diffusion.config import SamplingConfig
 from pusa_jax.diffusion.flow import NoiseTable
@@ -73,6 +75,20 @@ class Plan:
     def draws(self) -> int:
         """How often noise is drawn: at the start, and after each step by a random solver."""
         return 1 + self.table.num_steps * self.solver.is_random
+
+    def draws_from(self, noise: Latents, pieces: int) -> np.ndarray:
+        """Noise that is given for all draws of all pieces, [N, 1, F, h, w, C].
+
+        Raises:
+          ValueError: it is not of the latents' size, or there are more or fewer draws.
+        """
+        array = np.asarray(noise)
+        wanted = (pieces * self.draws, *self.shape[1:])
+        if array.shape[-4:] != wanted[1:] or array.size != math.prod(wanted):
+            raise ValueError(
+                f"noise must be of shape {[*wanted]}, [draws, F, h, w, C], got {[*array.shape]}."
+            )
+        return array.reshape(-1, *self.shape)
 
     def noise(self, number: int) -> Latents:
         """A draw, standard normal; the first is the one that a seed always meant.

@@ -103,7 +103,7 @@ def plan_run(
     """
     check_experts(settings, family)
     shape = latent_shape(settings, configs)
-    family.check_clip(configs.dit, shape)
+    family.check_clip(configs.dit, configs.vae, shape)
     frames = shape[1]
     check_all(conditions, frames)
     multipliers = np.ones(frames, np.float32)

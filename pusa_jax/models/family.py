@@ -246,8 +246,10 @@ class Family:
         networks of these sizes, where they are not free in them.
       check_prompt: (denoiser's configuration, prompt) -> None; raises ValueError for a prompt that
         the denoiser knows nothing of.
-      check_clip: (denoiser's configuration, latent shape [B, F, h, w, C]) -> None; raises
-        ValueError for a size that the denoiser cannot take.
+      check_clip: (configurations of denoiser and autoencoder, latent shape [B, F, h, w, C]) ->
+        None; raises ValueError for a size that the denoiser cannot take.
+      num_classes: denoiser's configuration -> how many classes its prompts number; 0 where it looks
+        at none, or they are texts.
     """
 
     name: str
@@ -277,7 +279,8 @@ class Family:
         settings
     )
     check_prompt: Callable[[Any, str], None] = lambda dit, prompt: None
-    check_clip: Callable[[Any, tuple[int, ...]], None] = lambda dit, shape: None
+    check_clip: Callable[[Any, Any, tuple[int, ...]], None] = lambda dit, vae, shape: None
+    num_classes: Callable[[Any], int] = lambda dit: 0
 
     @property
     def reads_text(self) -> bool:

@@ -277,7 +277,7 @@ class RunConfig:
                 raise ValueError(f"data.{name} must be divisible by {multiple}, got {size}.")
         frames = latent_frames(data.num_frames, vae.temporal_stride)
         h, w = (size // vae.spatial_stride for size in (data.height, data.width))
-        networks.family.check_clip(networks.dit, (1, frames, h, w, vae.z_dim))
+        networks.family.check_clip(networks.dit, vae, (1, frames, h, w, vae.z_dim))
         return frames, h, w, vae.z_dim
 
     @property

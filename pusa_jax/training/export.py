@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pusa_jax.convert.networks import FOREIGN
 from pusa_jax.files.staging import staged
 from pusa_jax.inference import packaged
 from pusa_jax.models.family import Name
+from pusa_jax.progress import PusaWarning
 from pusa_jax.training.config import RANDOM, RunConfig
 from pusa_jax.training.finished import Result
 from pusa_jax.typing import Precision
@@ -78,7 +80,8 @@ def export_model(
       layout: original or Diffusers.
       dtype: of the DiT.
       with_base: whether VAE, text encoder and tokenizer of the folder that training began with come
-        along, so that the new folder can be sampled as it is.
+        along, so that the new folder can be sampled as it is; a run from random weights has none,
+        which is a warning.
       overwrite: whether an earlier export at dst is replaced, once the new one is complete.
 
     Returns:
@@ -86,16 +89,23 @@ def export_model(
 
     Raises:
       FileExistsError: dst is there and not empty.
-      ValueError: the run trained adapters, or began with random weights and has no such folder.
+      ValueError: the run trained adapters.
       FileNotFoundError: the folder that training began with is not there any more.
     """
     run = result.run
     if run.adapter is not None:
         raise ValueError("this run trained adapters; export them, or merge them into their base.")
-    if with_base and run.model.weights == RANDOM:
-        raise ValueError("this run began with random weights: there is no VAE to come along.")
-    base = ModelFolder(packaged.found(run.model.weights)) if with_base else None
+    is_fresh = run.model.weights == RANDOM
+    base = ModelFolder(packaged.found(run.model.weights)) if with_base and not is_fresh else None
     check_destination(dst, overwrite=overwrite, sources=[base.path] if base else [])
+    if with_base and is_fresh:
+        place = FOREIGN[run.recipe.family.name].networks["vae"].files[layout]
+        warnings.warn(
+            "this run began with random weights: no VAE comes along; put the one its clips were "
+            f"encoded by at {dst / place}.",
+            PusaWarning,
+            stacklevel=2,
+        )
     trained, dit = run.recipe.expert, run.recipe.dit
     others: list[Name] = [name for name in base.names if name != trained] if base else []
 

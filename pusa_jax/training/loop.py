@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pusa_jax.devices import processes
 from pusa_jax.devices.sharding import make_mesh
 from pusa_jax.files.atomic import replacing
 from pusa_jax.inference.networks import vae_record
-from pusa_jax.progress import Progress, no_progress
+from pusa_jax.progress import Progress, PusaWarning, no_progress
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import RunConfig
 from pusa_jax.training.layout import Placement, check_memory, placement, shardings_of
@@ -152,6 +153,8 @@ def train(
 def check_clips(run: RunConfig, clips: Clips, weights: ModelFolder | None) -> None:
     """Makes sure that there are clips, of the shape and for the networks of the run.
 
+    Labels that a denoiser without classes does not look at are a warning.
+
     Raises:
       ValueError: there are none, or they are of another shape, another VAE or classes that the
         denoiser does not know.
@@ -165,6 +168,14 @@ def check_clips(run: RunConfig, clips: Clips, weights: ModelFolder | None) -> No
     clips.check_fits(run.clip_shape, run.text_shape, vae)
     networks = run.model.networks()
     if networks.family.reads_text:
+        return
+    if not networks.family.num_classes(networks.dit):
+        if any(clips.captions()):
+            warnings.warn(
+                f"{run.data.folder} has labels, which are not looked at: the model has no classes.",
+                PusaWarning,
+                stacklevel=2,
+            )
         return
     for caption in clips.captions():
         try:

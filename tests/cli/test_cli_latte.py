@@ -91,7 +91,7 @@ REFUSED = {
     ),
     "another size": (
         [*JOB, "--prompt", "1", "--height", "128"],
-        "latents of 16x8, but this model has positions for 8x8.",
+        "clips of 128x64 pixels, height x width, but this model has positions for 64x64.",
     ),
     "pieces that overlap by everything": (
         [*TWO, "8", "--prompt", "1"],

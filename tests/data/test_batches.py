@@ -88,3 +88,8 @@ def test_a_seed_decides_the_order(clips):
     one, same, other = (clips.batches(7, range(7), seed) for seed in (1, 1, 2))
     ids = next(one)["id"]
     assert next(same)["id"] == ids != next(other)["id"]
+
+
+def test_labels_of_noise_are_numbers_of_the_classes():
+    clips = NoiseClips((1, 2, 2, 4), (1, 1), classes=3)
+    assert {*clips.examples(64)["text"].astype(int).ravel().tolist()} == {0, 1, 2}

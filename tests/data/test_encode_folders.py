@@ -11,6 +11,7 @@ pytest.importorskip("grain", reason="needs the extra [train]")
 pytest.importorskip("tensorflow_datasets", reason="needs the extra [train]")
 
 from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
+from pusa_jax.cli.info import described
 from pusa_jax.convert.folders.opened import ModelFolder
 from pusa_jax.data.encode import EncodeConfig, encode_folder
 from pusa_jax.data.encoded import EncodedClips
@@ -161,3 +162,6 @@ def test_a_clip_whose_caption_names_no_class_is_skipped(tmp_path):
     assert "must be the number of a class, 0 to 256, got 'a cat'" in outcome.skipped[0]["reason"]
     clips = EncodedClips(tmp_path / "ds")
     assert clips.captions() == ["2"] and clips.at([0])["text"].tolist() == [[[2]]]
+    said = "\n".join(described(tmp_path / "ds"))
+    assert "labels: numbers of classes, from the list" in said
+    assert "text" not in said and "fingerprint numbers" not in said

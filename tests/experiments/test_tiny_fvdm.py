@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.tiny_fvdm import autoencoder, checking, world
+from experiments.tiny_fvdm import autoencoder, checking, judging, world
 from pusa_jax.testing.compare import assert_close
 
 SCENE = world.Scene(label=4, phase=5.0, aside=16.0)
@@ -21,18 +21,31 @@ def test_a_disc_goes_along_the_axis_of_its_class_at_one_speed_and_turns_at_the_e
     assert y.min() < world.LOW + 1 and y.max() > world.HIGH - 1
 
 
+def seen(clip, label):
+    return checking.in_words(checking.shares(clip, label))
+
+
 def test_a_true_clip_is_seen_as_one():
     clip = world.render(SCENE, 16)
-    assert checking.in_words(clip, 4) == "100% whole, 100% of its colour, 100% steady"
-    assert checking.in_words(clip, None) == "100% whole, 100% of its colour, 100% steady"
+    assert seen(clip, 4) == "100% whole, 100% of its colour, 100% steady"
+    assert seen(clip, None) == "100% whole, 100% of its colour, 100% steady"
 
 
 def test_a_wrong_clip_is_not_seen_as_right():
     clip = world.render(SCENE, 16)
-    assert checking.in_words(clip, 1) == "100% whole, 100% of its colour, 0% steady"
-    assert checking.in_words(clip, 3) == "100% whole, 0% of its colour, 100% steady"
+    assert seen(clip, 1) == "100% whole, 100% of its colour, 0% steady"
+    assert seen(clip, 3) == "100% whole, 0% of its colour, 100% steady"
     empty = np.full_like(clip, 8)
-    assert checking.in_words(empty, 4) == "0% whole, 0% of its colour, 0% steady"
+    assert seen(empty, 4) == "0% whole, 0% of its colour, 0% steady"
+
+
+def test_several_clips_of_a_kind_are_of_other_scenes_and_judged_together():
+    chosen = judging.repeated(2, ["i2v", "plain"])
+    assert [*chosen] == ["plain.0", "i2v.0", "plain.1", "i2v.1"]
+    assert not np.array_equal(*(chosen[f"i2v.{i}"].inputs[0] for i in range(2)))
+    found = {"plain.0": {"whole": 1.0}, "i2v.0": {"whole": 0.0}, "plain.1": {"whole": 0.5}}
+    lines = ["| clip | whole |", "|---|---|", "| plain | 75% |", "| i2v | 0% |"]
+    assert judging.table(found).splitlines() == lines
 
 
 def test_centring_moves_latents_and_leaves_what_the_decoder_gets():

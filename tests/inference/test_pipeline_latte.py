@@ -107,3 +107,38 @@ def test_a_random_solver_draws_from_the_seed(pipe):
 def test_as_many_frames_as_there_are_positions(pipe):
     with pytest.raises(ValueError, match=r"5 frames, but this model has positions for 4; longer"):
         sampled(pipe, num_frames=5)
+
+
+def test_prompts_are_prepared_once_for_all_pieces(pipe, monkeypatch):
+    calls, own = [], pipe._prepare
+    monkeypatch.setattr(pipe, "_prepare", lambda *args: calls.append(1) or own(*args))
+    sampled(pipe, overlap=2, num_frames=10)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "wanted"),
+    [
+        ((1, 4, 8, 8, 4), {}, "[1, 4, 4, 4, 4]"),
+        ((2, 4, 4, 4, 4), {}, "[1, 4, 4, 4, 4]"),
+        ((1, 4, 4, 4, 4), {"solver": "ddpm"}, "[3, 4, 4, 4, 4]"),
+        ((1, 4, 4, 4, 4), {"num_frames": 6}, "[2, 4, 4, 4, 4]"),
+    ],
+)
+def test_noise_of_another_size_is_refused_in_one_line(pipe, shape, changes, wanted):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    overlap = 2 if "num_frames" in changes else None
+    with pytest.raises(ValueError) as error:
+        pipe("1", settings=settings, overlap=overlap, noise=jnp.zeros(shape))
+    words = f"noise must be of shape {wanted}, [draws, F, h, w, C], got {[*shape]}."
+    assert str(error.value) == words
+
+
+def test_every_piece_has_its_own_of_the_draws_that_are_given(pipe):
+    noise = np.random.default_rng(0).standard_normal((2, 4, 4, 4, 4)).astype(np.float32)
+    settings, entered = dataclasses.replace(SETTINGS, num_frames=6), []
+    for draws in (noise, np.stack([noise[0], -noise[1]])):
+        pipe("1", settings=settings, overlap=2, noise=jnp.asarray(draws))
+        assert np.array_equal(pipe.steps[0].before[0], noise[0])
+        entered.append(pipe.steps[2].before[0, 2:])
+    np.testing.assert_allclose(entered[0], -entered[1], atol=1e-6)

@@ -7,6 +7,8 @@ import jax
 import pytest
 from small import settings
 
+from pusa_jax.convert.folders.opened import ModelFolder
+from pusa_jax.progress import PusaWarning
 from pusa_jax.training import export
 from pusa_jax.training.checkpoints import RunCheckpoints
 from pusa_jax.training.config import CheckpointConfig, ModelConfig
@@ -18,7 +20,11 @@ from pusa_jax.training.step import first_state, model_shapes
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> Result:
     """Of a run that trained adapters, at step 3."""
-    workdir, run = tmp_path_factory.mktemp("run"), settings()
+    return written(tmp_path_factory.mktemp("run"), settings())
+
+
+def written(workdir, run) -> Result:
+    """Of a run that ended at step 3 with zeros."""
     shapes = jax.eval_shape(
         lambda base: first_state(run.recipe, base, jax.random.key(0)), model_shapes(run.recipe)
     )
@@ -94,10 +100,15 @@ def test_adapters_need_an_empty_folder(result, tmp_path):
     assert (empty / "README.md").read_text("utf-8") == export.model_card(result)
 
 
-def test_a_run_of_adapters_is_no_model_and_a_random_one_has_no_base(result, tmp_path):
+def test_a_run_of_adapters_is_no_model(result, tmp_path):
     with pytest.raises(ValueError, match="this run trained adapters; export them"):
         export.export_model(result, tmp_path / "out")
-    whole = dataclasses.replace(result, run=settings(adapter=None))
-    with pytest.raises(ValueError, match="random weights: there is no VAE to come along"):
-        export.export_model(whole, tmp_path / "out", with_base=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_random_start_has_no_base_and_what_was_trained_is_written(tmp_path):
+    whole = written(tmp_path / "run", settings(adapter=None))
+    with pytest.warns(PusaWarning, match=r"no VAE comes along; put the one .* at .*Wan2.1_VAE"):
+        files = export.export_model(whole, tmp_path / "out", with_base=True)
+    assert files and all(file.is_file() for file in files)
+    assert ModelFolder(tmp_path / "out").names == ("dit",)

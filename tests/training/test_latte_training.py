@@ -17,6 +17,7 @@ from pusa_jax.diffusion.variance_bound import variance_bound
 from pusa_jax.models.adapters import AdapterConfig
 from pusa_jax.models.latte.config import ATTENTION_LINEARS, DiTConfig, VAEConfig
 from pusa_jax.models.latte.family import LATTE, build_dit
+from pusa_jax.progress import PusaWarning
 from pusa_jax.testing.compare import assert_close, random_module
 from pusa_jax.training.config import (
     DataConfig,
@@ -203,10 +204,22 @@ def test_captions_that_name_no_class_are_refused(captions, words):
         check_clips(*named(captions), None)
 
 
+def test_labels_that_a_model_without_classes_does_not_look_at_are_a_warning(recwarn):
+    run, clips = named(["0", "17"])
+    dit = dataclasses.replace(DIT, num_classes=0)
+    free = dataclasses.replace(run, model=dataclasses.replace(run.model, dit=dit))
+    clips.captions = lambda: [""]
+    check_clips(free, clips, None)
+    assert not recwarn
+    clips.captions = lambda: ["0", "17"]
+    with pytest.warns(PusaWarning, match="clips has labels, .*: the model has no classes"):
+        check_clips(free, clips, None)
+
+
 def test_clips_that_the_network_has_no_positions_for_are_refused():
     for changes, words in (
         ({"num_frames": 4}, "4 frames, but this model has positions for 3;"),
-        ({"width": 16}, "latents of 4x8, but this model has positions for 4x4."),
+        ({"width": 16}, "pixels, height x width, but this model has positions for"),
     ):
         with pytest.raises(ValueError, match=words):
             _ = named((), **changes)[0].clip_shape

@@ -12,7 +12,7 @@ from pusa_jax.diffusion.process import VARIANCE_PRESERVING
 from pusa_jax.models.family import Chunks, Codec, Family, Flops, Network, Preset, Tiles
 from pusa_jax.models.latte import flops, sharding, vae
 from pusa_jax.models.latte.config import ATTENTION_LINEARS, SIZES, DiTConfig, VAEConfig
-from pusa_jax.models.latte.dit import LatteVideo, check_size
+from pusa_jax.models.latte.dit import LatteVideo
 from pusa_jax.models.latte.labels import Labels, as_features, check_label
 from pusa_jax.models.latte.schedule import renoised, sampling_table
 from pusa_jax.typing import Latents, Text, Timesteps
@@ -58,15 +58,23 @@ def fitted(settings: SamplingConfig, dit: DiTConfig, vae: VAEConfig) -> Sampling
     )
 
 
-def check_clip(dit: DiTConfig, shape: tuple[int, ...]) -> None:
+def check_clip(dit: DiTConfig, vae: VAEConfig, shape: tuple[int, ...]) -> None:
     """Raises ValueError unless the denoiser has a position for every frame and every patch."""
-    _, frames, height, width, _ = shape
-    try:
-        check_size(dit, frames, height, width)
-    except ValueError as error:
+    _, frames, *cells = shape
+    if frames != dit.num_frames:
         pieces = f"; longer clips are sampled in pieces, as with --overlap {dit.num_frames // 2}"
-        message = str(error).removesuffix(".") + pieces * (frames > dit.num_frames)
-        raise ValueError(f"{message}.") from None
+        pieces *= frames > dit.num_frames
+        raise ValueError(
+            f"{frames} frames, but this model has positions for {dit.num_frames}{pieces}."
+        )
+    wanted = [n * p for n, p in zip(dit.grid, dit.patch_size[1:], strict=True)]
+    if cells[:2] != wanted:
+        size, right = (
+            "x".join(str(n * vae.spatial_stride) for n in sides) for sides in (cells[:2], wanted)
+        )
+        raise ValueError(
+            f"clips of {size} pixels, height x width, but this model has positions for {right}."
+        )
 
 
 PUBLISHED = SamplingConfig(
@@ -133,6 +141,7 @@ LATTE = Family(
     fitted=fitted,
     check_prompt=check_label,
     check_clip=check_clip,
+    num_classes=lambda dit: dit.num_classes,
 )
 
 

@@ -63,13 +63,13 @@ def test_settings_follow_the_tables_of_positions():
     [
         ((1, 5, 4, 6, 4), "5 frames, .* positions for 4; longer .* as with --overlap 2"),
         ((1, 3, 4, 6, 4), r"3 frames, .* positions for 4\.$"),
-        ((1, 4, 6, 6, 4), r"latents of 6x6, .* positions for 4x6\.$"),
+        ((1, 4, 6, 6, 4), r"clips of 48x48 pixels, height x width, .* positions for 32x48\.$"),
     ],
 )
 def test_sizes_without_a_position_are_refused(shape, message):
-    check_clip(TINY, (1, 4, 4, 6, 4))
+    check_clip(TINY, VAEConfig(), (1, 4, 4, 6, 4))
     with pytest.raises(ValueError, match=message):
-        check_clip(TINY, shape)
+        check_clip(TINY, VAEConfig(), shape)
 
 
 def test_prompts_are_numbers_of_classes_or_nothing():
