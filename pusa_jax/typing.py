@@ -35,3 +35,6 @@ Prediction = Float[Array, "B F H W predicted"]
 Velocity = Callable[[Latents, Timesteps], Prediction]
 """dx/dsigma = noise - clean, predicted from noisy latents and the timesteps the network is told; of
 variance-preserving diffusion the noise, and a variance in channels behind it."""
+
+OnLatents = Callable[[int, Latents], None]
+"""Given the number of steps done and the latents behind them."""

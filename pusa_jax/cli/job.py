@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import re
 import secrets
+from collections.abc import MutableMapping
 from fractions import Fraction
 from typing import Any, get_args
 
@@ -313,10 +314,16 @@ def _teacache(args: argparse.Namespace) -> TeaCache | None:
     )
 
 
-def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
+def job_of(
+    args: argparse.Namespace, opened: MutableMapping[Any, Any] | None = None
+) -> tuple[Any, Any]:
     """The job that the flags ask for, and its model, opened.
 
     What was left open is as published with the model, or best for the tiny one.
+
+    Args:
+      args: parsed flags of a task.
+      opened: models that are opened already, for jobs that share them; this one is added.
     """
     from pusa_jax.convert.folders.merging import files_of_experts
     from pusa_jax.convert.folders.opened import ModelFolder
@@ -327,7 +334,10 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     from pusa_jax.inference.loading import open_model
 
     is_tiny = args.model in (None, packaged.NAME)
-    folder = ModelFolder(packaged.found(args.model or packaged.NAME))
+    opened = {} if opened is None else opened
+    if args.model not in opened:
+        opened[args.model] = ModelFolder(packaged.found(args.model or packaged.NAME))
+    folder = opened[args.model]
     family = folder.family
     merged = weights.all_loras_of(args, len(family.experts))
     if is_tiny:
@@ -340,7 +350,10 @@ def job_of(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.prompt is None and family.reads_text:
         raise ValueError(f"{args.task} needs --prompt, what happens; --prompt '' is for nothing.")
     merged["add_differences"] = not args.ignore_differences
-    model = open_model(folder, **merged)
+    key = args.model, repr(merged)
+    if key not in opened:
+        opened[key] = open_model(folder, **merged)
+    model = opened[key]
     if not is_tiny:
         best = model.configs.fitted(family, official=args.preset == "official")
     if merged["lightx2v"]:

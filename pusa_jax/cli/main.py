@@ -177,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     weights.add_extract_arguments(sub)
 
+    from pusa_jax.cli.batch import add_batch_arguments, run_batch
     from pusa_jax.cli.compare import add_compare_arguments, add_report_arguments
     from pusa_jax.cli.configs import add_configs_arguments
     from pusa_jax.cli.data import add_data_arguments, add_encode_arguments
@@ -216,6 +217,9 @@ def build_parser() -> argparse.ArgumentParser:
         "say what a video, picture, list, dataset, run, model folder or LoRA file holds",
     )
     sub.add_argument("path", help="clip, picture, latents, list, data set, run, model or LoRA")
+
+    sub = command("batch", run_batch, "make the videos of a list, on any number of hosts")
+    add_batch_arguments(sub)
 
     sub = command("rerun", run_rerun, "make a video again from the settings inside it")
     sub.add_argument("path", help="an mp4, an npz or a folder of pictures written by pusa-jax")

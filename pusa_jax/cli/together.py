@@ -141,7 +141,7 @@ def agree_on_job(prepared: Any, before: Mapping[str, Any] | None) -> None:
         _flat(record)
         | {
             "output": prepared.output,
-            "files of the model": _model(prepared.model.folder),
+            "files of the model": fingerprint_of_model(prepared.model.folder),
             "mesh": dict(prepared.mesh.shape),
             "resident": prepared.resident,
             "device": f"{device.platform} {device.device_kind}",
@@ -163,7 +163,7 @@ def agree_on_run(run: Any, weights: Any, workdir: Path) -> None:
     peers.agree(
         _flat(run.record())
         | {
-            "files of the model": weights and _model(weights),
+            "files of the model": weights and fingerprint_of_model(weights),
             "dataset": fingerprints.of_files(data.glob("*.json"), data),
             "adapters": file and fingerprints.of_file(packaged.found(file, "lora")),
             "checkpoints in the workdir": _saved_steps(workdir) or "none",
@@ -183,7 +183,7 @@ def _saved_steps(workdir: Path) -> list[int]:
     return sorted(int(p.name) for p in workdir.glob(f"{CHECKPOINTS}/*") if p.name.isdigit())
 
 
-def _model(folder: Any) -> str:
+def fingerprint_of_model(folder: Any) -> str:
     """Fingerprint of a model; a converted one has checksums of all files in its tables."""
     from pusa_jax.files import fingerprints
 

@@ -13,6 +13,7 @@ another formula would make strangers of everything that was written before.
                                      shapes alone nor by the order of values in a leaf
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -37,6 +38,17 @@ def of_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes: a copy under another name has the same one."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_file_as_it_is(path: str | Path) -> str:
+    """The same, computed once as long as the file stays as it is: size, time of change, inode."""
+    status = os.stat(path)
+    return _of_file(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_file(path: str, *status: int) -> str:
+    return of_file(path)
 
 
 def of_files(files: Iterable[Path], folder: Path) -> str:

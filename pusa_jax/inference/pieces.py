@@ -22,7 +22,7 @@ from pusa_jax.inference.settings import Configs
 from pusa_jax.models.family import Family
 from pusa_jax.progress import Progress
 
-Clip = Float[np.ndarray, "1 F h w C"]
+Clip = Float[np.ndarray, "B F h w C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

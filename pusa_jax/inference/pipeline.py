@@ -46,6 +46,7 @@ from pusa_jax.inference.reuse import ReusingStep, check_reusing, steps_left_out
 from pusa_jax.inference.settings import (
     Configs,
     Given,
+    check_call,
     count_passes,
     guidance_scales,
     latent_shape,
@@ -57,10 +58,7 @@ from pusa_jax.inference.text_place import PLACES, Place
 from pusa_jax.media.pixels import to_uint8
 from pusa_jax.models.family import DenoiserConfig, Family, Prepared, Tokenizer
 from pusa_jax.progress import Progress, PusaWarning, no_progress
-from pusa_jax.typing import Latents, Text
-
-OnLatents = Callable[[int, jax.Array], None]
-"""Given the number of steps done and the latents [B, F, h, w, C] behind them."""
+from pusa_jax.typing import Latents, OnLatents, Text
 
 
 class PusaPipeline:
@@ -215,12 +213,8 @@ class PusaPipeline:
     ) -> list[Output]:
         """Samples several clips side by side, in one program; see `__call__`.
 
-        A clip has the noise of its seed whichever others lie beside it. Sums over more rows may be
-        taken in another order, so that latents agree with those of a single clip to about 1e-6.
-
-        Raises:
-          ValueError: see `__call__`; or frames are not given at the same places of all clips.
-          TypeError: see `__call__`.
+        A clip has the noise of its seed whichever others lie beside it, but sums may be taken in
+        another order. Raises as `__call__`, and where clips are not alike, see `check_alike`.
         """
         check_alike(clips)
         configs = Configs(dit=self.config, vae=self.autoencoder.config)
@@ -386,9 +380,8 @@ class PusaPipeline:
     ) -> tuple[Text, ...]:
         """Text features [1, L, E] of each prompt; prompts met before are not encoded again.
 
-        The encoder is taken once for all of them, and runs prompt by prompt: the features of one
-        must not depend on which others are new, or a clip made among others could not be made again
-        to the last bit. In batches the same bits are only known to come out on a CPU.
+        The encoder is taken once for all of them and runs prompt by prompt: the features of one
+        must not depend on which others are new.
         """
         new = [p for p in dict.fromkeys(prompts) if p not in self._texts]
         on_progress("text", 0, len(new))

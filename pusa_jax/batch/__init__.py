@@ -1,0 +1,1 @@
+"""Many videos from one list: read, shared out, made, and written down as they land."""
