@@ -36,7 +36,7 @@ from pusa_jax.inference.mesh_choice import (
     device_limit,
 )
 from pusa_jax.inference.pieces import check_given, pieces_of
-from pusa_jax.inference.pipeline import Output, PusaPipeline
+from pusa_jax.inference.pipeline import OnLatents, Output, PusaPipeline
 from pusa_jax.inference.reuse import check_reusing
 from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
@@ -210,6 +210,7 @@ def run(
     prepared: Prepared,
     on_progress: Progress = no_progress,
     pipeline: PusaPipeline | None = None,
+    on_latents: OnLatents | None = None,
 ) -> tuple[Output, dict[str, Any], Path]:
     """Samples a job and writes the mp4 with the job inside; of several processes, the first does.
 
@@ -217,6 +218,7 @@ def run(
       prepared: the job.
       on_progress: told about each stage.
       pipeline: the job's model, LoRA files and dtype, where they are loaded already.
+      on_latents: given the latents behind each step, see `PusaPipeline`.
 
     Returns:
       what was sampled, the record embedded in the file, and the file: another number than that of
@@ -239,6 +241,7 @@ def run(
         settings=job.settings,
         overlap=job.overlap,
         on_progress=on_progress,
+        on_latents=on_latents,
     )
     return result, *finish(prepared, result)
 

@@ -56,6 +56,8 @@ class Asked:
         Raises:
           ValueError, OSError: one line, as on the command line; or a name that is not offered.
         """
+        from pusa_jax.media.described import clip_in_words, picture_in_words
+
         if self.task not in TASK_HELP:
             raise ValueError(f"there is no task {self.task!r:.80}; there are {listed(TASK_HELP)}.")
         words = self._words(folders)
@@ -63,7 +65,8 @@ class Asked:
             flag, what = INPUT_FLAGS[self.task]
             if not self.inputs:
                 raise ValueError(f"{self.task} needs {what}: drop it on the timeline.")
-            words += [flag, *map(folders.taken, self.inputs)]
+            look = picture_in_words if flag == "--image_paths" else clip_in_words
+            words += [flag, *(folders.taken(path, look) for path in self.inputs)]
             words.append("--cond_position=" + ",".join(str(at) for at, _ in self.given))
             words.append("--noise_multipliers=" + ",".join(f"{m:g}" for _, m in self.given))
         if self.lora:

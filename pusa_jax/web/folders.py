@@ -6,6 +6,7 @@ A name comes from a browser: it counts only if it is one of those that were offe
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from pusa_jax.listing import listed
@@ -63,8 +64,12 @@ class Folders:
         _check("result", name, self.result_names())
         return self.output / name
 
-    def taken(self, path: str) -> str:
+    def taken(self, path: str, look: Callable[[Path], str]) -> str:
         """Where an uploaded file lies from now on, so that its video can be made again.
+
+        Args:
+          path: of the upload.
+          look: raises ValueError for a file that is not of the right kind, before it is kept.
 
         Raises:
           ValueError: it is neither an upload nor one that was taken earlier.
@@ -76,6 +81,7 @@ class Folders:
             return os.path.realpath(path)
         if not is_inside(path, self.uploads):
             raise ValueError(f"{path!r:.80} was not uploaded; drop the file on the timeline.")
+        look(Path(path))
         name = fingerprints.of_file(path)[: fingerprints.SHORT] + Path(path).suffix.lower()
         inputs.mkdir(parents=True, exist_ok=True)
         if not (inputs / name).exists():
