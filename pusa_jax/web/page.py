@@ -104,6 +104,7 @@ def build(service: Service) -> gr.Blocks:
 
 def _number_fields() -> list[Any]:
     """A field for each of `SETTINGS`, in their order; empty is as published with the model."""
+    # Words, not numbers: what is wrong with one is said as on the command line.
     fields = []
     with gr.Row():
         for name in SETTINGS:
@@ -113,7 +114,8 @@ def _number_fields() -> list[Any]:
                 solvers = ["", "euler", "unipc", "dpm++", "ab2", "ddim"]
                 fields.append(gr.Dropdown(solvers, value="", **given))
             else:
-                fields.append(gr.Number(0 if name == "seed" else None, **given))
+                value = "0" if name == "seed" else ""
+                fields.append(gr.Textbox(value, placeholder="default", max_lines=1, **given))
     return fields
 
 
@@ -206,7 +208,7 @@ def _take(service: Service) -> Any:
         except (ValueError, OSError) as error:
             return [gr.skip()] * (len(SETTINGS) + 8) + [_status(one_line(error))]
         texts = [asked.task, asked.prompt, asked.negative_prompt, asked.model, asked.lora]
-        numbers = [asked.settings[setting] for setting in SETTINGS]
+        numbers = [str(asked.settings[setting]) for setting in SETTINGS]
         words = "; ".join([f"settings of {name}", *strange])
         return [*texts, asked.strength, *numbers, state, table, _status(words)]
 
