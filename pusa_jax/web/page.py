@@ -162,7 +162,7 @@ def _draw(service: Service) -> Any:
 
 
 def _run(service: Service) -> Any:
-    def run(*fields: Any, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
+    def run(request: gr.Request, *fields: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
         nothing = gr.skip()
         yield _status("checking"), None, None, nothing
         try:
