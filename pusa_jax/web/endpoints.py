@@ -64,6 +64,7 @@ def _generate(service: Service) -> Any:
             asked = asked_of(task, prompt, files or [], at, noise, settings or {})
             if not asked.given:
                 asked = service.with_defaults(asked)
+            service.announce(str(request.session_hash))
             for news in service.run(asked, str(request.session_hash)):
                 if isinstance(news, Made):
                     return str(news.path), news.record

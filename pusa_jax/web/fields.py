@@ -66,7 +66,7 @@ def _lora(job: Job, folders: Folders, strange: list[str]) -> tuple[str, float]:
     """The one LoRA file of the page; the tiny model's own stays unsaid."""
     known = {folders.lora(known): known for known in folders.lora_names()}
     found = [(known[path], strength) for path, strength in job.lora if path in known]
-    own = [path for path, _ in job.lora if packaged.named(path) != path]
+    own = [p for p, _ in job.lora if packaged.named(p).startswith(packaged.NAME)]
     if len(found) + len(own) < len(job.lora_files) or len(found) > 1:
         strange.append("not all of its LoRA files are below --models")
     return found[0] if found else ("", 1.0)

@@ -71,13 +71,15 @@ def build(service: Service) -> gr.Blocks:
 
         fresh = {"fn": _fresh(service), "inputs": asks, "outputs": [line, table, status]}
         page.load(**fresh, api_name="start", **LIVE)
-        for field in (task, model, numbers[0]):
+        for field in (task, model):
             field.input(**fresh, api_visibility="private", **LIVE)
+        refit = fresh | {"fn": _refit(service)}
+        numbers[0].change(**refit, api_visibility="private", **LIVE)
         draw = {"fn": _draw(service), "inputs": asks, "outputs": [table, status]}
         line.input(**draw, api_visibility="private", **LIVE)
         for field in numbers[1:]:
-            field.input(**draw, api_visibility="private", **LIVE)
-        running = go.click(
+            field.change(**draw, api_visibility="private", **LIVE)
+        go.click(_announce(service), None, status, api_visibility="private", **LIVE).then(
             _run(service),
             asks,
             [status, preview, video, gallery],
@@ -86,9 +88,7 @@ def build(service: Service) -> gr.Blocks:
             concurrency_id="job",
             api_visibility="private",
         )
-        stop.click(
-            _cancel(service), None, status, cancels=[running], queue=False, api_name="cancel"
-        )
+        stop.click(_cancel(service), None, status, queue=False, api_name="cancel")
         gallery.input(_shown(service), gallery, [video, status], api_visibility="private")
         take.click(_take(service), gallery, shown, api_visibility="private")
         page.load(
@@ -151,6 +151,29 @@ def _fresh(service: Service) -> Any:
     return fresh
 
 
+def _refit(service: Service) -> Any:
+    """A new length begins anew; settings of a video, which have theirs already, stay."""
+
+    def refit(*fields: Any) -> tuple[Any, Any, str]:
+        try:
+            is_same = timeline.length(service.fresh(_asked(None, *fields[1:]))) == timeline.length(
+                fields[0]
+            )
+        except (ValueError, OSError) as error:
+            return gr.skip(), gr.skip(), _status(one_line(error))
+        return (gr.skip(), *_draw(service)(*fields)) if is_same else _fresh(service)(*fields)
+
+    return refit
+
+
+def _announce(service: Service) -> Any:
+    def announce(request: gr.Request) -> str:
+        service.announce(str(request.session_hash))
+        return _status("waiting")
+
+    return announce
+
+
 def _draw(service: Service) -> Any:
     def draw(*fields: Any) -> tuple[Any, str]:
         try:
@@ -185,7 +208,7 @@ def _run(service: Service) -> Any:
 def _cancel(service: Service) -> Any:
     def cancel(request: gr.Request) -> str:
         found = service.cancel(str(request.session_hash))
-        return _status("cancelled" if found else "nothing of yours is running")
+        return _status("cancelling" if found else "nothing of yours is running")
 
     return cancel
 

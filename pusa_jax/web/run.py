@@ -4,7 +4,7 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ class Worker:
           Cancelled: it was set.
         """
         said: queue.SimpleQueue[News] = queue.SimpleQueue()
-        told = _Told(said, cancelled)
+        left = threading.Event()
+        told = _Told(said, lambda: cancelled.is_set() or left.is_set())
         done = self._pool.submit(self._run, prepared, told)
         try:
             while not (done.done() and said.empty()):
@@ -91,7 +92,7 @@ class Worker:
                     continue
             yield done.result()
         finally:
-            cancelled.set()
+            left.set()
 
     def _run(self, prepared: Any, told: "_Told") -> Made:
         """In the thread."""
@@ -131,13 +132,13 @@ class Worker:
 class _Told:
     """What a pipeline talks to: passes it on, with the time that is left; ends it if asked to."""
 
-    def __init__(self, said: "queue.SimpleQueue[News]", cancelled: threading.Event):
-        self._said, self._cancelled = said, cancelled
+    def __init__(self, said: "queue.SimpleQueue[News]", is_over: Callable[[], bool]):
+        self._said, self._is_over = said, is_over
         self._stage, self._since, self._shown = "", 0.0, 0.0
         self.colours: Any = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._cancelled.is_set():
+        if self._is_over():
             raise Cancelled
         now = time.perf_counter()
         if stage != self._stage:

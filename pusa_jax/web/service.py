@@ -21,7 +21,7 @@ class Service:
     def __init__(self, folders: Folders):
         """Loads nothing yet."""
         self.folders, self.worker = folders, Worker()
-        self._running: dict[str, threading.Event] = {}
+        self._waiting: dict[str, threading.Event] = {}
 
     def fresh(self, asked: Any) -> str:
         """The timeline of a task before anything is dropped on it: its defaults.
@@ -54,7 +54,7 @@ class Service:
         return drawing(levels_of(job, model, asked.given))
 
     def run(self, asked: Any, visitor: str) -> Iterator[News | Made]:
-        """Checks a job and runs it when its turn comes; see `Worker.run`.
+        """Checks a job that was announced and runs it; see `Worker.run`.
 
         Raises:
           ValueError, OSError: one line saying what is wrong with it.
@@ -65,15 +65,16 @@ class Service:
         job, model = asked.job(self.folders)
         output = self.folders.output / f"{job.task}.mp4"
         prepared = jobs.prepare(job, output, model, numbered=True)
-        cancelled = self._running[visitor] = threading.Event()
-        try:
-            yield from self.worker.run(prepared, cancelled)
-        finally:
-            self._running.pop(visitor, None)
+        yield from self.worker.run(prepared, self._waiting[visitor])
+
+    def announce(self, visitor: str) -> None:
+        """Notes that a visitor has asked for a job, which may wait for those of others."""
+        if visitor not in self._waiting or self._waiting[visitor].is_set():
+            self._waiting[visitor] = threading.Event()
 
     def cancel(self, visitor: str) -> bool:
-        """Cancels the visitor's job; says whether there was one."""
-        found = self._running.get(visitor)
+        """Cancels all that the visitor has asked for; says whether there was anything."""
+        found = self._waiting.get(visitor)
         if found is not None:
             found.set()
         return found is not None

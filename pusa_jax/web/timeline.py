@@ -43,6 +43,11 @@ def state(
     )
 
 
+def length(text: str) -> int:
+    """Latent frames of a state; 0 where there is none yet."""
+    return json.loads(text)["frames"] if text else 0
+
+
 def read(text: Any) -> tuple[tuple[str, ...], tuple[tuple[int, float], ...]]:
     """Paths of the inputs, in order, and (place, noise level) of the given frames.
 

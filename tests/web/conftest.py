@@ -60,7 +60,9 @@ def cpu_seconds(pid):
     stat = Path(f"/proc/{pid}/stat")
     if not stat.exists():
         return None
-    return sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf(
+        "SC_CLK_TCK"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture is dropped, noise dragged, a job run, played and cancelled."""
+"""The page in a real browser: drop a picture, drag noise, run, play, cancel, take settings."""
 
 import base64
 import re
@@ -16,8 +16,9 @@ DROP = """([place, data, name]) => {
   transfer.items.add(new File([bytes], name, { type: "image/png" }));
   const target = document.querySelector(`#timeline [data-place="${place}"] .pj-column`);
   const box = target.getBoundingClientRect();
-  const where = { clientX: box.x + box.width / 2, clientY: box.y + 5, bubbles: true, cancelable: true };
-  target.dispatchEvent(new DragEvent("drop", { ...where, dataTransfer: transfer }));
+  const where = { clientX: box.x + box.width / 2, clientY: box.y + 5 };
+  const said = { bubbles: true, cancelable: true, dataTransfer: transfer, ...where };
+  target.dispatchEvent(new DragEvent("drop", said));
 }"""
 
 
@@ -84,7 +85,8 @@ def test_drop_drag_run_play_and_take_the_settings(page, served, picture):
     page.wait_for_selector("#result video")
     played = page.evaluate(
         "async () => { const v = document.querySelector('#result video'); v.muted = true;"
-        "await v.play(); await new Promise(r => setTimeout(r, 500)); return [v.currentTime, v.error]; }"
+        "await v.play(); await new Promise(r => setTimeout(r, 500));"
+        "return [v.currentTime, v.error]; }"
     )
     assert played[0] > 0 and played[1] is None
 
