@@ -69,13 +69,13 @@ def build(service: Service) -> gr.Blocks:
         asks = [line, task, prompt, negative, model, lora, strength, *numbers]
         shown = [task, prompt, negative, model, lora, strength, *numbers, line, table, status]
 
-        fresh = {"fn": _fresh(service), "inputs": asks, "outputs": [line, table, status]}
+        fresh = {"fn": _fresh(service), "inputs": asks, "outputs": [line, table]}
         page.load(**fresh, api_name="start", **LIVE)
         for field in (task, model):
             field.input(**fresh, api_visibility="private", **LIVE)
         refit = fresh | {"fn": _refit(service)}
         numbers[0].change(**refit, api_visibility="private", **LIVE)
-        draw = {"fn": _draw(service), "inputs": asks, "outputs": [table, status]}
+        draw = {"fn": _draw(service), "inputs": asks, "outputs": table}
         line.input(**draw, api_visibility="private", **LIVE)
         for field in numbers[1:]:
             field.change(**draw, api_visibility="private", **LIVE)
@@ -141,12 +141,12 @@ def _asked(state: Any, task: Any, prompt: Any, negative: Any, *others: Any) -> A
 
 
 def _fresh(service: Service) -> Any:
-    def fresh(*fields: Any) -> tuple[Any, Any, str]:
+    def fresh(*fields: Any) -> tuple[Any, str]:
         try:
             state = service.fresh(_asked(None, *fields[1:]))
-            return state, service.table(_asked(state, *fields[1:])), _status("ready")
+            return state, service.table(_asked(state, *fields[1:]))
         except (ValueError, OSError) as error:
-            return gr.skip(), gr.skip(), _status(one_line(error))
+            return gr.skip(), _status(one_line(error))
 
     return fresh
 
@@ -154,14 +154,10 @@ def _fresh(service: Service) -> Any:
 def _refit(service: Service) -> Any:
     """A new length begins anew; settings of a video, which have theirs already, stay."""
 
-    def refit(*fields: Any) -> tuple[Any, Any, str]:
-        try:
-            is_same = timeline.length(service.fresh(_asked(None, *fields[1:]))) == timeline.length(
-                fields[0]
-            )
-        except (ValueError, OSError) as error:
-            return gr.skip(), gr.skip(), _status(one_line(error))
-        return (gr.skip(), *_draw(service)(*fields)) if is_same else _fresh(service)(*fields)
+    def refit(*fields: Any) -> tuple[Any, str]:
+        state, table = _fresh(service)(*fields)
+        is_same = isinstance(state, str) and timeline.length(state) == timeline.length(fields[0])
+        return (gr.skip(), _draw(service)(*fields)) if is_same else (state, table)
 
     return refit
 
@@ -175,11 +171,13 @@ def _announce(service: Service) -> Any:
 
 
 def _draw(service: Service) -> Any:
-    def draw(*fields: Any) -> tuple[Any, str]:
+    """The table, or in its place what is wrong."""
+
+    def draw(*fields: Any) -> str:
         try:
-            return service.table(_asked(*fields)), _status("ready")
+            return service.table(_asked(*fields))
         except (ValueError, OSError) as error:
-            return gr.skip(), _status(one_line(error))
+            return _status(one_line(error))
 
     return draw
 

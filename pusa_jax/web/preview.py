@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 PATCHES, SIDE = 12, 2
-"""Patches along each side of the picture that is decoded, and latent pixels along a patch's."""
+"""Patches along each side of the picture that is encoded, and latent pixels along a patch's."""
+
+RIDGE = 1e-3
 
 SHOWN = 96
 """Pixels that a latent frame is at least enlarged to."""
@@ -32,18 +34,20 @@ class Colours:
         return (np.clip(large, 0, 1) * 255).round().astype(np.uint8)
 
 
-def fitted(decode: Callable[[np.ndarray], np.ndarray], channels: int) -> Colours:
-    """The map that comes nearest, by least squares, to what a decoder makes of plain patches.
+def fitted(encode: Callable[[np.ndarray], np.ndarray], stride: int) -> Colours:
+    """The map that comes nearest, by least squares, to the colours of a picture that is encoded.
 
     Args:
-      decode: latents [1, 1, h, w, C] -> pixel frames [T, H, W, 3] in [-1, 1].
-      channels: of the latents, C.
+      encode: pixel frames [1, 1, H, W, 3] in [-1, 1] -> latents [1, 1, h, w, C].
+      stride: pixels along a latent pixel.
     """
-    patches = np.random.default_rng(0).standard_normal((PATCHES, PATCHES, channels), np.float32)
-    latents = patches.repeat(SIDE, axis=0).repeat(SIDE, axis=1)[None, None]
-    pixels = np.asarray(decode(latents), np.float32)[0] / 2 + 0.5
-    side = len(pixels) // PATCHES
-    means = pixels.reshape(PATCHES, side, PATCHES, side, 3).mean((1, 3)).reshape(-1, 3)
-    known = np.concatenate([patches.reshape(-1, channels), np.ones((PATCHES**2, 1))], axis=1)
-    matrix = np.linalg.lstsq(known, means, rcond=None)[0]
+    colours = np.random.default_rng(0).random((PATCHES, PATCHES, 3), np.float32)
+    shown = colours.repeat(SIDE, axis=0).repeat(SIDE, axis=1)
+    pixels = 2 * shown.repeat(stride, axis=0).repeat(stride, axis=1) - 1
+    latents = np.asarray(encode(pixels[None, None]), np.float32)[0, 0]
+    known = latents.reshape(-1, latents.shape[-1])
+    known = np.concatenate([known, np.ones((len(known), 1), np.float32)], axis=1)
+    # A little ridge: what plain patches never do to the channels must not make colours of noise.
+    square = known.T @ known + RIDGE * len(known) * np.eye(known.shape[1], dtype=np.float32)
+    matrix = np.linalg.solve(square, known.T @ shown.reshape(-1, 3))
     return Colours(matrix=matrix.astype(np.float32))

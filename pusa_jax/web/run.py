@@ -122,9 +122,8 @@ class Worker:
                 on_progress=told,
             )
             pipeline = PusaPipeline(**vars(parts))
-            colours = fitted(
-                lambda latents: pipeline.decode(latents, False), prepared.model.configs.vae.z_dim
-            )
+            stride = prepared.model.configs.vae.spatial_stride
+            colours = fitted(lambda pixels: pipeline.encode(pixels, False), stride)
             self._loaded = (key, pipeline, colours)
         return self._loaded[1:]
 
@@ -134,7 +133,7 @@ class _Told:
 
     def __init__(self, said: "queue.SimpleQueue[News]", is_over: Callable[[], bool]):
         self._said, self._is_over = said, is_over
-        self._stage, self._since, self._shown = "", 0.0, 0.0
+        self._stage, self._since, self._shown, self._total = "", 0.0, 0.0, 0
         self.colours: Any = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -144,11 +143,12 @@ class _Told:
         if stage != self._stage:
             self._stage, self._since = stage, now
         left = (now - self._since) / done * (total - done) if 0 < done < total else None
+        self._total = total
         self._said.put(News(stage=stage, done=done, total=total, left=left))
 
     def latents(self, done: int, latents: Any) -> None:
         now = time.perf_counter()
-        if now - self._shown >= SELDOM:
+        if now - self._shown >= SELDOM or done == self._total:
             self._shown = now
             strip = self.colours.strip(np.asarray(latents, np.float32)[0])
-            self._said.put(News(stage="denoise", done=done, total=done, preview=strip))
+            self._said.put(News(stage="denoise", done=done, total=self._total, preview=strip))

@@ -119,4 +119,4 @@ def test_what_is_wrong_is_one_line(page):
     page.click("#run")
     assert "drop it on the timeline" in status(page, "needs the image")
     fill(page, "height", "50")
-    assert "nearest are" in status(page, "height must be divisible")
+    page.locator("#table", has_text="height must be divisible by 16, got 50; nearest").wait_for()

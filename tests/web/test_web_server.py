@@ -89,7 +89,7 @@ def test_an_upload_that_is_not_what_it_says_is_refused(served, client, tmp_path)
 
 def test_a_path_that_is_no_upload_is_refused(client):
     file = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(Exception, match="(?i)hostname|not.*allowed|upload|error"):
+    with pytest.raises(Exception, match=r"(?i)hostname|not.*allowed|upload|error"):
         generate(client, "i2v", [file])
 
 
