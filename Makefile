@@ -1,12 +1,14 @@
 # Everything on a machine with Python >= 3.11, git and make:
 #
 #   make demo          a video of every kind from the tiny trained model, into demo/
+#   make web           a page in the browser where noise per frame is dragged, with the tiny model
 #   make tiny-world    trains that model from nothing: minutes on a GPU, a night on a laptop; goes on when interrupted
 #   make tiny-fvdm     trains a tiny FVDM of six classes and makes a clip of every kind: minutes on two cores
 #   make experiments   repeats the papers' experiments with it: over an hour, goes on when interrupted
 #   make experiments-quick  proves that they run
 #   make test          the suite, with the PyTorch peers
 #   make test-long     whole runs, many in processes of their own
+#   make web-test      the page in a headless Chromium (apt-get install chromium)
 #   make train-debug   real clips -> LoRA -> Diffusers with a tiny model, killed once on the way
 #   make lint          ruff and pyright
 #   make test-newest   most of it without PyTorch on Python 3.12 with the newest jax, if there is one
@@ -22,6 +24,7 @@
 VENV ?= .venv
 VENV312 ?= .venv-newest
 VENVDOCS ?= .venv-docs
+VENVWEB ?= .venv-web
 WORKERS ?= 2
 
 # $(call first,CANDIDATES,CONDITION ON sys): the first that runs, fits, and can make an environment.
@@ -33,7 +36,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo tiny-world tiny-fvdm experiments experiments-quick test test-long train-debug lint test-newest docs mutants clean
+.PHONY: help demo web web-test tiny-world tiny-fvdm experiments experiments-quick test test-long train-debug lint test-newest docs mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +44,14 @@ help:
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/pusa-jax demo --output demo
 	@echo 'next: . $(VENV)/bin/activate, then pusa-jax t2v --prompt "a red circle moves right on black"'
+
+web:
+	@$(MAKE) --no-print-directory VENV=$(VENVWEB) $(VENVWEB)/web.stamp
+	$(VENVWEB)/bin/pusa-jax web
+
+web-test:
+	@$(MAKE) --no-print-directory VENV=$(VENVWEB) $(VENVWEB)/web-test.stamp
+	$(VENVWEB)/bin/python -m pytest -rs -n 0 -m "not slow" tests/web
 
 tiny-world: $(VENV)/test.stamp
 	$(VENV)/bin/python -m experiments.tiny_world --workdir runs/tiny-world
@@ -88,7 +99,7 @@ mutants: $(VENV)/mutants.stamp
 	$(VENV)/bin/python tests/mutants --workers $(WORKERS) $(if $(ROOM),--room $(ROOM)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(HAND),--by-hand)
 
 clean:
-	rm -rf $(VENV) $(VENV312) $(VENVDOCS)
+	rm -rf $(VENV) $(VENV312) $(VENVDOCS) $(VENVWEB)
 
 $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV), for a minute or more"

@@ -26,7 +26,7 @@ FLOORS = [
     ["batch", "evaluation", "report", "vbench"],
     ["training"],
     ["planning", "testing"],
-    ["cli"],
+    ["cli", "web"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ALONE = "configs"

@@ -184,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     from pusa_jax.cli.fvd import add_fvd_arguments
     from pusa_jax.cli.plan import add_plan_arguments
     from pusa_jax.cli.vbench import add_vbench_arguments
+    from pusa_jax.cli.web import add_web_arguments
 
     sub = command("plan", None, "say what fits on which chips, before queueing")
     add_plan_arguments(sub)
@@ -210,6 +211,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("report", None, "make the page of a batch: its videos, numbers and settings")
     add_report_arguments(sub)
+
+    sub = command("web", None, "open a page where pictures are dropped and noise is dragged")
+    add_web_arguments(sub)
 
     sub = command(
         "info",

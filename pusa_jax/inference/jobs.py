@@ -43,6 +43,7 @@ from pusa_jax.inference.settings import check_experts, latent_shape, plan_run
 from pusa_jax.media import video
 from pusa_jax.media.outputs import write_clip
 from pusa_jax.progress import Progress, no_progress
+from pusa_jax.typing import OnLatents
 
 
 def read_conditions(
@@ -225,6 +226,7 @@ def run(
     prepared: Prepared,
     on_progress: Progress = no_progress,
     pipeline: PusaPipeline | None = None,
+    on_latents: OnLatents | None = None,
 ) -> tuple[Output, dict[str, Any], Path]:
     """Samples a job and writes the mp4 with the job inside; of several processes, the first does.
 
@@ -232,6 +234,7 @@ def run(
       prepared: the job.
       on_progress: told about each stage.
       pipeline: the job's model, LoRA files and dtype, where they are loaded already.
+      on_latents: given the latents behind each step, see `PusaPipeline`.
 
     Returns:
       what was sampled, the record embedded in the file, and the file: another number than that of
@@ -254,6 +257,7 @@ def run(
         settings=job.settings,
         overlap=job.overlap,
         on_progress=on_progress,
+        on_latents=on_latents,
     )
     return result, *finish(prepared, result)
 
