@@ -6,6 +6,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Manifest:
     def __init__(self, path: Path):
         """Reads what is there; raises as `refresh`."""
         self.path, self.entries = path, {}
+        self._lock = threading.Lock()
         self._read = self._lines = 0
         self.refresh()
 
@@ -39,7 +41,7 @@ class Manifest:
         """
         if not self.path.exists():
             return
-        with self.path.open("rb") as file:
+        with self._lock, self.path.open("rb") as file:
             file.seek(self._read)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
@@ -67,7 +69,7 @@ class Manifest:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = (json.dumps(entry) + "\n").encode()
-        with self.path.open("a+b") as file:
+        with self._lock, self.path.open("a+b") as file:
             locks.take(file.fileno(), wait=True)
             file.seek(0, os.SEEK_END)
             if file.tell():

@@ -5,12 +5,14 @@
 A job that fails is written down and the rest goes on. What is there already is not made again.
 """
 
+import contextlib
 import dataclasses
 import gc
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,10 @@ from pusa_jax.progress import Progress, no_progress
 
 FAILURES = (ValueError, OSError, MemoryError, FloatingPointError, jax.errors.JaxRuntimeError)
 """What ends one job and not the batch."""
+
+
+PATIENCE = 2.0
+"""Seconds after which a job that another process is at is looked at again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +166,20 @@ def _is_of(task: Task, path: Path) -> bool:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Writing:
+    """Clips that are being written, and the claims on their jobs, which end behind that."""
+
+    futures: Sequence[Future[None]]
+    claims: contextlib.ExitStack
+
+    def end(self) -> None:
+        """Waits until they are written."""
+        with self.claims:
+            for future in self.futures:
+                future.result()
+
+
 class Batch:
     """A batch at work in one process."""
 
@@ -188,40 +208,70 @@ class Batch:
         self._encoded: set[str] = set()
         self.summary = Summary()
 
-    def run(self, tasks: Sequence[Task], total: int) -> Summary:
-        """Makes what no other process has made or is at.
+    def run(self, own: Sequence[Task], others: Sequence[Task], total: int) -> Summary:
+        """Makes what no other process makes, and what those leave over that end before they have.
 
         Args:
-          tasks: in the order in which they are tried.
-          total: of the whole batch; those that are not in `tasks` are done.
+          own: tasks that this process begins with.
+          others: tasks that it makes if nobody else is at them; it ends when they have landed.
+          total: of the whole batch; those that are in neither list are done.
 
         Raises:
           OSError: the manifest cannot be written.
         """
-        since, done = time.perf_counter(), total - len(tasks)
-        self._on_progress("videos", done, total)
-        ordered = [task for group in _groups(tasks) for task in group]
-        for chunk, ahead in _chunks(ordered, self.size):
-            with claimed_all(self.folder, [task.id for task in chunk]) as ours:
-                self.list.refresh()
-                mine = [t for t in chunk if t.id in ours and not self._has_landed(t)]
-                if mine:
-                    self._make(mine, [task.job for task in ahead])
-            self.summary.kept += len(chunk) - len(mine)
-            done += len(chunk)
-            self._on_progress("videos", done, total)
+        since, left = time.perf_counter(), {task.id: task for task in (*own, *others)}
+        retried = {name for name, entry in self.list.entries.items() if entry.get("error")}
+        with ThreadPoolExecutor(1) as self._writer:
+            ordered = [task for part in (own, others) for group in _groups(part) for task in group]
+            self._once_over(ordered, left, retried, total)
+            while left:  # others are at them, or have died
+                time.sleep(PATIENCE)
+                self._once_over([*left.values()], left, retried, total)
         tidy(self.folder)
         self.summary.seconds = time.perf_counter() - since
         return self.summary
 
-    def _has_landed(self, task: Task) -> bool:
+    def _once_over(
+        self, tasks: Sequence[Task], left: dict[str, Task], retried: set[str], total: int
+    ) -> None:
+        """Makes those of some tasks that nobody is at; takes from `left` what has ended.
+
+        While one chunk is sampled, the clips of the one before are written.
+        """
+        writing = _Writing([], contextlib.ExitStack())
+        for chunk, ahead in _chunks(tasks, self.size):
+            self._on_progress("videos", total - len(left), total)
+            with contextlib.ExitStack() as claims:
+                ours = claims.enter_context(claimed_all(self.folder, [t.id for t in chunk]))
+                self.list.refresh()
+                ended = {task.id for task in chunk if self._has_ended(task, retried)}
+                mine = [task for task in chunk if task.id in ours and task.id not in ended]
+                futures = self._make(mine, [task.job for task in ahead]) if mine else []
+                writing.end()
+                writing = _Writing(futures, claims.pop_all())
+            for name in (*ended, *(task.id for task in mine)):
+                left.pop(name, None)
+            retried.difference_update(task.id for task in mine)
+            self.summary.kept += len(ended)
+        writing.end()
+        self._on_progress("videos", total - len(left), total)
+
+    def _has_ended(self, task: Task, retried: set[str]) -> bool:
+        """Whether a task has landed, or another process has found meanwhile that it fails."""
         entry = self.list.entries.get(task.id)
         if entry is None or entry["fingerprint"] != task.fingerprint:
             return False
-        return not entry.get("error") and (self.folder / task.output).exists()
+        if entry.get("error"):
+            return task.id not in retried
+        return (self.folder / task.output).exists()
 
-    def _make(self, tasks: Sequence[Task], ahead: Sequence[Job]) -> None:
-        """Makes tasks of one model and shape, side by side where they are alike."""
+    def _make(self, tasks: Sequence[Task], ahead: Sequence[Job]) -> list[Future[None]]:
+        """Samples tasks of one model and shape, side by side where they are alike.
+
+        Returns:
+          what is being written.
+        """
+        futures: list[Future[None]] = []
         good: list[tuple[Task, Prepared]] = []
         for task in tasks:
             try:
@@ -230,29 +280,44 @@ class Batch:
                 self._failed(task, error)
         for alike in _alike(good):
             try:
-                self._land(alike, ahead)
+                futures += self._land(alike, ahead)
             except FAILURES as error:
                 if len(alike) == 1:
                     self._failed(alike[0][0], error)
                     continue
                 for one in alike:  # one by one, to find whose fault it is
                     try:
-                        self._land([one], ahead)
+                        futures += self._land([one], ahead)
                     except FAILURES as own:
                         self._failed(one[0], own)
+        return futures
 
-    def _land(self, alike: Sequence[tuple[Task, Prepared]], ahead: Sequence[Job]) -> None:
-        """Samples clips in one program, writes them and lists them."""
+    def _land(
+        self, alike: Sequence[tuple[Task, Prepared]], ahead: Sequence[Job]
+    ) -> list[Future[None]]:
+        """Samples clips in one program, and has them written and listed."""
         since = time.perf_counter()
         pipeline = self._pipeline_for(alike[0])
         prepared = [made for _, made in alike]
         self._encode_ahead(pipeline, [made.job for made in prepared], ahead)
-        for (task, made), output in zip(alike, sampled(pipeline, prepared), strict=True):
+        outputs = sampled(pipeline, prepared)
+        seconds = (time.perf_counter() - since) / len(alike)
+        self.summary.computing += sum(outputs[-1].seconds.values())
+        return [
+            self._writer.submit(self._write, task, made, output, seconds)
+            for (task, made), output in zip(alike, outputs, strict=True)
+        ]
+
+    def _write(self, task: Task, made: Prepared, output: Output, seconds: float) -> None:
+        """Writes a clip and lists it; runs in a thread."""
+        try:
             record = jobs.finish(made, output)[0]
-            seconds = round((time.perf_counter() - since) / len(alike), 3)
-            self.list.append(task.entry(seconds=seconds, latents_sha256=record["latents_sha256"]))
-            self.summary.made += 1
-            self.summary.computing += sum(output.seconds.values()) / len(alike)
+        except FAILURES as error:
+            self._failed(task, error)
+            return
+        told = {"seconds": round(seconds, 3), "latents_sha256": record["latents_sha256"]}
+        self.list.append(task.entry(**told))
+        self.summary.made += 1
 
     def _encode_ahead(
         self, pipeline: PusaPipeline, now: Sequence[Job], ahead: Sequence[Job]

@@ -51,20 +51,12 @@ def share_of(environment: Mapping[str, str]) -> tuple[int, int]:
     return 1, 1
 
 
-def in_turn(jobs: Sequence[T], share: tuple[int, int], *, alone: bool) -> list[T]:
-    """The jobs in the order in which a process tries them: its own, then all others.
-
-    Args:
-      jobs: of the batch.
-      share: (i, n).
-      alone: whether the others are not this process's matter.
-    """
+def in_turn(jobs: Sequence[T], share: tuple[int, int]) -> tuple[list[T], list[T]]:
+    """The jobs that a process begins with, and those that it makes if nobody else does."""
     i, n = share
     own = [job for k, job in enumerate(jobs) if k % n == i - 1]
-    if alone:
-        return own
     # From the end: of two processes that have nothing left, one meets the other late.
-    return own + [job for k, job in reversed([*enumerate(jobs)]) if k % n != i - 1]
+    return own, [job for k, job in reversed([*enumerate(jobs)]) if k % n != i - 1]
 
 
 @contextlib.contextmanager

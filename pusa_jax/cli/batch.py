@@ -148,7 +148,9 @@ def run_lines(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> i
     tasks = tasks_of(found, args, beside)
     listed_in = args.manifest or args.output / NAME
     waiting = left(tasks, args.output, listed_in, note=not args.dry_run)
-    waiting = shares.in_turn(waiting, share, alone=args.shard is not None)
+    own, others = shares.in_turn(waiting, share)
+    if args.shard is not None:
+        waiting, others = own, []
     args.console.close()
     if args.dry_run:
         print(json.dumps(describe(tasks, waiting, args.batch_size), indent=2))
@@ -162,7 +164,7 @@ def run_lines(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> i
         on_progress=args.console,
         on_failure=lambda line: args.console.line(f"pusa-jax: failed: {line}"),
     )
-    summary = batch.run(waiting, len(tasks))
+    summary = batch.run(own, others, len(tasks))
     args.console.close()
     there = len(tasks) - len(waiting)
     failed = f", {summary.failed} failed (see {listed_in})" if summary.failed else ""

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from pusa_jax.batch import run, shares
 from pusa_jax.batch.manifest import Manifest
 from pusa_jax.cli import batch
 from pusa_jax.cli.main import main
@@ -24,9 +25,7 @@ def made(tmp_path_factory):
     """A list, the folder made of it and what was printed."""
     folder = tmp_path_factory.mktemp("batch")
     picture = np.zeros((48, 48, 3), np.uint8)
-    video.write_image(folder / "a.png", picture) if hasattr(video, "write_image") else _png(
-        folder / "a.png", picture
-    )
+    _png(folder / "a.png", picture)
     (folder / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in JOBS))
     assert main(command(folder)) == 0
     return folder
@@ -138,6 +137,7 @@ def test_a_list_with_other_jobs_is_another_batch(made, tmp_path, capsys):
     assert "is of another batch, whose jobs are not in this list: b, c" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_job_that_fails_is_written_down_and_the_rest_goes_on(tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     jobs = [
@@ -154,6 +154,56 @@ def test_a_job_that_fails_is_written_down_and_the_rest_goes_on(tmp_path, capsys)
     assert "error" not in entries(tmp_path)["bad"]
 
 
+@pytest.mark.long
+def test_what_another_process_leaves_unmade_is_taken_over(made, tmp_path, monkeypatch, capsys):
+    """It is waited for, as it may have died."""
+    monkeypatch.setattr(run, "PATIENCE", 0.05)
+    folder = copied(made, tmp_path)
+    (folder / "out" / "b.mp4").unlink()
+    claim = shares.claimed(folder / "out", "b")
+    assert claim.__enter__()
+    looked = []
+
+    def sleep(seconds):
+        looked.append(seconds)
+        if len(looked) == 2:
+            claim.__exit__(None, None, None)
+
+    monkeypatch.setattr(run.time, "sleep", sleep)
+    assert main(_elsewhere(made, folder)) == 0
+    assert "1 made, 2 were there" in capsys.readouterr().out
+    assert looked == [0.05, 0.05] and (folder / "out" / "b.mp4").exists()
+
+
+def test_what_another_process_makes_meanwhile_is_not_made_again(
+    made, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, "PATIENCE", 0.05)
+    folder = copied(made, tmp_path)
+    whole, path = (folder / "out" / "b.mp4").read_bytes(), folder / "out" / "b.mp4"
+    path.unlink()
+    claim = shares.claimed(folder / "out", "b")
+    assert claim.__enter__()
+    monkeypatch.setattr(run.time, "sleep", lambda seconds: path.write_bytes(whole))
+    assert main(_elsewhere(made, folder)) == 0
+    assert "0 made, 2 were there, 1 made by others" in capsys.readouterr().out
+    assert len(lines(folder)) == 3
+    claim.__exit__(None, None, None)
+
+
+@pytest.mark.long
+def test_a_clip_that_cannot_be_written_is_a_failed_job(made, tmp_path, monkeypatch, capsys):
+    def finish(prepared, output):
+        raise OSError(28, "No space left on device", "x.mp4")
+
+    monkeypatch.setattr(run.jobs, "finish", finish)
+    line = ["batch", str(made / "jobs.jsonl"), "--output", str(tmp_path / "out"), *SMALL]
+    assert main([*line, "--shard", "2/3", "--batch_size", "2"]) == 1
+    assert "No space left" in entries(tmp_path)["b"]["error"]
+    assert len(lines(tmp_path)) == 1
+
+
+@pytest.mark.long
 def test_a_share_is_made_alone(made, tmp_path, capsys):
     line = ["batch", str(made / "jobs.jsonl"), "--output", str(tmp_path / "out"), *SMALL]
     assert main([*line, "--shard", "2/3"]) == 0
@@ -227,6 +277,7 @@ def test_one_list_is_given(tmp_path, capsys):
     assert "give one list" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_clips_of_one_program_are_those_of_programs_of_their_own(made, tmp_path):
     """Sums over more rows may be taken in another order."""
     jobs = [

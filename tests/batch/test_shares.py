@@ -29,11 +29,10 @@ def test_processes_started_together_know_their_shares(environment, share):
 
 def test_a_process_begins_with_its_own_share_and_goes_on_with_the_others():
     jobs = [*"abcdefg"]
-    assert shares.in_turn(jobs, (2, 3), alone=True) == ["b", "e"]
-    assert shares.in_turn(jobs, (2, 3), alone=False) == [*"be", *"gfdca"]
-    together = [shares.in_turn(jobs, (i, 3), alone=True) for i in (1, 2, 3)]
+    assert shares.in_turn(jobs, (2, 3)) == (["b", "e"], [*"gfdca"])
+    together = [shares.in_turn(jobs, (i, 3))[0] for i in (1, 2, 3)]
     assert sorted(job for share in together for job in share) == jobs
-    assert shares.in_turn(jobs, (1, 1), alone=False) == jobs
+    assert shares.in_turn(jobs, (1, 1)) == (jobs, [])
 
 
 def test_a_job_is_one_process_s_at_a_time(tmp_path):
