@@ -15,7 +15,7 @@ from experiments.tiny_fvdm import world
 from experiments.tiny_fvdm.denoiser import FRAMES
 from pusa_jax.demo.judge import AREA_TOLERANCE, look
 from pusa_jax.inference import jobs
-from pusa_jax.inference.jobs import Job, Task
+from pusa_jax.inference.job import Job, Task
 from pusa_jax.inference.loading import load_parts, open_model
 from pusa_jax.inference.pipeline import PusaPipeline
 from pusa_jax.media import video

@@ -242,6 +242,7 @@ def test_a_run_hands_the_job_to_the_pipeline_and_the_result_to_the_file(full, tm
             "settings": full.settings,
             "overlap": 2,
             "on_progress": quiet,
+            "on_latents": None,
         })
     ]  # fmt: skip
     clip, rate = video.read_video(tmp_path / "out.mp4")

@@ -114,7 +114,7 @@ def test_the_empty_negative_prompt_has_no_token(pipe):
             "frames must be 6k+1, got 14; nearest are 13 and 19",
         ),
         (["--height", "40"], "height must be divisible by 16, got 40"),
-        (["--solver", "unipc"], "mochi-1 is sampled with the Euler solver, not with unipc"),
+        (["--solver", "unipc"], "mochi-1 is sampled with euler or ab2, not with unipc"),
     ],
 )
 def test_what_it_cannot_sample_is_one_line(folders, tmp_path, capsys, args, message):
@@ -215,7 +215,7 @@ def test_the_fast_preset_is_genmos(folders, capsys):
     ("flags", "words"),
     [
         (["--shift", "3"], "the noise schedule of mochi-1 has no shift"),
-        (["--solver", "unipc"], "sampled with the Euler solver"),
+        (["--solver", "unipc"], "sampled with euler or ab2"),
         (["--num_frames", "20"], "must be 6k+1, got 20; nearest are 19 and 25"),
         (["--height", "40"], "height must be divisible by 16, got 40"),
     ],
