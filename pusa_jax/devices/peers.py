@@ -153,9 +153,13 @@ class Group:
             time.sleep(2 * GRACE)
             return
         self._is_over.set()
+        self._wait_for_others()
+
+    def _wait_for_others(self) -> None:
+        """Lets all others hear what was told, if this is the first: the service ends with it."""
         since = time.monotonic()
-        while self.index == 0 and time.monotonic() - since < GRACE:  # the service ends with it
-            if len(self._client.key_value_dir_get(_TOLD)) == self.count - 1:
+        while self.index == 0 and time.monotonic() - since < GRACE:
+            if len(self._client.key_value_dir_get(_TOLD)) == self.count - 1:  # all but the teller
                 return
             time.sleep(0.05)
 
@@ -181,6 +185,7 @@ class Group:
             if index != self.index:
                 with contextlib.suppress(jax.errors.JaxRuntimeError):  # the first may be gone
                     self._client.key_value_set(f"{_TOLD}/{self.index}", "")
+                    self._wait_for_others()
                 self._end(text)
             return
 

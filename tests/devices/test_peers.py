@@ -15,6 +15,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import os, signal, sys, time
+import jax
 from pusa_jax.devices import peers
 
 def end(line):
@@ -25,8 +26,9 @@ peers.HEARTBEAT, peers.LATENCY, peers.GRACE = 4, 0.5, 6.0
 index, event = int(os.environ["JAX_PROCESS_ID"]), sys.argv[1]
 try:
     peers.join(end)
+    if event != "differ":  # before anybody can die
+        peers.advise(lambda: " Go on.")
     peers.agree({"seed": 7, "size": index if event == "differ" and index else 0})
-    peers.advise(lambda: " Go on.")
     if event == f"die{index}":
         os.kill(os.getpid(), signal.SIGKILL)
     if event == f"fail{index}":
@@ -38,7 +40,7 @@ try:
         print("done", flush=True)
         sys.exit(0)
     time.sleep(60)
-except ValueError as error:
+except (ValueError, jax.errors.JaxRuntimeError) as error:  # as commands do, of the runtime too
     peers.tell(str(error), error)
     end(error)
 """
