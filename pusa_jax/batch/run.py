@@ -26,7 +26,7 @@ from pusa_jax.inference import jobs
 from pusa_jax.inference.clips import Clip, layout
 from pusa_jax.inference.jobs import Job, Prepared
 from pusa_jax.inference.kept import PROMPTS
-from pusa_jax.inference.loading import Model, load_parts
+from pusa_jax.inference.loading import Model
 from pusa_jax.inference.pipeline import Output, PusaPipeline
 from pusa_jax.listing import listed
 from pusa_jax.media.outputs import read_record
@@ -34,7 +34,6 @@ from pusa_jax.progress import Progress, no_progress
 
 FAILURES = (ValueError, OSError, MemoryError, FloatingPointError, jax.errors.JaxRuntimeError)
 """What ends one job and not the batch."""
-
 
 PATIENCE = 2.0
 """Seconds after which a job that another process is at is looked at again."""
@@ -343,14 +342,7 @@ class Batch:
         if self._pipeline is None or self._loaded != task.loaded:
             self._pipeline, self._encoded = None, set()
             gc.collect()
-            parts = load_parts(
-                task.model,
-                dtype=task.job.dtype,
-                mesh=prepared.mesh,
-                resident=prepared.resident,
-                on_progress=no_progress,
-            )
-            self._pipeline, self._loaded = PusaPipeline(**vars(parts)), task.loaded
+            self._pipeline, self._loaded = jobs.load(prepared), task.loaded
         return self._pipeline
 
 

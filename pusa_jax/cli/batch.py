@@ -206,8 +206,9 @@ def tasks_of(found: Sequence[Any], args: argparse.Namespace, beside: Path) -> li
         except UsageError as error:
             raise ValueError(f"{where}: {error.text}") from None
         except (ValueError, OSError) as error:
-            raise type(error)(f"{where}: {error}") from None
-        if job.settings.seed != 0 and _draws_seed(words):
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(f"{where}: {error}") from None
+        if _draws_seed(words):
             raise ValueError(f"{where}: a batch goes on with the same seeds; give them, not -1.")
         absent = [path for path in job.inputs if not Path(path).is_file()]
         missing |= dict.fromkeys(absent)

@@ -222,6 +222,18 @@ def prepare(
     )
 
 
+def load(prepared: Prepared, on_progress: Progress = no_progress) -> PusaPipeline:
+    """The pipeline of a job's model, LoRA files and dtype; told about the stage "load"."""
+    parts = load_parts(
+        prepared.model,
+        dtype=prepared.job.dtype,
+        mesh=prepared.mesh,
+        resident=prepared.resident,
+        on_progress=on_progress,
+    )
+    return PusaPipeline(**vars(parts))
+
+
 def run(
     prepared: Prepared,
     on_progress: Progress = no_progress,
@@ -241,15 +253,7 @@ def run(
       `prepared` if its name was taken meanwhile.
     """
     job = prepared.job
-    if pipeline is None:
-        parts = load_parts(
-            prepared.model,
-            dtype=job.dtype,
-            mesh=prepared.mesh,
-            resident=prepared.resident,
-            on_progress=on_progress,
-        )
-        pipeline = PusaPipeline(**vars(parts))
+    pipeline = load(prepared, on_progress) if pipeline is None else pipeline
     result = pipeline(
         job.prompt,
         conditions=prepared.conditions,

@@ -1,6 +1,7 @@
 """The step of a run that leaves out blocks: two programs, one that computes and one that reuses."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,9 +68,7 @@ class ReusingStep:
     reuses: Sequence[bool]
 
     def __post_init__(self):
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
         self._done, self._residuals = 0, None
-        self._program = jax.jit(self._step, out_shardings=everywhere, keep_unused=True)
 
     def __call__(
         self, dit: nnx.Module, prepared: Prepared, scale: jax.Array, state: Any, row: Row
@@ -77,18 +76,24 @@ class ReusingStep:
         """The next step; see `step.jitted_step`."""
         given = self._residuals if self.reuses[self._done] else None
         self._done += 1
+        program = _program(self.family, self.mesh, self.solver)
         with jax.set_mesh(self.mesh):
-            state, self._residuals = self._program(dit, prepared, scale, state, row, given)
+            state, self._residuals = program(dit, prepared, scale, state, row, given)
         return state
 
-    def _step(self, dit, prepared, scale, state, row, residuals):
+
+@functools.lru_cache(maxsize=8)
+def _program(family: Family, mesh: Mesh, solver: Solver) -> Any:
+    """The program of a step, compiled once with residuals and once without."""
+    assert family.reuse is not None
+    reused = family.reuse.velocity
+
+    def step(dit, prepared, scale, state, row, residuals):
         """A step, and the residual of each pass [2, B, F, S, D]; zeros of one that is not run."""
         kept = []
 
         def velocity(latents: Latents, timesteps: Timesteps) -> Prediction:
             """Both passes in turn, as `guidance.guided` runs them."""
-            assert self.family.reuse is not None
-            reused = self.family.reuse.velocity
 
             def one(i, given):
                 text = jax.tree.map(lambda leaf: leaf[i], prepared)
@@ -106,4 +111,6 @@ class ReusingStep:
             kept.append(residual)
             return away_from(negative, prompt, scale, latents.shape[-1])
 
-        return take_step(velocity, self.solver, state, row), kept[0]
+        return take_step(velocity, solver, state, row), kept[0]
+
+    return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()), keep_unused=True)

@@ -105,8 +105,7 @@ class Worker:
 
     def _pipeline(self, prepared: Any, told: "_Told") -> tuple[Any, Any]:
         """The job's pipeline and the colours of its latents; that of another model is let go."""
-        from pusa_jax.inference.loading import load_parts
-        from pusa_jax.inference.pipeline import PusaPipeline
+        from pusa_jax.inference.jobs import load
         from pusa_jax.web.preview import fitted
 
         job = prepared.job
@@ -114,14 +113,7 @@ class Worker:
         key = (job.model, *loras, job.dtype, prepared.mesh, prepared.resident)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None
-            parts = load_parts(
-                prepared.model,
-                dtype=job.dtype,
-                mesh=prepared.mesh,
-                resident=prepared.resident,
-                on_progress=told,
-            )
-            pipeline = PusaPipeline(**vars(parts))
+            pipeline = load(prepared, told)
             stride = prepared.model.configs.vae.spatial_stride
             colours = fitted(lambda pixels: pipeline.encode(pixels, False), stride)
             self._loaded = (key, pipeline, colours)

@@ -241,6 +241,18 @@ def test_a_line_that_is_no_job_ends_all_before_anything_is_made(tmp_path, capsys
     assert not [*(tmp_path / "out").glob("*.mp4")]
 
 
+def test_an_error_of_any_kind_is_told_with_its_line(tmp_path, monkeypatch, capsys):
+    """Some errors cannot be made anew from a message alone."""
+
+    def job_of(args, opened):
+        b"\xff".decode()
+
+    monkeypatch.setattr(batch, "job_of", job_of)
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a"}\n')
+    assert main(command(tmp_path)) == 2
+    assert "line 1: 'utf-8' codec can't decode" in capsys.readouterr().err
+
+
 def test_all_missing_inputs_are_named_at_once(tmp_path, capsys):
     jobs = [{"task": "i2v", "prompt": "a", "image_paths": [f"{name}.png"]} for name in "xyz"]
     (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))

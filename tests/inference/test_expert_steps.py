@@ -14,7 +14,7 @@ from pusa_jax.devices.sharding import make_mesh, shardings
 from pusa_jax.diffusion import tasks
 from pusa_jax.diffusion.config import SamplingConfig, TeaCache
 from pusa_jax.inference.experts import Expert, Experts, waiting
-from pusa_jax.inference.reuse import check_reusing
+from pusa_jax.inference.reuse import _program, check_reusing
 from pusa_jax.models.wan import vae
 from pusa_jax.models.wan.config import DiTConfig, VAEConfig
 from pusa_jax.models.wan.dit import WanDiT
@@ -234,6 +234,9 @@ def test_a_cache_leaves_blocks_out_and_its_passes_are_counted(pipe, monkeypatch)
     cached = run(pipe, teacache=TeaCache(threshold=1e9, polynomial="14B"))
     assert cached.passes == 2 * 3  # the first of each expert, and the last
     assert not np.allclose(cached.latents, plain.latents, atol=1e-4)
+    compiled = _program.cache_info().misses
+    run(pipe, teacache=TeaCache(threshold=1e9, polynomial="14B"))
+    assert _program.cache_info().misses == compiled  # runs share their programs
 
 
 def test_a_cache_runs_the_passes_in_turn():
