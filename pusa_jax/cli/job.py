@@ -71,11 +71,8 @@ def add_sampling_flags(sub: argparse.ArgumentParser, task: str) -> None:
         "Face Hub, OWNER/NAME[@REVISION]; tiny: the model that comes along, with its own LoRA and "
         "sizes (default: tiny)",
     )
-    add(
-        "--prompt",
-        "--label",
-        help="what happens; may be empty. Of a model of classes (FVDM) the number of one",
-    )
+    add("--prompt", help="what happens; may be empty")
+    add("--label", help="of a model of classes (FVDM), in place of a prompt: the number of one")
     add("--negative_prompt", help="what should not happen (default: the one Pusa uses)")
     if task in INPUT_FLAGS:
         flag, text = INPUT_FLAGS[task]
@@ -347,6 +344,12 @@ def job_of(
         negative, dtype = family.official_negative_prompt, "bfloat16"
     else:
         negative, dtype = family.negative_prompt, "bfloat16"
+    if args.label is not None and family.reads_text:
+        raise ValueError(
+            "--label is for a model of classes, as FVDM; this one reads text: give --prompt."
+        )
+    if args.label is not None and args.prompt is not None:
+        raise ValueError(f"give --label {args.label} or --prompt {args.prompt}, not both.")
     if args.prompt is None and family.reads_text:
         raise ValueError(f"{args.task} needs --prompt, what happens; --prompt '' is for nothing.")
     merged["add_differences"] = not args.ignore_differences
@@ -387,7 +390,7 @@ def job_of(
         best = family.few_steps(best)
     if args.cfg_scale is not None:  # of both experts, unless the other one's is given as well
         best = dataclasses.replace(best, low_guidance_scale=None)
-    prompt = "" if args.prompt is None else args.prompt
+    prompt = args.prompt or args.label or ""
     inputs = getattr(args, "image_paths", None) or getattr(args, "video_path", None) or ()
     job = jobs.Job(
         task=args.task,

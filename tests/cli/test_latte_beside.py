@@ -95,3 +95,13 @@ def with_one_more(file):
     source = open_tensors(file)
     tensors = {name: np.array(source.read(name)) for name in source.tensors}
     return {**tensors, "one_more": np.zeros(1, np.float32)}
+
+
+def test_a_label_is_for_models_of_classes_and_given_once(latte, tmp_path, capsys):
+    out = tmp_path / "a.mp4"
+    both = ["t2v", "--model", str(latte / "ucf101.pt"), "--label", "1", "--prompt", "2"]
+    assert main([*both, "--output", str(out)]) == 2
+    assert "give --label 1 or --prompt 2, not both" in capsys.readouterr().err
+    assert main(["t2v", "--label", "3", "--output", str(out)]) == 2
+    assert "this one reads text: give --prompt" in capsys.readouterr().err
+    assert not out.exists()
